@@ -1,0 +1,63 @@
+defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
+  @moduledoc false
+  # The registry's own process. It opens the table when it starts and closes it when its
+  # supervisor stops it; nothing else goes through it. Should it be killed, the table stays as it
+  # is and the next owner under the same supervisor finds it. Should the supervisor end without
+  # stopping it, the NIF, which monitors the supervisor, closes the table.
+
+  use GenServer
+
+  alias WorkflowMetal.Registration.NativeRegistry.Native
+
+  @spec start_link(atom) :: GenServer.on_start()
+  def start_link(registry), do: GenServer.start_link(__MODULE__, registry, name: name(registry))
+
+  @spec name(atom) :: atom
+  def name(registry), do: Module.concat(registry, NativeRegistry)
+
+  @impl GenServer
+  def init(registry) do
+    # So that `terminate/2` is called.
+    Process.flag(:trap_exit, true)
+    supervisor = parent()
+
+    case open(registry, supervisor) do
+      :ok -> {:ok, {registry, supervisor}}
+      {:error, reason} -> {:stop, reason}
+    end
+  end
+
+  @impl GenServer
+  def handle_info(_message, state), do: {:noreply, state}
+
+  # Anything but the supervisor's order to stop is an accident, which must not cost a name.
+  @impl GenServer
+  def terminate(:shutdown, state), do: close(state)
+  def terminate({:shutdown, _reason}, state), do: close(state)
+  def terminate(_reason, _state), do: :ok
+
+  defp close({registry, supervisor}), do: Native.close(registry, supervisor)
+
+  defp open(registry, supervisor) do
+    case Native.open(registry, supervisor) do
+      :ok ->
+        :ok
+
+      other ->
+        if Process.alive?(other) do
+          {:error, {:already_started, other}}
+        else
+          # Its notice is on the way; whoever closes first does.
+          Native.close(registry, other)
+          open(registry, supervisor)
+        end
+    end
+  end
+
+  defp parent do
+    case Process.get(:"$ancestors") do
+      [pid | _rest] when is_pid(pid) -> pid
+      [name | _rest] when is_atom(name) -> Process.whereis(name)
+    end
+  end
+end

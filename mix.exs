@@ -1,0 +1,53 @@
+defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
+  use Mix.Project
+
+  @version "0.1.0"
+  @source_url "https://github.com/Byzanteam/workflow_metal_native_registry"
+
+  def project do
+    [
+      app: :workflow_metal_native_registry,
+      version: @version,
+      elixir: "~> 1.14",
+      # After :elixir, which compiles the task that calls cargo.
+      compilers: Mix.compilers() ++ [:native_registry],
+      elixirc_paths: elixirc_paths(Mix.env()),
+      # Without Hex, WorkflowMetal and engines reach the code path by ERL_LIBS, which is no
+      # dependency that Mix knows of.
+      prune_code_paths: false,
+      start_permanent: Mix.env() == :prod,
+      deps: deps(Code.ensure_loaded?(Hex)),
+      name: "WorkflowMetal NativeRegistry",
+      description: "A process registry for WorkflowMetal whose lookups and registrations are native",
+      package: package(),
+      docs: [main: "readme", extras: ["README.md"]],
+      source_url: @source_url
+    ]
+  end
+
+  def application do
+    [extra_applications: [:logger]]
+  end
+
+  defp elixirc_paths(:test), do: ["lib", "test/support"]
+  defp elixirc_paths(_env), do: ["lib"]
+
+  # Mix offers to install Hex as soon as a dependency needs it, and waits for an answer. The
+  # package builds and runs without any.
+  defp deps(false), do: []
+
+  defp deps(true) do
+    [
+      {:workflow_metal, ">= 0.2.1", optional: true},
+      {:ex_doc, ">= 0.0.0", only: :dev, runtime: false}
+    ]
+  end
+
+  defp package do
+    [
+      licenses: ["MIT"],
+      links: %{"GitHub" => @source_url},
+      files: ~w(lib native Cargo.toml Cargo.lock mix.exs README.md LICENSE .formatter.exs)
+    ]
+  end
+end

@@ -1,0 +1,149 @@
+//! Which registries there are in this VM.
+
+use crate::watch::Watch;
+use crate::word;
+use ahash::RandomState;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use once_cell::sync::Lazy;
+use registry_core::name::Buffer;
+use registry_core::{Pid, Registry};
+use rustler::{Env, LocalPid, ResourceArc};
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How many resources the monitors of one registry are spread over: the VM keeps the monitors of
+/// one resource in one tree under one lock.
+const WATCHES: usize = 64;
+
+/// A registry that is open: from the first start of its owner until its supervisor stops it.
+pub(crate) struct Open {
+    /// The atom that names it, as its word.
+    name: u64,
+    /// The supervisor of its owner. The registry outlives the owner, not the supervisor.
+    pub(crate) supervisor: Pid,
+    pub(crate) registry: Registry,
+    /// Emptied when the registry closes, which ends its monitors, although somebody may hold on
+    /// to the rest for a while.
+    watches: [Mutex<Option<ResourceArc<Watch>>>; WATCHES],
+}
+
+impl Open {
+    fn new(name: u64, supervisor: Pid) -> Arc<Self> {
+        Arc::new_cyclic(|open| Self {
+            name,
+            supervisor,
+            registry: Registry::new(),
+            watches: std::array::from_fn(|_| {
+                Mutex::new(Some(ResourceArc::new(Watch { open: open.clone() })))
+            }),
+        })
+    }
+
+    /// Has the process watched; `false` when it has ended, or the registry is closing.
+    pub(crate) fn watch(&self, env: Env<'_>, pid: LocalPid) -> bool {
+        // Neighbouring pids differ in the bits above the tag.
+        let at = (word::of_pid(env, pid).0 >> 4) as usize % WATCHES;
+        let watch = self.watches[at]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        watch.is_some_and(|watch| watch.monitor(Some(env), &pid).is_some())
+    }
+
+    /// Forgets everything. Takes its time with a large registry.
+    fn clear(&self) {
+        for watch in &self.watches {
+            let watch = watch.lock().unwrap_or_else(PoisonError::into_inner).take();
+            // After the lock is gone: this ends the resource's monitors.
+            drop(watch);
+        }
+        self.registry.clear();
+    }
+}
+
+static DIRECTORY: Lazy<DashMap<u64, Arc<Open>, RandomState>> =
+    Lazy::new(|| DashMap::with_hasher(RandomState::new()));
+
+/// Counts openings and closings, so that a thread knows when what it remembers may be wrong.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+/// Opens a registry for `supervisor`, or leaves it as it is if that supervisor has it open
+/// already; answers the other supervisor when another has.
+pub(crate) fn open(env: Env<'_>, name: u64, supervisor: LocalPid) -> Result<(), Pid> {
+    let owner = word::of_pid(env, supervisor);
+    let new = Open::new(name, owner);
+    match DIRECTORY.entry(name) {
+        Entry::Occupied(open) if open.get().supervisor == owner => return Ok(()),
+        Entry::Occupied(open) => return Err(open.get().supervisor),
+        Entry::Vacant(vacant) => {
+            vacant.insert(Arc::clone(&new));
+        }
+    }
+    GENERATION.fetch_add(1, Ordering::Release);
+    if !new.watch(env, supervisor) {
+        close(name, owner);
+    }
+    Ok(())
+}
+
+/// Closes a registry if this supervisor has it open; answers whether it had.
+pub(crate) fn close(name: u64, supervisor: Pid) -> bool {
+    let closed = DIRECTORY.remove_if(&name, |_, open| open.supervisor == supervisor);
+    // Before the names go: nobody who starts now may find an empty registry instead of none.
+    GENERATION.fetch_add(1, Ordering::Release);
+    let Some((_, open)) = closed else {
+        return false;
+    };
+    open.clear();
+    true
+}
+
+/// Closes a registry whose supervisor has ended. Called on whatever thread the supervisor ends
+/// on, so the work is left to another.
+pub(crate) fn close_soon(open: &Open) {
+    let (name, supervisor) = (open.name, open.supervisor);
+    let closing = std::thread::Builder::new().spawn(move || close(name, supervisor));
+    if closing.is_err() {
+        close(name, supervisor);
+    }
+}
+
+/// What a thread keeps for itself: where it writes names, and the registries it used last. The
+/// memory of registries spares each lookup a lock and a count that all threads would share.
+struct Local {
+    buffer: Buffer,
+    generation: u64,
+    recent: [Option<Arc<Open>>; 4],
+}
+
+thread_local! {
+    static LOCAL: RefCell<Local> = RefCell::new(Local {
+        buffer: Buffer::new(),
+        generation: 0,
+        recent: [const { None }; 4],
+    });
+}
+
+/// Calls `f` with the registry of this name and this thread's buffer; `None` when none is open.
+#[inline]
+pub(crate) fn with<R>(name: u64, f: impl FnOnce(&Open, &mut Buffer) -> R) -> Option<R> {
+    LOCAL.with_borrow_mut(|local| {
+        // Before the directory is read: what changes later makes this look outdated, not current.
+        let generation = GENERATION.load(Ordering::Acquire);
+        if local.generation != generation {
+            local.recent = [const { None }; 4];
+            local.generation = generation;
+        }
+        // The word of an atom counts up in its upper bits.
+        let recent = &mut local.recent[(name >> 6) as usize % 4];
+        match recent {
+            Some(open) if open.name == name => Some(f(open, &mut local.buffer)),
+            _ => {
+                let open = recent.insert(DIRECTORY.get(&name)?.clone());
+                Some(f(open, &mut local.buffer))
+            }
+        }
+    })
+}

@@ -1,0 +1,34 @@
+//! The NIF under `WorkflowMetal.Registration.NativeRegistry`.
+//!
+//! A lookup goes: [`whereis`](names) takes the registry from this thread's memory, writes the name
+//! into this thread's buffer, and asks the table. `unsafe` stands in three files: [`word`], to
+//! keep terms that are mere words, [`term`], to look into tuples without copying them, and [`nif`],
+//! to spare what rustler's own macro allocates on every call.
+
+mod directory;
+mod immediate;
+mod names;
+mod nif;
+mod odd;
+mod registries;
+mod term;
+mod watch;
+mod word;
+
+use rustler::{Env, Term};
+
+/// Called by the VM when the library is loaded, with `{pid, portable}`: the pid of the process that
+/// loads it, and whether to use the documented API alone.
+fn load<'a>(env: Env<'a>, info: Term<'a>) -> bool {
+    let Ok((pid, portable)) = info.decode::<(Term<'_>, bool)>() else {
+        return false;
+    };
+    immediate::check(env, pid, portable);
+    term::check(env);
+    true
+}
+
+rustler::init!(
+    "Elixir.WorkflowMetal.Registration.NativeRegistry.Native",
+    load = load
+);

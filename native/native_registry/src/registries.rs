@@ -1,0 +1,39 @@
+//! NIFs on whole registries.
+
+use crate::directory;
+use crate::word;
+use rustler::{Atom, Encoder, Env, LocalPid, Term};
+
+rustler::atoms! { ok, no_registry }
+
+/// Opens a registry that lives as long as `supervisor`. Answers `:ok`, also when that supervisor
+/// has it open already, or the other supervisor that has.
+#[rustler::nif]
+fn open<'a>(env: Env<'a>, registry: Atom, supervisor: LocalPid) -> Term<'a> {
+    match directory::open(env, word::of_atom(env, registry), supervisor) {
+        Ok(()) => ok().encode(env),
+        Err(other) => word::to_pid(env, other),
+    }
+}
+
+/// Closes a registry that this supervisor has open. On a dirty scheduler: freeing a million names
+/// takes a while.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn close(env: Env<'_>, registry: Atom, supervisor: LocalPid) -> bool {
+    directory::close(word::of_atom(env, registry), word::of_pid(env, supervisor))
+}
+
+/// How many names and how many processes stand in the registry, or `:no_registry`.
+#[rustler::nif]
+fn sizes<'a>(env: Env<'a>, registry: Atom) -> Term<'a> {
+    directory::with(word::of_atom(env, registry), |open, _| {
+        (open.registry.len(), open.registry.holders()).encode(env)
+    })
+    .unwrap_or_else(|| no_registry().encode(env))
+}
+
+/// Whether words of terms are read directly; see `immediate`.
+#[rustler::nif]
+fn reads_words() -> bool {
+    crate::immediate::trusted()
+}

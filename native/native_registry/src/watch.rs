@@ -1,0 +1,31 @@
+//! Notices of ended processes.
+
+use crate::directory::{self, Open};
+use crate::word;
+use rustler::{Env, LocalPid, Monitor, Resource};
+use std::sync::Weak;
+
+/// A resource that monitors the holders of names, and the registry's supervisor. The VM calls
+/// [`Resource::down`] while such a process ends, on whatever thread that happens; no Erlang
+/// process is involved.
+pub(crate) struct Watch {
+    /// Weak, because the registry owns its watches.
+    pub(crate) open: Weak<Open>,
+}
+
+#[rustler::resource_impl]
+impl Resource for Watch {
+    const IMPLEMENTS_DOWN: bool = true;
+
+    fn down<'a>(&'a self, env: Env<'a>, pid: LocalPid, _monitor: Monitor) {
+        let Some(open) = self.open.upgrade() else {
+            return;
+        };
+        let pid = word::of_pid(env, pid);
+        if pid == open.supervisor {
+            directory::close_soon(&open);
+        } else {
+            open.registry.sweep(pid);
+        }
+    }
+}
