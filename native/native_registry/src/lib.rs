@@ -1,8 +1,8 @@
 //! The NIF under `WorkflowMetal.Registration.NativeRegistry`.
 //!
-//! A lookup goes: [`whereis`](names) takes the registry from this thread's memory, writes the name
-//! into this thread's buffer, and asks the table. `unsafe` stands in three files: [`word`], to
-//! keep terms that are mere words, [`term`], to look into tuples without copying them, and [`nif`],
+//! A lookup goes: `whereis` takes the registry from this thread's memory, writes the name
+//! into this thread's buffer, and asks the table. `unsafe` stands in three files: `word`, to
+//! keep terms that are mere words, `term`, to look into tuples without copying them, and `nif`,
 //! to spare what rustler's own macro allocates on every call.
 
 mod directory;

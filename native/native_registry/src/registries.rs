@@ -9,7 +9,7 @@ rustler::atoms! { ok, no_registry }
 /// Opens a registry that lives as long as `supervisor`. Answers `:ok`, also when that supervisor
 /// has it open already, or the other supervisor that has.
 #[rustler::nif]
-fn open<'a>(env: Env<'a>, registry: Atom, supervisor: LocalPid) -> Term<'a> {
+fn open(env: Env<'_>, registry: Atom, supervisor: LocalPid) -> Term<'_> {
     match directory::open(env, word::of_atom(env, registry), supervisor) {
         Ok(()) => ok().encode(env),
         Err(other) => word::to_pid(env, other),
@@ -25,7 +25,7 @@ fn close(env: Env<'_>, registry: Atom, supervisor: LocalPid) -> bool {
 
 /// How many names and how many processes stand in the registry, or `:no_registry`.
 #[rustler::nif]
-fn sizes<'a>(env: Env<'a>, registry: Atom) -> Term<'a> {
+fn sizes(env: Env<'_>, registry: Atom) -> Term<'_> {
     directory::with(word::of_atom(env, registry), |open, _| {
         (open.registry.len(), open.registry.holders()).encode(env)
     })

@@ -1,12 +1,12 @@
 //! From a term to the canonical bytes of a name.
 
-use crate::immediate::{self, Immediate};
+use crate::immediate;
 use crate::odd::Odd;
 use crate::word;
 use once_cell::sync::OnceCell;
 use registry_core::name::{Encoder, MAX_DEPTH, NameError, Pairs};
-use rustler::{Binary, Encoder as _, Env, LocalPid, MapIterator, ResourceArc, Term, TermType};
 use rustler::sys::ErlNifTerm;
+use rustler::{Binary, Encoder as _, Env, LocalPid, MapIterator, ResourceArc, Term, TermType};
 use std::mem::MaybeUninit;
 
 /// Why a term was not written as a name.
@@ -34,15 +34,8 @@ pub(crate) fn write(encoder: &mut Encoder<'_>, term: Term<'_>) -> Written {
 }
 
 fn write_at(encoder: &mut Encoder<'_>, term: Term<'_>, depth: usize) -> Written {
-    if let Some(immediate) = immediate::read(term.as_c_arg()) {
-        let word = word::of(term.as_c_arg());
-        match immediate {
-            Immediate::Atom => encoder.atom(word)?,
-            Immediate::Integer(value) => encoder.integer(value)?,
-            Immediate::LocalPid => encoder.local_pid(word)?,
-            Immediate::LocalPort => encoder.local_port(word)?,
-            Immediate::Nil => encoder.nil()?,
-        }
+    if let Some(word) = immediate::word(term.as_c_arg()) {
+        encoder.word(word)?;
         return Ok(());
     }
     if let Some(elements) = elements(term) {
@@ -73,7 +66,7 @@ fn write_tuple(
     let depth = below(depth)?;
     if let Some(&first) = elements.first() {
         // Only a reference can be the mark of an opened part, and no immediate is one.
-        if immediate::read(first).is_none() {
+        if immediate::word(first).is_none() {
             // SAFETY: an element of a tuple of this env.
             let first = unsafe { Term::new(env, first) };
             if first.is_ref() && first.decode::<ResourceArc<Odd>>().is_ok() {
@@ -83,8 +76,13 @@ fn write_tuple(
     }
     encoder.tuple(elements.len())?;
     for &element in elements {
-        // SAFETY: an element of a tuple of this env.
-        write_at(encoder, unsafe { Term::new(env, element) }, depth)?;
+        // Here as well as in `write_at`: most elements are words, and need no call.
+        if let Some(word) = immediate::word(element) {
+            encoder.word(word)?;
+        } else {
+            // SAFETY: an element of a tuple of this env.
+            write_at(encoder, unsafe { Term::new(env, element) }, depth)?;
+        }
     }
     Ok(())
 }
@@ -98,9 +96,15 @@ fn write_opened(
 ) -> Written {
     // SAFETY: elements of a tuple of this env.
     let part = |at: usize| parts.get(at).map(|&word| unsafe { Term::new(env, word) });
-    let kind: u8 = part(0).and_then(|kind| kind.decode().ok()).ok_or(Refused::Odd)?;
+    let kind: u8 = part(0)
+        .and_then(|kind| kind.decode().ok())
+        .ok_or(Refused::Odd)?;
     let body = part(1).ok_or(Refused::Odd)?;
-    let number = || part(2).and_then(|number| number.decode::<u8>().ok()).ok_or(Refused::Odd);
+    let number = || {
+        part(2)
+            .and_then(|number| number.decode::<u8>().ok())
+            .ok_or(Refused::Odd)
+    };
     let bytes = || Binary::from_term(body).map_err(|_| Refused::Odd);
     match kind {
         Odd::INTEGER => encoder.big(number()? == 1, &bytes()?)?,
@@ -224,8 +228,12 @@ fn elements(term: Term<'_>) -> Option<&[ErlNifTerm]> {
     // returns; `'a` of the term ends with the NIF.
     unsafe {
         let env = term.get_env().as_c_arg();
-        let is_tuple =
-            rustler::sys::enif_get_tuple(env, term.as_c_arg(), &raw mut arity, elements.as_mut_ptr());
+        let is_tuple = rustler::sys::enif_get_tuple(
+            env,
+            term.as_c_arg(),
+            &raw mut arity,
+            elements.as_mut_ptr(),
+        );
         (is_tuple != 0).then(|| {
             if arity == 0 {
                 // The VM promises no pointer here.

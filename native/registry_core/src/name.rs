@@ -10,7 +10,7 @@
 
 use thiserror::Error;
 
-/// The longest name, in canonical bytes. Keeps any one call on a name well under a millisecond.
+/// The longest name, in canonical bytes. Keeps any one call on a name under a millisecond.
 pub const MAX_BYTES: usize = 64 * 1024;
 
 /// The deepest nesting of a name. Keeps the walk of a name within a small part of a NIF's stack.
@@ -19,59 +19,66 @@ pub const MAX_DEPTH: usize = 256;
 /// The most bytes moved while the maps of one name are put in order, over all its levels.
 const MAX_MAP_WORK: usize = 4 * MAX_BYTES;
 
-/// A scalar is written as its tag plus its width, then that many bytes; none is wider than this.
-const SCALAR_BYTES: usize = 9;
-
-/// First bytes of terms. A tag marked `+n` is followed by `n` (0 to 8) bytes of a little-endian
-/// number without its leading zeroes, and the tag itself is the constant plus `n`.
+/// First bytes of terms. The two lowest bits of a first byte say what kind of byte it is.
 pub mod tag {
-    /// `+n`, the integers of 64 bits with a sign, zigzag coded.
-    pub const INTEGER: u8 = 0x00;
-    /// `+n`, the integers above `i64::MAX` that fit 64 bits.
-    pub const UNSIGNED: u8 = 0x10;
-    /// `+n`, the word of the atom.
-    pub const ATOM: u8 = 0x20;
-    /// `+n`, the word of a pid of this node.
-    pub const LOCAL_PID: u8 = 0x30;
-    /// `+n`, the word of a port of this node.
-    pub const LOCAL_PORT: u8 = 0x40;
-    /// Plus the arity (0 to 15), then the elements.
-    pub const TUPLE: u8 = 0x50;
-    /// `+n`, the arity from 16 up, then the elements.
-    pub const TUPLE_N: u8 = 0x60;
-    /// `+n`, the size in bytes from 32 up, then the bytes.
-    pub const BINARY_N: u8 = 0x70;
-    /// Plus the size in bytes (0 to 31), then the bytes.
-    pub const BINARY: u8 = 0x80;
-    /// A binary that is the text of a UUID in lower case, as the 16 bytes it stands for.
-    pub const UUID: u8 = 0xA0;
-    /// Eight bytes of an IEEE 754 double.
-    pub const FLOAT: u8 = 0xA1;
+    /// What the two lowest bits are taken with.
+    pub const MASK: u8 = 0b11;
+    /// A tuple of up to 15 elements; its arity stands above the two bits, its elements follow.
+    pub const TUPLE: u8 = 0b00;
+    /// A binary of up to 63 bytes; its size stands above the two bits, its bytes follow.
+    pub const BINARY: u8 = 0b01;
+    /// One of the tags below.
+    pub const OTHER: u8 = 0b10;
+    /// The first of the four bytes of a short word, the lowest one; see `Encoder::word`.
+    pub const WORD: u8 = 0b11;
+
+    /// Eight bytes: a signed integer.
+    pub const INTEGER: u8 = other(0);
+    /// Eight bytes: an integer above `i64::MAX`.
+    pub const UNSIGNED: u8 = other(1);
+    /// Eight bytes: the word of the atom.
+    pub const ATOM: u8 = other(2);
+    /// Eight bytes: the word of a pid of this node.
+    pub const LOCAL_PID: u8 = other(3);
+    /// Eight bytes: the word of a port of this node.
+    pub const LOCAL_PORT: u8 = other(4);
+    /// Four bytes: the arity, from 16 up; then the elements.
+    pub const LONG_TUPLE: u8 = other(5);
+    /// Four bytes: the size, from 64 up; then the bytes.
+    pub const LONG_BINARY: u8 = other(6);
+    /// Sixteen bytes: what a binary stands for that is the text of a UUID in lower case.
+    pub const UUID: u8 = other(7);
+    /// Eight bytes: an IEEE 754 double.
+    pub const FLOAT: u8 = other(8);
     /// The empty list.
-    pub const NIL: u8 = 0xA2;
+    pub const NIL: u8 = other(9);
     /// Elements, then [`END`], or [`TAIL`] and a last tail.
-    pub const LIST: u8 = 0xA3;
+    pub const LIST: u8 = other(10);
     /// Ends a proper list.
-    pub const END: u8 = 0xA4;
+    pub const END: u8 = other(11);
     /// Ends the elements of an improper list; its last tail follows.
-    pub const TAIL: u8 = 0xA5;
-    /// `+n`, the number of pairs, then key and value of each, in the order of the keys' bytes.
-    pub const MAP: u8 = 0xB0;
-    /// A positive integer of more than 64 bits, as a binary of its magnitude.
-    pub const BIG: u8 = 0xC0;
-    /// A negative integer of more than 63 bits, as a binary of its magnitude.
-    pub const NEGATIVE_BIG: u8 = 0xC1;
-    /// A bitstring: the binary that it is when padded with zero bits, after a byte that tells how
-    /// many bits of its last byte count.
-    pub const BITS: u8 = 0xC2;
-    /// A function with an environment, as the list of what makes it equal to another.
-    pub const FUN: u8 = 0xC3;
-    /// `&Module.function/arity`, as the list of the three.
-    pub const EXPORT: u8 = 0xC4;
-    /// A reference of this node: a binary of its numbers.
-    pub const LOCAL_REFERENCE: u8 = 0xC5;
-    /// A pid, port or reference of another node: a binary, its external format.
-    pub const REMOTE: u8 = 0xC6;
+    pub const TAIL: u8 = other(12);
+    /// Four bytes: the number of pairs; then key and value of each, by the order of the keys.
+    pub const MAP: u8 = other(13);
+    /// A positive integer of more than 64 bits; a binary follows, its magnitude.
+    pub const BIG: u8 = other(14);
+    /// A negative integer of more than 63 bits; a binary follows, its magnitude.
+    pub const NEGATIVE_BIG: u8 = other(15);
+    /// A bitstring: a byte that says how many bits of its last byte count, and a binary, which it
+    /// is when padded with zero bits.
+    pub const BITS: u8 = other(16);
+    /// A function with an environment; a list follows of what makes it equal to another.
+    pub const FUN: u8 = other(17);
+    /// `&Module.function/arity`; a list of the three follows.
+    pub const EXPORT: u8 = other(18);
+    /// A reference of this node; a binary follows, its numbers.
+    pub const LOCAL_REFERENCE: u8 = other(19);
+    /// A pid, port or reference of another node; a binary follows, its external format.
+    pub const REMOTE: u8 = other(20);
+
+    const fn other(number: u8) -> u8 {
+        number << 2 | OTHER
+    }
 }
 
 /// Why a term cannot be a name.
@@ -88,7 +95,7 @@ pub enum NameError {
 /// A buffer that is large enough for every name; one is kept for each thread.
 #[derive(Debug)]
 pub struct Buffer {
-    bytes: Box<[u8]>,
+    bytes: Box<[u8; MAX_BYTES]>,
     moved: Vec<u8>,
 }
 
@@ -97,8 +104,11 @@ impl Buffer {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            // A scalar is written whole before its width is known, so room for one lies behind.
-            bytes: vec![0; MAX_BYTES + SCALAR_BYTES].into_boxed_slice(),
+            // By way of the heap: a thread of the VM has a small stack.
+            bytes: vec![0; MAX_BYTES]
+                .into_boxed_slice()
+                .try_into()
+                .unwrap_or_else(|_| unreachable!("as many bytes as were asked for")),
             moved: Vec::new(),
         }
     }
@@ -113,144 +123,149 @@ impl Default for Buffer {
 /// Writes one name, term by term, in the order in which they stand.
 #[derive(Debug)]
 pub struct Encoder<'a> {
-    buffer: &'a mut Buffer,
+    bytes: &'a mut [u8; MAX_BYTES],
     len: usize,
+    moved: &'a mut Vec<u8>,
     map_work: usize,
 }
 
 impl<'a> Encoder<'a> {
     /// Starts a name at the front of the buffer.
+    #[inline]
     pub fn new(buffer: &'a mut Buffer) -> Self {
         Self {
-            buffer,
+            bytes: &mut buffer.bytes,
             len: 0,
+            moved: &mut buffer.moved,
             map_work: 0,
         }
     }
 
     /// The bytes written so far: the name, once its last term is in.
+    #[inline]
     #[must_use]
     pub fn finish(self) -> &'a [u8] {
-        &self.buffer.bytes[..self.len]
+        &self.bytes[..self.len]
+    }
+
+    /// A term that is its own word, where that is short: 32 bits of which the lowest two are set,
+    /// as those of every such term are in the emulators there have been. A term has to be written
+    /// this way always or never. Five small integers make 20 bytes, without a branch on what they
+    /// are.
+    #[inline]
+    pub fn word(&mut self, word: u32) -> Result<(), NameError> {
+        debug_assert!(word & u32::from(tag::MASK) == u32::from(tag::WORD));
+        self.put(word.to_le_bytes())
     }
 
     /// An atom, by its word.
-    #[inline]
     pub fn atom(&mut self, word: u64) -> Result<(), NameError> {
-        self.scalar(tag::ATOM, word)
+        self.tagged(tag::ATOM, word.to_le_bytes())
     }
 
     /// A pid of this node, by its word.
-    #[inline]
     pub fn local_pid(&mut self, word: u64) -> Result<(), NameError> {
-        self.scalar(tag::LOCAL_PID, word)
+        self.tagged(tag::LOCAL_PID, word.to_le_bytes())
     }
 
     /// A port of this node, by its word.
-    #[inline]
     pub fn local_port(&mut self, word: u64) -> Result<(), NameError> {
-        self.scalar(tag::LOCAL_PORT, word)
+        self.tagged(tag::LOCAL_PORT, word.to_le_bytes())
     }
 
     /// An integer that fits 64 bits with a sign.
-    #[inline]
     pub fn integer(&mut self, value: i64) -> Result<(), NameError> {
-        // Zigzag: small magnitudes of either sign become small numbers.
-        let zigzag = (value << 1) ^ (value >> 63);
-        self.scalar(tag::INTEGER, zigzag.cast_unsigned())
+        self.tagged(tag::INTEGER, value.to_le_bytes())
     }
 
-    /// An integer above `i64::MAX` that fits 64 bits; a smaller one goes to [`Self::integer`].
+    /// An integer that fits 64 bits without a sign.
     pub fn unsigned(&mut self, value: u64) -> Result<(), NameError> {
         match i64::try_from(value) {
             Ok(value) => self.integer(value),
-            Err(_) => self.scalar(tag::UNSIGNED, value),
+            Err(_) => self.tagged(tag::UNSIGNED, value.to_le_bytes()),
         }
     }
 
-    /// An integer of any size by its magnitude, little-endian.
+    /// An integer that fits neither, by its magnitude, little-endian without leading zeroes.
     pub fn big(&mut self, negative: bool, magnitude: &[u8]) -> Result<(), NameError> {
-        self.byte(if negative {
+        self.put([if negative {
             tag::NEGATIVE_BIG
         } else {
             tag::BIG
-        })?;
+        }])?;
         self.plain_binary(magnitude)
     }
 
     /// A float by its bits. Whether `0.0` and `-0.0` are one name is the caller's to know: it
     /// differs between releases of the VM.
     pub fn float(&mut self, value: f64) -> Result<(), NameError> {
-        self.byte(tag::FLOAT)?;
-        self.bytes(&value.to_bits().to_le_bytes())
+        self.tagged(tag::FLOAT, value.to_bits().to_le_bytes())
     }
 
     /// A tuple; `arity` terms have to follow.
     #[inline]
     pub fn tuple(&mut self, arity: usize) -> Result<(), NameError> {
         match u8::try_from(arity) {
-            Ok(arity @ 0..=15) => self.byte(tag::TUPLE + arity),
-            _ => self.scalar(tag::TUPLE_N, arity as u64),
+            Ok(arity @ 0..=15) => self.put([arity << 2 | tag::TUPLE]),
+            _ => self.counted(tag::LONG_TUPLE, arity),
         }
     }
 
     /// The empty list.
     pub fn nil(&mut self) -> Result<(), NameError> {
-        self.byte(tag::NIL)
+        self.put([tag::NIL])
     }
 
     /// A list of at least one element; its elements have to follow, then [`Self::list_end`], or
     /// [`Self::list_tail`] and the last tail.
     pub fn list(&mut self) -> Result<(), NameError> {
-        self.byte(tag::LIST)
+        self.put([tag::LIST])
     }
 
     /// The end of a proper list.
     pub fn list_end(&mut self) -> Result<(), NameError> {
-        self.byte(tag::END)
+        self.put([tag::END])
     }
 
     /// The last tail of an improper list follows.
     pub fn list_tail(&mut self) -> Result<(), NameError> {
-        self.byte(tag::TAIL)
+        self.put([tag::TAIL])
     }
 
     /// A binary.
     #[inline]
     pub fn binary(&mut self, bytes: &[u8]) -> Result<(), NameError> {
-        if let Some(uuid) = parse_uuid(bytes) {
-            self.byte(tag::UUID)?;
-            return self.bytes(&uuid);
+        match parse_uuid(bytes) {
+            Some(uuid) => self.tagged(tag::UUID, uuid),
+            None => self.plain_binary(bytes),
         }
-        self.plain_binary(bytes)
     }
 
     /// A bitstring whose size is no multiple of eight: `last` bits (1 to 7) of its last byte count.
     pub fn bits(&mut self, padded: &[u8], last: u8) -> Result<(), NameError> {
-        self.byte(tag::BITS)?;
-        self.byte(last)?;
+        self.put([tag::BITS, last])?;
         self.plain_binary(padded)
     }
 
     /// A function with an environment; the list that identifies it has to follow.
     pub fn fun(&mut self) -> Result<(), NameError> {
-        self.byte(tag::FUN)
+        self.put([tag::FUN])
     }
 
     /// `&Module.function/arity`; the list of the three has to follow.
     pub fn export(&mut self) -> Result<(), NameError> {
-        self.byte(tag::EXPORT)
+        self.put([tag::EXPORT])
     }
 
     /// A reference of this node by its numbers.
     pub fn local_reference(&mut self, numbers: &[u8]) -> Result<(), NameError> {
-        self.byte(tag::LOCAL_REFERENCE)?;
+        self.put([tag::LOCAL_REFERENCE])?;
         self.plain_binary(numbers)
     }
 
     /// A pid, port or reference of another node by its external format.
     pub fn remote(&mut self, external: &[u8]) -> Result<(), NameError> {
-        self.byte(tag::REMOTE)?;
+        self.put([tag::REMOTE])?;
         self.plain_binary(external)
     }
 
@@ -261,7 +276,7 @@ impl<'a> Encoder<'a> {
         size: usize,
         write: impl FnOnce(&mut Self, &mut Pairs) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.scalar(tag::MAP, size as u64)?;
+        self.counted(tag::MAP, size)?;
         let mut pairs = Pairs {
             start: self.len,
             value: self.len,
@@ -277,8 +292,7 @@ impl<'a> Encoder<'a> {
     /// Puts the pairs from `first` on into the order of their keys' bytes: the VM's own order of
     /// enumeration is not promised to depend on the keys alone.
     fn order(&mut self, first: usize, mut spans: Vec<Span>) -> Result<(), NameError> {
-        let bytes = &self.buffer.bytes;
-        let key = |span: &Span| &bytes[span.start..span.value];
+        let key = |span: &Span| &self.bytes[span.start..span.value];
         if spans.is_sorted_by(|a, b| key(a) <= key(b)) {
             return Ok(());
         }
@@ -287,67 +301,51 @@ impl<'a> Encoder<'a> {
             return Err(NameError::TooDeep);
         }
         spans.sort_unstable_by(|a, b| key(a).cmp(key(b)));
-        let moved = &mut self.buffer.moved;
-        moved.clear();
+        self.moved.clear();
         for span in &spans {
-            moved.extend_from_slice(&self.buffer.bytes[span.start..span.end]);
+            self.moved
+                .extend_from_slice(&self.bytes[span.start..span.end]);
         }
-        self.buffer.bytes[first..self.len].copy_from_slice(moved);
+        self.bytes[first..self.len].copy_from_slice(self.moved);
         Ok(())
     }
 
     fn plain_binary(&mut self, bytes: &[u8]) -> Result<(), NameError> {
         match u8::try_from(bytes.len()) {
-            Ok(size @ 0..=31) => self.byte(tag::BINARY + size)?,
-            _ => self.scalar(tag::BINARY_N, bytes.len() as u64)?,
+            Ok(size @ 0..=63) => self.put([size << 2 | tag::BINARY])?,
+            _ => self.counted(tag::LONG_BINARY, bytes.len())?,
         }
-        self.bytes(bytes)
-    }
-
-    #[inline]
-    fn scalar(&mut self, tag: u8, value: u64) -> Result<(), NameError> {
-        let width = value.checked_ilog2().map_or(0, |log| (log / 8 + 1) as u8);
         let room = self
-            .buffer
-            .bytes
-            .get_mut(self.len..)
-            .and_then(|rest| rest.first_chunk_mut::<SCALAR_BYTES>())
-            .ok_or(NameError::TooLarge)?;
-        room[0] = tag + width;
-        // Eight bytes whatever the width: what is behind the width is overwritten by what comes.
-        room[1..].copy_from_slice(&value.to_le_bytes());
-        self.advance(1 + usize::from(width))
-    }
-
-    #[inline]
-    fn byte(&mut self, byte: u8) -> Result<(), NameError> {
-        let room = self
-            .buffer
-            .bytes
-            .get_mut(self.len)
-            .ok_or(NameError::TooLarge)?;
-        *room = byte;
-        self.advance(1)
-    }
-
-    #[inline]
-    fn bytes(&mut self, bytes: &[u8]) -> Result<(), NameError> {
-        let room = self
-            .buffer
             .bytes
             .get_mut(self.len..)
             .and_then(|rest| rest.get_mut(..bytes.len()))
             .ok_or(NameError::TooLarge)?;
         room.copy_from_slice(bytes);
-        self.advance(bytes.len())
+        self.len += bytes.len();
+        Ok(())
+    }
+
+    fn counted(&mut self, tag: u8, count: usize) -> Result<(), NameError> {
+        // A count that does not fit is that of a term whose parts will not fit either.
+        let count = u32::try_from(count).map_err(|_| NameError::TooLarge)?;
+        self.tagged(tag, count.to_le_bytes())
     }
 
     #[inline]
-    fn advance(&mut self, by: usize) -> Result<(), NameError> {
-        self.len += by;
-        if self.len > MAX_BYTES {
-            return Err(NameError::TooLarge);
-        }
+    fn tagged<const N: usize>(&mut self, tag: u8, body: [u8; N]) -> Result<(), NameError> {
+        self.put([tag])?;
+        self.put(body)
+    }
+
+    #[inline]
+    fn put<const N: usize>(&mut self, bytes: [u8; N]) -> Result<(), NameError> {
+        let room = self
+            .bytes
+            .get_mut(self.len..)
+            .and_then(|rest| rest.first_chunk_mut())
+            .ok_or(NameError::TooLarge)?;
+        *room = bytes;
+        self.len += N;
         Ok(())
     }
 }
@@ -385,7 +383,7 @@ impl Pairs {
 }
 
 /// The 16 bytes of a UUID written in lower case, `None` for any other text. Database ids are
-/// mostly such texts, four to a name; a name of four is 76 bytes this way instead of 155.
+/// mostly such texts, four to a name; a name of four is 74 bytes this way instead of 154.
 #[inline]
 fn parse_uuid(text: &[u8]) -> Option<[u8; 16]> {
     let text: &[u8; 36] = text.try_into().ok()?;

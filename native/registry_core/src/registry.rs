@@ -4,9 +4,8 @@ use crate::Pid;
 use crate::table::Table;
 use ahash::RandomState;
 use dashmap::DashMap;
-use dashmap::mapref::entry::Entry as Indexed;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use dashmap::mapref::entry::Entry;
+use std::collections::{HashMap, hash_map};
 use thiserror::Error;
 
 /// Why a name was not registered.
@@ -27,7 +26,7 @@ pub enum RegisterError {
 ///
 /// # Order of locks
 ///
-/// A shard of the index first, then a shard of the table, never the other way. So what the index
+/// A shard of the index first, then one of `several`, then one of the table, never another way. So what the index
 /// says of a process and what the table says of its names change together. No lock is held while
 /// the VM is called.
 ///
@@ -39,47 +38,20 @@ pub enum RegisterError {
 /// process that stands in the index is always freed by somebody.
 pub struct Registry {
     table: Table,
-    index: DashMap<Pid, Held, RandomState>,
+    index: DashMap<Pid, OneName, RandomState>,
+    /// The names of the processes whose entry in the index is [`SEVERAL`]: hash to how many of the
+    /// names have it. Two names of one hash are next to impossible, yet freeing one must not lose
+    /// track of the other.
+    several: DashMap<Pid, HashMap<u64, usize, RandomState>, RandomState>,
 }
 
-/// The hashes of the names that a process holds.
-enum Held {
-    One(u64),
-    /// Hash to how many of the names have it: two names of one hash are next to impossible, yet
-    /// freeing one must not lose track of the other. Also none at all: a process that gave its
-    /// names back stays watched until it ends.
-    Many(Box<HashMap<u64, usize, RandomState>>),
-}
+/// The hash of the only name that a process holds, or [`SEVERAL`]. Most processes hold one name,
+/// and theirs should cost little.
+type OneName = u64;
 
-impl Held {
-    fn add(&mut self, hash: u64) {
-        match self {
-            Self::One(first) => {
-                let mut many = Box::<HashMap<_, _, _>>::default();
-                many.insert(*first, 1);
-                *many.entry(hash).or_default() += 1;
-                *self = Self::Many(many);
-            }
-            Self::Many(many) if many.is_empty() => *self = Self::One(hash),
-            Self::Many(many) => *many.entry(hash).or_default() += 1,
-        }
-    }
-
-    fn remove(&mut self, hash: u64) {
-        match self {
-            // The only name there is.
-            Self::One(_) => *self = Self::Many(Box::default()),
-            Self::Many(many) => {
-                if let Entry::Occupied(mut names) = many.entry(hash) {
-                    *names.get_mut() -= 1;
-                    if *names.get() == 0 {
-                        names.remove();
-                    }
-                }
-            }
-        }
-    }
-}
+/// Any other number of names. None, too: a process that gave its names back stays watched until it
+/// ends. No name has this hash.
+const SEVERAL: OneName = 0;
 
 /// Shards of the index; see the table's for what a shard costs.
 const SHARDS: usize = 64;
@@ -91,6 +63,7 @@ impl Registry {
         Self {
             table: Table::new(),
             index: DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS),
+            several: DashMap::with_hasher(RandomState::new()),
         }
     }
 
@@ -121,14 +94,14 @@ impl Registry {
                 .map_err(RegisterError::Taken)
         };
         match self.index.entry(pid) {
-            Indexed::Occupied(mut held) => {
+            Entry::Occupied(mut held) => {
                 claim()?;
-                held.get_mut().add(name.hash);
+                self.hold(pid, held.get_mut(), name.hash);
                 return Ok(());
             }
-            Indexed::Vacant(vacant) => {
+            Entry::Vacant(vacant) => {
                 claim()?;
-                vacant.insert(Held::One(name.hash));
+                vacant.insert(name.hash);
             }
         }
         if watch() {
@@ -148,7 +121,7 @@ impl Registry {
         if !self.table.release(name, pid) {
             return false;
         }
-        held.remove(name.hash);
+        self.let_go(pid, &mut held, name.hash);
         true
     }
 
@@ -162,8 +135,44 @@ impl Registry {
         };
         match self.index.remove(&pid) {
             None => 0,
-            Some((_, Held::One(hash))) => release((hash, 1)),
-            Some((_, Held::Many(many))) => many.into_iter().map(release).sum(),
+            Some((_, SEVERAL)) => self
+                .several
+                .remove(&pid)
+                .map_or(0, |(_, names)| names.into_iter().map(release).sum()),
+            Some((_, hash)) => release((hash, 1)),
+        }
+    }
+
+    fn hold(&self, pid: Pid, held: &mut OneName, hash: u64) {
+        match self.several.entry(pid) {
+            Entry::Vacant(_) if *held == SEVERAL => *held = hash,
+            names => {
+                let mut names = names.or_default();
+                if *held != SEVERAL {
+                    names.insert(*held, 1);
+                    *held = SEVERAL;
+                }
+                *names.entry(hash).or_default() += 1;
+            }
+        }
+    }
+
+    fn let_go(&self, pid: Pid, held: &mut OneName, hash: u64) {
+        if *held != SEVERAL {
+            *held = SEVERAL;
+            return;
+        }
+        let Entry::Occupied(mut names) = self.several.entry(pid) else {
+            return;
+        };
+        if let hash_map::Entry::Occupied(mut count) = names.get_mut().entry(hash) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        if names.get().is_empty() {
+            names.remove();
         }
     }
 
@@ -171,6 +180,7 @@ impl Registry {
     pub fn clear(&self) {
         self.index.clear();
         self.index.shrink_to_fit();
+        self.several.clear();
         self.table.clear();
     }
 

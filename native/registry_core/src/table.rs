@@ -83,11 +83,11 @@ const CLASS_SHIFT: u32 = 40;
 macro_rules! with_map {
     ($table:expr, $hash:expr, |$map:ident| $body:expr) => {
         match ($hash >> CLASS_SHIFT) & 3 {
-            0 => {
+            1 => {
                 let $map = &$table.short;
                 $body
             }
-            1 => {
+            2 => {
                 let $map = &$table.medium;
                 $body
             }
@@ -180,10 +180,13 @@ fn hash(hasher: &RandomState, name: &[u8]) -> u64 {
     // Not `hash_one`: that would hash the length too, which a prefix-free name does not need.
     let mut state = hasher.build_hasher();
     state.write(name);
-    let class = match name.len() {
-        0..=SHORT => 0,
-        ..=MEDIUM => 1,
-        _ => 2,
+    // Never 0, so that no hash is.
+    let class = if name.len() <= SHORT {
+        1
+    } else if name.len() <= MEDIUM {
+        2
+    } else {
+        3
     };
     state.finish() & !(3 << CLASS_SHIFT) | class << CLASS_SHIFT
 }

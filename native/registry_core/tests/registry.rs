@@ -1,0 +1,244 @@
+//! The rules of claiming a name, against a model and under threads.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use registry_core::{Pid, RegisterError, Registry};
+use std::collections::{HashMap, HashSet};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Names of all three sizes of entries.
+fn name(number: u8) -> Vec<u8> {
+    let size = [5, 31, 32, 87, 88, 300][usize::from(number) % 6];
+    let mut name = vec![0; size];
+    name[size - 1] = number;
+    name
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Register {
+        name: u8,
+        pid: u64,
+    },
+    TakeOver {
+        name: u8,
+        pid: u64,
+        from: u64,
+    },
+    Unregister {
+        name: u8,
+        pid: u64,
+    },
+    /// The process ends; its notice may come much later.
+    End {
+        pid: u64,
+    },
+    Notice {
+        pid: u64,
+    },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let (names, pids) = (0..12_u8, 1..6_u64);
+    vec(
+        prop_oneof![
+            4 => (names.clone(), pids.clone()).prop_map(|(name, pid)| Step::Register { name, pid }),
+            2 => (names.clone(), pids.clone(), pids.clone())
+                .prop_map(|(name, pid, from)| Step::TakeOver { name, pid, from }),
+            2 => (names, pids.clone()).prop_map(|(name, pid)| Step::Unregister { name, pid }),
+            1 => pids.clone().prop_map(|pid| Step::End { pid }),
+            1 => pids.prop_map(|pid| Step::Notice { pid }),
+        ],
+        0..200,
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn the_registry_does_what_a_plain_map_does(steps in steps()) {
+        let registry = Registry::new();
+        let mut holders = HashMap::<u8, u64>::new();
+        let mut ended = HashSet::new();
+        let mut indexed = HashSet::new();
+        for step in steps {
+            match step {
+                Step::Register { name: number, pid } | Step::TakeOver { name: number, pid, .. } => {
+                    let instead_of = match step {
+                        Step::TakeOver { from, .. } => Some(from),
+                        _ => None,
+                    };
+                    let taken = holders.get(&number).filter(|holder| Some(**holder) != instead_of);
+                    let expected = match taken {
+                        Some(&holder) => Err(RegisterError::Taken(Pid(holder))),
+                        // Who is watched already gets names until the notice of the end comes.
+                        None if ended.contains(&pid) && !indexed.contains(&pid) => {
+                            Err(RegisterError::Ended)
+                        }
+                        None => Ok(()),
+                    };
+                    let answer = registry.register(&name(number), Pid(pid), instead_of.map(Pid), || {
+                        !ended.contains(&pid)
+                    });
+                    prop_assert_eq!(answer, expected);
+                    match answer {
+                        Ok(()) => {
+                            indexed.insert(pid);
+                            holders.insert(number, pid);
+                        }
+                        Err(RegisterError::Ended) => {
+                            holders.remove(&number);
+                        }
+                        Err(RegisterError::Taken(_)) => {}
+                    }
+                }
+                Step::Unregister { name: number, pid } => {
+                    let held = holders.get(&number) == Some(&pid);
+                    prop_assert_eq!(registry.unregister(&name(number), Pid(pid)), held);
+                    if held {
+                        holders.remove(&number);
+                    }
+                }
+                Step::End { pid } => {
+                    ended.insert(pid);
+                }
+                Step::Notice { pid } => {
+                    if ended.contains(&pid) && indexed.remove(&pid) {
+                        let names = holders.values().filter(|holder| **holder == pid).count();
+                        prop_assert_eq!(registry.sweep(Pid(pid)), names);
+                        holders.retain(|_, holder| *holder != pid);
+                    }
+                }
+            }
+            for number in 0..12 {
+                prop_assert_eq!(registry.whereis(&name(number)), holders.get(&number).map(|pid| Pid(*pid)));
+            }
+            prop_assert_eq!((registry.len(), registry.holders()), (holders.len(), indexed.len()));
+        }
+        for pid in 1..6 {
+            registry.sweep(Pid(pid));
+        }
+        prop_assert_eq!((registry.len(), registry.holders()), (0, 0));
+    }
+}
+
+#[test]
+fn of_threads_that_claim_one_name_exactly_one_gets_it() {
+    let registry = Registry::new();
+    let threads = 8;
+    let barrier = Barrier::new(threads);
+    let winners = AtomicU64::new(0);
+    for round in 0..500_u64 {
+        std::thread::scope(|scope| {
+            for thread in 0..threads as u64 {
+                let (registry, barrier, winners) = (&registry, &barrier, &winners);
+                scope.spawn(move || {
+                    let pid = Pid(1 + round * 100 + thread);
+                    barrier.wait();
+                    match registry.register(&name(7), pid, None, || true) {
+                        Ok(()) => {
+                            winners.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(RegisterError::Taken(holder)) => assert_ne!(holder, pid),
+                        Err(RegisterError::Ended) => panic!("nobody has ended"),
+                    }
+                });
+            }
+        });
+        let winner = registry.whereis(&name(7)).expect("somebody won");
+        assert_eq!(winners.load(Ordering::Relaxed), round + 1);
+        assert_eq!(registry.sweep(winner), 1);
+    }
+    assert_eq!((registry.len(), registry.holders()), (0, 0));
+}
+
+#[test]
+fn registrations_that_race_with_the_notice_of_their_holders_end_leave_nothing() {
+    for round in 0..2_000_u64 {
+        let registry = Registry::new();
+        let pid = Pid(round + 1);
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // Two callers give names to one process, which ends meanwhile. Whoever watches it
+            // either gets the notice or finds it ended.
+            for caller in 0..2 {
+                let (registry, ended) = (&registry, &ended);
+                scope.spawn(move || {
+                    for number in 0..4 {
+                        let _ = registry.register(&name(caller * 4 + number), pid, None, || {
+                            !ended.load(Ordering::SeqCst)
+                        });
+                    }
+                });
+            }
+            scope.spawn(|| {
+                ended.store(true, Ordering::SeqCst);
+                registry.sweep(pid);
+            });
+        });
+        // A watch that was set up just before the end gives its notice after it.
+        registry.sweep(pid);
+        assert_eq!(
+            (registry.len(), registry.holders()),
+            (0, 0),
+            "round {round}"
+        );
+    }
+}
+
+#[test]
+fn a_name_passes_between_threads_without_ever_having_two_holders() {
+    let registry = Registry::new();
+    let inside = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let (registry, inside) = (&registry, &inside);
+            scope.spawn(move || {
+                let pid = Pid(thread + 1);
+                for _ in 0..20_000 {
+                    if registry.register(&name(3), pid, None, || true).is_ok() {
+                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                        assert_eq!(registry.whereis(&name(3)), Some(pid));
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        assert!(registry.unregister(&name(3), pid));
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(registry.len(), 0);
+}
+
+#[test]
+fn one_process_may_hold_a_hundred_thousand_names() {
+    let registry = Registry::new();
+    let pid = Pid(1);
+    for number in 0..100_000_u32 {
+        assert_eq!(
+            registry.register(&number.to_le_bytes(), pid, None, || true),
+            Ok(())
+        );
+    }
+    for number in 0..50_000_u32 {
+        assert!(registry.unregister(&number.to_le_bytes(), pid));
+    }
+    assert_eq!((registry.len(), registry.holders()), (50_000, 1));
+    assert_eq!(registry.sweep(pid), 50_000);
+    assert_eq!((registry.len(), registry.holders()), (0, 0));
+}
+
+#[test]
+fn clearing_forgets_everything() {
+    let registry = Registry::new();
+    for number in 0..12 {
+        registry
+            .register(&name(number), Pid(u64::from(number % 3)), None, || true)
+            .unwrap();
+    }
+    registry.clear();
+    assert_eq!((registry.len(), registry.holders()), (0, 0));
+    assert_eq!(registry.whereis(&name(1)), None);
+}
