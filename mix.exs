@@ -18,7 +18,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
       start_permanent: Mix.env() == :prod,
       deps: deps(Code.ensure_loaded?(Hex)),
       name: "WorkflowMetal NativeRegistry",
-      description: "A process registry for WorkflowMetal whose lookups and registrations are native",
+      description:
+        "A process registry for WorkflowMetal whose lookups and registrations are native",
       package: package(),
       docs: [main: "readme", extras: ["README.md"]],
       source_url: @source_url

@@ -39,8 +39,8 @@ fn short(term: ErlNifTerm, mask: u64) -> Option<u32> {
 
 /// Decides whether words can be trusted: those of immediates have to look like it, those of terms
 /// on the heap must not, and no two terms may have the same.
-pub(crate) fn check<'a>(env: Env<'a>, pid: Term<'a>, portable: bool) {
-    let looks = |term: &Term<'a>| short(term.as_c_arg(), SHORT_IMMEDIATE).is_some();
+pub(crate) fn check(env: Env<'_>, portable: bool) {
+    let looks = |term: &Term<'_>| short(term.as_c_arg(), SHORT_IMMEDIATE).is_some();
     let immediates = [
         0_i64.encode(env),
         1_i64.encode(env),
@@ -48,7 +48,6 @@ pub(crate) fn check<'a>(env: Env<'a>, pid: Term<'a>, portable: bool) {
         ((1_i64 << 28) - 1).encode(env),
         rustler::types::atom::ok().to_term(env),
         rustler::types::atom::undefined().to_term(env),
-        pid,
         Term::list_new_empty(env),
     ];
     let others = [

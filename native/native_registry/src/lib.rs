@@ -17,13 +17,12 @@ mod word;
 
 use rustler::{Env, Term};
 
-/// Called by the VM when the library is loaded, with `{pid, portable}`: the pid of the process that
-/// loads it, and whether to use the documented API alone.
-fn load<'a>(env: Env<'a>, info: Term<'a>) -> bool {
-    let Ok((pid, portable)) = info.decode::<(Term<'_>, bool)>() else {
+/// Called by the VM when the library is loaded. `portable`: use the documented API alone.
+fn load<'a>(env: Env<'a>, portable: Term<'a>) -> bool {
+    let Ok(portable) = portable.decode() else {
         return false;
     };
-    immediate::check(env, pid, portable);
+    immediate::check(env, portable);
     term::check(env);
     true
 }

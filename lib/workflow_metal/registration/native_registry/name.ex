@@ -117,7 +117,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
   # `inspect/1` goes to the bottom of a term, however deep that is.
   defp brief(term), do: term |> prune(3) |> inspect(limit: 8, printable_limit: 80)
 
-  defp prune(tuple, depth) when is_tuple(tuple) and (depth == 0 or tuple_size(tuple) > 8), do: :...
+  defp prune(tuple, depth) when is_tuple(tuple) and (depth == 0 or tuple_size(tuple) > 8),
+    do: :...
 
   defp prune(tuple, depth) when is_tuple(tuple),
     do: tuple |> Tuple.to_list() |> Enum.map(&prune(&1, depth - 1)) |> List.to_tuple()

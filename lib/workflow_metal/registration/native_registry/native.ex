@@ -16,7 +16,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
 
     # Any value forces the documented API of the VM where terms would be read directly.
     portable = System.get_env("WORKFLOW_METAL_NATIVE_REGISTRY_PORTABLE") != nil
-    :erlang.load_nif(String.to_charlist(path), {self(), portable})
+    :erlang.load_nif(String.to_charlist(path), portable)
   end
 
   @spec open(NativeRegistry.registry(), pid) :: :ok | pid
