@@ -7,7 +7,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use once_cell::sync::Lazy;
 use registry_core::name::Buffer;
-use registry_core::{Pid, Registry};
+use registry_core::{Pid, Registry, Withdrawn};
 use rustler::{Env, LocalPid, ResourceArc};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -100,13 +100,38 @@ pub(crate) fn close(name: u64, supervisor: Pid) -> bool {
     true
 }
 
-/// Closes a registry whose supervisor has ended. Called on whatever thread the supervisor ends
-/// on, so the work is left to another.
+/// Closes a registry whose supervisor has ended.
 pub(crate) fn close_soon(open: &Open) {
     let (name, supervisor) = (open.name, open.supervisor);
-    let closing = std::thread::Builder::new().spawn(move || close(name, supervisor));
-    if closing.is_err() {
+    elsewhere(move || {
         close(name, supervisor);
+    });
+}
+
+/// Frees the names of a process that has ended and held many. Until they are freed, they look like
+/// those of any process of whose end there is no notice yet.
+pub(crate) fn release_soon(open: Arc<Open>, withdrawn: Withdrawn) {
+    elsewhere(move || {
+        open.registry.release(withdrawn);
+    });
+}
+
+/// Does work that takes long on a thread of its own: notices come on threads of the VM.
+fn elsewhere<F: FnOnce() + Send + 'static>(work: F) {
+    fn run<F: FnOnce()>(work: &Mutex<Option<F>>) {
+        let work = work.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(work) = work {
+            work();
+        }
+    }
+    let work = Arc::new(Mutex::new(Some(work)));
+    let theirs = Arc::clone(&work);
+    if std::thread::Builder::new()
+        .spawn(move || run(&theirs))
+        .is_err()
+    {
+        // No thread to be had: better here than not at all.
+        run(&work);
     }
 }
 

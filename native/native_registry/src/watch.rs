@@ -13,6 +13,10 @@ pub(crate) struct Watch {
     pub(crate) open: Weak<Open>,
 }
 
+/// The most names that are freed on the thread on which their holder ends, which may be that of a
+/// scheduler: a fraction of a millisecond.
+const AT_ONCE: usize = 1_000;
+
 #[rustler::resource_impl]
 impl Resource for Watch {
     const IMPLEMENTS_DOWN: bool = true;
@@ -25,7 +29,12 @@ impl Resource for Watch {
         if pid == open.supervisor {
             directory::close_soon(&open);
         } else {
-            open.registry.sweep(pid);
+            let withdrawn = open.registry.withdraw(pid);
+            if withdrawn.len() <= AT_ONCE {
+                open.registry.release(withdrawn);
+            } else {
+                directory::release_soon(open, withdrawn);
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ pub mod name;
 mod registry;
 mod table;
 
-pub use registry::{RegisterError, Registry};
+pub use registry::{RegisterError, Registry, Withdrawn};
 
 /// A process, by the word that identifies it in this VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -403,7 +403,11 @@ fn parse_uuid(text: &[u8]) -> Option<[u8; 16]> {
     for digit in &mut digits {
         let (number, letter) = (digit.wrapping_sub(b'0'), digit.wrapping_sub(b'a'));
         others |= u8::from(number > 9) & u8::from(letter > 5);
-        *digit = if number > 9 { letter.wrapping_add(10) } else { number };
+        *digit = if number > 9 {
+            letter.wrapping_add(10)
+        } else {
+            number
+        };
     }
     let mut uuid = [0; 16];
     for (byte, [high, low]) in uuid.iter_mut().zip(digits.as_chunks().0) {

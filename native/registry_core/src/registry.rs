@@ -5,7 +5,7 @@ use crate::table::Table;
 use ahash::RandomState;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use std::collections::{HashMap, hash_map};
+use std::collections::{BTreeMap, btree_map};
 use thiserror::Error;
 
 /// Why a name was not registered.
@@ -39,19 +39,41 @@ pub enum RegisterError {
 pub struct Registry {
     table: Table,
     index: DashMap<Pid, OneName, RandomState>,
-    /// The names of the processes whose entry in the index is [`SEVERAL`]: hash to how many of the
-    /// names have it. Two names of one hash are next to impossible, yet freeing one must not lose
-    /// track of the other.
-    several: DashMap<Pid, HashMap<u64, usize, RandomState>, RandomState>,
+    /// The names of the processes whose entry in the index is [`SEVERAL`].
+    several: DashMap<Pid, Hashes, RandomState>,
 }
 
 /// The hash of the only name that a process holds, or [`SEVERAL`]. Most processes hold one name,
 /// and theirs should cost little.
 type OneName = u64;
 
+/// Hash to how many of a process's names have it: two names of one hash are next to impossible, yet
+/// freeing one must not lose track of the other. A tree, because a hash map of a million names
+/// stands still for long when it grows.
+type Hashes = BTreeMap<u64, usize>;
+
 /// Any other number of names. None, too: a process that gave its names back stays watched until it
 /// ends. No name has this hash.
 const SEVERAL: OneName = 0;
+
+/// A process that is out of the index, and the names that may still have to be freed.
+#[derive(Debug)]
+pub struct Withdrawn {
+    pid: Pid,
+    hashes: Hashes,
+}
+
+impl Withdrawn {
+    /// How many names it held, give or take those of the same hash.
+    pub fn len(&self) -> usize {
+        self.hashes.len()
+    }
+
+    /// Whether it held none.
+    pub fn is_empty(&self) -> bool {
+        self.hashes.is_empty()
+    }
+}
 
 /// Shards of the index; see the table's for what a shard costs.
 const SHARDS: usize = 64;
@@ -128,19 +150,27 @@ impl Registry {
     /// Frees every name that `pid`, which has ended, still holds; answers how many. A name that
     /// another process has taken over meanwhile stays with it.
     pub fn sweep(&self, pid: Pid) -> usize {
-        let release = |(hash, names)| {
-            (0..names)
-                .filter(|_| self.table.release_hash(hash, pid))
-                .count()
+        self.release(self.withdraw(pid))
+    }
+
+    /// The first half of [`Registry::sweep`]: takes the process out of the index.
+    pub fn withdraw(&self, pid: Pid) -> Withdrawn {
+        let hashes = match self.index.remove(&pid) {
+            None => Hashes::new(),
+            Some((_, SEVERAL)) => self.several.remove(&pid).unwrap_or((pid, Hashes::new())).1,
+            Some((_, hash)) => Hashes::from([(hash, 1)]),
         };
-        match self.index.remove(&pid) {
-            None => 0,
-            Some((_, SEVERAL)) => self
-                .several
-                .remove(&pid)
-                .map_or(0, |(_, names)| names.into_iter().map(release).sum()),
-            Some((_, hash)) => release((hash, 1)),
-        }
+        Withdrawn { pid, hashes }
+    }
+
+    /// The second half of [`Registry::sweep`]: frees the names. May come at any time later.
+    pub fn release(&self, withdrawn: Withdrawn) -> usize {
+        let Withdrawn { pid, hashes } = withdrawn;
+        hashes
+            .into_iter()
+            .flat_map(|(hash, names)| std::iter::repeat_n(hash, names))
+            .filter(|hash| self.table.release_hash(*hash, pid))
+            .count()
     }
 
     fn hold(&self, pid: Pid, held: &mut OneName, hash: u64) {
@@ -165,7 +195,7 @@ impl Registry {
         let Entry::Occupied(mut names) = self.several.entry(pid) else {
             return;
         };
-        if let hash_map::Entry::Occupied(mut count) = names.get_mut().entry(hash) {
+        if let btree_map::Entry::Occupied(mut count) = names.get_mut().entry(hash) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
