@@ -402,13 +402,15 @@ impl Table {
         let copy = map.shards()[shard].read().clone();
         copy.into_iter()
             .filter(|(key, _)| matches(key.bytes()))
-            .map(|(key, holder)| {
+            .filter_map(|(key, holder)| {
                 let holder = holder.into_inner();
-                Record {
-                    name: key.bytes().into(),
-                    pid: holder.pid(),
-                    value: self.value(holder.value()),
+                let (mut pid, mut value) = (holder.pid(), self.value(holder.value()));
+                if value.is_none() && holder.value() != NO_VALUE {
+                    // Updated since the shard was copied, or freed.
+                    (pid, value) = self.lookup(self.hash(key.bytes()))?;
                 }
+                let name = key.bytes().into();
+                Some(Record { name, pid, value })
             })
             .collect()
     }
