@@ -102,6 +102,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
   defp open_list([], _marked, _depth, left), do: {[], left}
   defp open_list(tail, marked, depth, left), do: open(tail, marked, depth, left)
 
+  @doc "Raises for a pattern in which `:_` stands in the key of a map."
+  @spec bad_pattern!(term) :: no_return
+  def bad_pattern!(pattern) do
+    raise ArgumentError,
+          "expected a pattern without :_ in the key of a map, got: #{brief(pattern)}"
+  end
+
   @spec too_large!(term) :: no_return
   defp too_large!(name) do
     raise ArgumentError,

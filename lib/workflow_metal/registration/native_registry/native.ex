@@ -8,6 +8,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   @compile {:autoload, false}
   @on_load :load
 
+  # A value in external format; nil for none.
+  @type value :: binary | nil
   @type refusal :: :no_registry | :too_large | :too_deep | :odd
 
   @doc false
@@ -38,9 +40,53 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   @spec whereis(NativeRegistry.registry(), term) :: pid | :undefined | refusal
   def whereis(_registry, _name), do: :erlang.nif_error(:not_loaded)
 
-  @spec register(NativeRegistry.registry(), term, pid, pid | nil) :: :yes | pid | :ended | refusal
-  def register(_registry, _name, _pid, _instead_of), do: :erlang.nif_error(:not_loaded)
+  @spec lookup(NativeRegistry.registry(), term) :: {pid, value} | :undefined | refusal
+  def lookup(_registry, _name), do: :erlang.nif_error(:not_loaded)
+
+  @spec register(NativeRegistry.registry(), term, pid, pid | nil, value) ::
+          :yes | pid | :ended | refusal
+  def register(_registry, _name, _pid, _instead_of, _value), do: :erlang.nif_error(:not_loaded)
+
+  @spec update(NativeRegistry.registry(), term, pid, value) :: :yes | :no | refusal
+  def update(_registry, _name, _pid, _value), do: :erlang.nif_error(:not_loaded)
 
   @spec unregister(NativeRegistry.registry(), term, pid) :: :yes | :no | refusal
   def unregister(_registry, _name, _pid), do: :erlang.nif_error(:not_loaded)
+
+  @spec pattern(term) :: binary | :bad_pattern | refusal
+  def pattern(_name), do: :erlang.nif_error(:not_loaded)
+
+  @spec pieces() :: pos_integer
+  def pieces, do: :erlang.nif_error(:not_loaded)
+
+  @spec piece(NativeRegistry.registry(), binary, non_neg_integer) ::
+          [{term, pid, value}] | :no_registry
+  def piece(_registry, _pattern, _number), do: :erlang.nif_error(:not_loaded)
+
+  @spec count_piece(NativeRegistry.registry(), binary, non_neg_integer) ::
+          non_neg_integer | :no_registry
+  def count_piece(_registry, _pattern, _number), do: :erlang.nif_error(:not_loaded)
+
+  @spec keys(NativeRegistry.registry(), pid) :: [term] | :no_registry
+  def keys(_registry, _pid), do: :erlang.nif_error(:not_loaded)
+
+  @spec listen(NativeRegistry.registry(), [atom]) :: :ok | :no_thread | :no_registry
+  def listen(_registry, _listeners), do: :erlang.nif_error(:not_loaded)
+
+  @spec subscribe(NativeRegistry.registry(), binary, pid) ::
+          :ok | :ended | :no_thread | :no_registry
+  def subscribe(_registry, _pattern, _pid), do: :erlang.nif_error(:not_loaded)
+
+  @spec unsubscribe(NativeRegistry.registry(), binary, pid) :: boolean | :no_registry
+  def unsubscribe(_registry, _pattern, _pid), do: :erlang.nif_error(:not_loaded)
+
+  @spec wait(NativeRegistry.registry(), term, pid) ::
+          non_neg_integer | :ended | :no_thread | refusal
+  def wait(_registry, _name, _pid), do: :erlang.nif_error(:not_loaded)
+
+  @spec stop_waiting(NativeRegistry.registry(), pid, non_neg_integer) :: boolean | :no_registry
+  def stop_waiting(_registry, _pid, _number), do: :erlang.nif_error(:not_loaded)
+
+  @spec info(NativeRegistry.registry()) :: map | :no_registry
+  def info(_registry), do: :erlang.nif_error(:not_loaded)
 end
