@@ -514,12 +514,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   """
   @spec select(registry, pattern) :: [{name, pid, value}]
   def select(registry, pattern) do
-    pattern = pattern!(registry, pattern)
+    select_from(registry, pattern!(registry, pattern), 0)
+  end
 
-    for piece <- 0..(Native.pieces() - 1),
-        {name, pid, value} <- answer!(Native.piece(registry, pattern, piece), registry),
-        Process.alive?(pid) do
-      {name, pid, decode_value(value)}
+  defp select_from(_registry, _pattern, nil), do: []
+
+  defp select_from(registry, pattern, from) do
+    {records, next} = answer!(Native.piece(registry, pattern, from), registry)
+    rest = select_from(registry, pattern, next)
+
+    for {name, pid, value} <- records, Process.alive?(pid), reduce: rest do
+      rest -> [{name, pid, decode_value(value)} | rest]
     end
   end
 
@@ -534,9 +539,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   """
   @spec count_select(registry, pattern) :: non_neg_integer
   def count_select(registry, pattern) do
-    pattern = pattern!(registry, pattern)
-    count = &answer!(Native.count_piece(registry, pattern, &1), registry)
-    Enum.reduce(0..(Native.pieces() - 1), 0, &(count.(&1) + &2))
+    answer!(Native.count_matching(registry, pattern!(registry, pattern)), registry)
   end
 
   @doc """

@@ -30,40 +30,38 @@ fn pattern<'a>(env: Env<'a>, name: Term<'a>) -> Term<'a> {
     }
 }
 
-/// How many pieces there are for `piece` and `count_piece`.
-#[rustler::nif]
-fn pieces() -> usize {
-    Registry::PIECES
-}
+/// Names that are collected before a piece of the table is handed over.
+const AT_ONCE: usize = 10_000;
 
-/// `(registry, pattern, number)`: `[{name, pid, value}]` of one piece.
+/// `(registry, pattern, from)`: `{[{name, pid, value}], next}` of the names from a place in the
+/// table on, 0 at first; `next` is where to go on, or `nil` at the end.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn piece<'a>(env: Env<'a>, registry: Term<'a>, pattern: Binary<'a>, number: usize) -> Term<'a> {
+fn piece<'a>(env: Env<'a>, registry: Term<'a>, pattern: Binary<'a>, from: usize) -> Term<'a> {
     with_open(env, registry, |open| {
-        let records = open.registry.piece(number, &pattern);
-        let record = |record: &Record| {
+        let mut records = Vec::new();
+        let mut next = from;
+        while next < Registry::PIECES && records.len() < AT_ONCE {
+            records.extend(open.registry.piece(next, &pattern));
+            next += 1;
+        }
+        let term = |record: &Record| {
             let name = term::read(env, &record.name, record.pid)?;
             let value = encode_value(env, record.value.as_ref());
             Some((name, word::to_pid(env, record.pid), value).encode(env))
         };
-        records
-            .iter()
-            .filter_map(record)
-            .collect::<Vec<_>>()
-            .encode(env)
+        let terms: Vec<_> = records.iter().filter_map(term).collect();
+        let next = (next < Registry::PIECES).then_some(next);
+        (terms, next).encode(env)
     })
 }
 
-/// `(registry, pattern, number)`: how many names of one piece match.
+/// `(registry, pattern)`: how many names match.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn count_piece<'a>(
-    env: Env<'a>,
-    registry: Term<'a>,
-    pattern: Binary<'a>,
-    number: usize,
-) -> Term<'a> {
+fn count_matching<'a>(env: Env<'a>, registry: Term<'a>, pattern: Binary<'a>) -> Term<'a> {
     with_open(env, registry, |open| {
-        open.registry.piece(number, &pattern).len().encode(env)
+        let count = |piece| open.registry.piece(piece, &pattern).len();
+        let names: usize = (0..Registry::PIECES).map(count).sum();
+        names.encode(env)
     })
 }
 

@@ -56,16 +56,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   @spec pattern(term) :: binary | :bad_pattern | refusal
   def pattern(_name), do: :erlang.nif_error(:not_loaded)
 
-  @spec pieces() :: pos_integer
-  def pieces, do: :erlang.nif_error(:not_loaded)
-
   @spec piece(NativeRegistry.registry(), binary, non_neg_integer) ::
-          [{term, pid, value}] | :no_registry
-  def piece(_registry, _pattern, _number), do: :erlang.nif_error(:not_loaded)
+          {[{term, pid, value}], pos_integer | nil} | :no_registry
+  def piece(_registry, _pattern, _from), do: :erlang.nif_error(:not_loaded)
 
-  @spec count_piece(NativeRegistry.registry(), binary, non_neg_integer) ::
-          non_neg_integer | :no_registry
-  def count_piece(_registry, _pattern, _number), do: :erlang.nif_error(:not_loaded)
+  @spec count_matching(NativeRegistry.registry(), binary) :: non_neg_integer | :no_registry
+  def count_matching(_registry, _pattern), do: :erlang.nif_error(:not_loaded)
 
   @spec keys(NativeRegistry.registry(), pid) :: [term] | :no_registry
   def keys(_registry, _pid), do: :erlang.nif_error(:not_loaded)
