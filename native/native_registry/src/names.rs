@@ -8,11 +8,11 @@ use crate::term::{self, Refused};
 use crate::word;
 use registry_core::RegisterError;
 use registry_core::journal::Value;
-use registry_core::name::{Encoder as NameEncoder, NameError};
+use registry_core::name::{Buffer, Encoder as NameEncoder, MAX_BYTES, NameError};
 use rustler::{Binary, Encoder, Env, LocalPid, Term};
 
 rustler::atoms! {
-    undefined, no_registry, too_large, too_deep, odd, bad_pattern, ended, yes, no, nil
+    ok, undefined, no_registry, too_large, too_deep, too_many_maps, odd, bad_pattern, ended, yes, no, nil
 }
 
 /// Calls `f` with the registry and the name in canonical bytes.
@@ -26,11 +26,36 @@ pub(crate) fn with_name<'a>(
     directory::with(word::of(registry.as_c_arg()), |open, buffer| {
         let mut encoder = NameEncoder::new(buffer);
         match term::write(&mut encoder, name) {
-            Ok(()) => f(open, encoder.finish()),
+            Ok(()) => {
+                let name = encoder.finish();
+                pay(env, name.len());
+                f(open, name)
+            }
             Err(refused) => refusal(refused).encode(env),
         }
     })
     .unwrap_or_else(|| no_registry().encode(env))
+}
+
+/// Has the caller pay for a long name with its time slice, of which a NIF takes hardly anything
+/// otherwise: a loop over the longest names would keep its scheduler to itself for long.
+#[inline]
+fn pay(env: Env<'_>, bytes: usize) {
+    // The longest names take about a slice, which is a millisecond.
+    let percent = bytes / (MAX_BYTES / 100);
+    if percent > 0 {
+        rustler::schedule::consume_timeslice(env, i32::try_from(percent.min(100)).unwrap_or(100));
+    }
+}
+
+/// `(name)`: `:ok`, or why it cannot be a name.
+#[rustler::nif]
+fn check<'a>(env: Env<'a>, name: Term<'a>) -> Term<'a> {
+    let mut buffer = Buffer::new();
+    match term::write(&mut NameEncoder::new(&mut buffer), name) {
+        Ok(()) => ok().encode(env),
+        Err(refused) => refusal(refused).encode(env),
+    }
 }
 
 #[cold]
@@ -40,6 +65,7 @@ pub(crate) fn refusal(refused: Refused) -> rustler::Atom {
         Refused::Pattern => bad_pattern(),
         Refused::Name(NameError::TooLarge) => too_large(),
         Refused::Name(NameError::TooDeep) => too_deep(),
+        Refused::Name(NameError::TooManyMaps) => too_many_maps(),
     }
 }
 

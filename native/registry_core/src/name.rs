@@ -16,8 +16,9 @@ pub const MAX_BYTES: usize = 64 * 1024;
 /// The deepest nesting of a name. Keeps the walk of a name within a small part of a NIF's stack.
 pub const MAX_DEPTH: usize = 256;
 
-/// The most bytes moved while the maps of one name are put in order, over all its levels.
-const MAX_MAP_WORK: usize = 4 * MAX_BYTES;
+/// The most bytes that may be moved while the maps of one name are put in order: a map in a map is
+/// moved once for each level, so their bytes alone do not bound the work.
+pub const MAX_MAP_WORK: usize = 4 * MAX_BYTES;
 
 /// First bytes of terms. The two lowest bits of a first byte say what kind of byte it is.
 pub mod tag {
@@ -89,9 +90,12 @@ pub enum NameError {
     /// More than [`MAX_BYTES`] in canonical form.
     #[error("the name is larger than {MAX_BYTES} bytes in canonical form")]
     TooLarge,
-    /// Nested deeper than [`MAX_DEPTH`], or maps in maps so large that ordering them takes too long.
+    /// Nested deeper than [`MAX_DEPTH`].
     #[error("the name is nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
+    /// Maps in maps whose ordering moves more than [`MAX_MAP_WORK`] bytes.
+    #[error("putting the name's maps in order moves more than {MAX_MAP_WORK} bytes")]
+    TooManyMaps,
 }
 
 /// A buffer that is large enough for every name; one is kept for each thread.
@@ -305,7 +309,7 @@ impl<'a> Encoder<'a> {
         }
         self.map_work += self.len - first;
         if self.map_work > MAX_MAP_WORK {
-            return Err(NameError::TooDeep);
+            return Err(NameError::TooManyMaps);
         }
         spans.sort_unstable_by(|a, b| key(a).cmp(key(b)));
         self.moved.clear();

@@ -10,7 +10,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
 
   # A value in external format; nil for none.
   @type value :: binary | nil
-  @type refusal :: :no_registry | :too_large | :too_deep | :odd
+  @type refusal :: :no_registry | :too_large | :too_deep | :too_many_maps | :odd
 
   @doc false
   def load do
@@ -36,6 +36,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
 
   @spec odd() :: reference
   def odd, do: :erlang.nif_error(:not_loaded)
+
+  @spec check(term) :: :ok | refusal
+  def check(_name), do: :erlang.nif_error(:not_loaded)
 
   @spec whereis(NativeRegistry.registry(), term) :: pid | :undefined | refusal
   def whereis(_registry, _name), do: :erlang.nif_error(:not_loaded)
