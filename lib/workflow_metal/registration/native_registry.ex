@@ -154,6 +154,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
   @type on_start_child :: {:ok, pid} | {:error, term} | :ignore
 
+  # Without Hex, telemetry is no dependency that Mix knows of.
+  @compile {:no_warn_undefined, :telemetry}
+
   @options [:name, :listeners]
 
   # How often `start_child/4` starts over when the holder it is told of is gone. Each time the
