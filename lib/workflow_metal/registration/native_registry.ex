@@ -154,9 +154,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
   @type on_start_child :: {:ok, pid} | {:error, term} | :ignore
 
-  # Without Hex, telemetry is no dependency that Mix knows of.
-  @compile {:no_warn_undefined, :telemetry}
-
   @options [:name, :listeners]
 
   # How often `start_child/4` starts over when the holder it is told of is gone. Each time the
@@ -234,10 +231,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     def start_child(%{registry: registry} = meta, name, supervisor, child_spec) do
       metadata = %{registry: registry, name: name, supervisor: supervisor}
 
-      :telemetry.span([:workflow_metal, :registry, :start_child], metadata, fn ->
+      span = fn ->
         result = find_or_start(meta, name, supervisor, child_spec)
         {result, Map.put(metadata, :result, result)}
-      end)
+      end
+
+      # By `apply`: without Hex, telemetry is no dependency that Mix knows of, and it would warn.
+      apply(:telemetry, :span, [[:workflow_metal, :registry, :start_child], metadata, span])
     end
   else
     def start_child(meta, name, supervisor, child_spec) do
