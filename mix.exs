@@ -40,6 +40,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
   defp deps(true) do
     [
       {:workflow_metal, ">= 0.2.1", optional: true},
+      {:telemetry, "~> 1.0", optional: true},
       {:ex_doc, ">= 0.0.0", only: :dev, runtime: false}
     ]
   end

@@ -4,7 +4,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
   Each name is held by at most one process. Names are any term and are matched by `===`: `1` and
   `1.0` are two names, a map is the same name whatever way it was built. A name is free again as
-  soon as its holder has ended, and no lookup answers a process that has.
+  soon as its holder has ended, and no lookup answers a process that has. A process may hold many
+  names.
+
+  Wherever a function wants a registry, that is the atom it was started with: the name of the
+  WorkflowMetal application, or the `:name` of one that was started by itself.
 
   ## With WorkflowMetal
 
@@ -30,6 +34,48 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       iex> GenServer.whereis(name) == pid
       true
 
+  A via tuple with three elements, `{registry, name, value}`, registers the name with a value.
+
+  ## Seeing what runs
+
+  `select/2` answers all names of a pattern, which is a name with `:_` in the places that may be
+  anything, `count_select/2` how many there are. In a WorkflowMetal application
+
+      NativeRegistry.select(MyApp.Workflows, {WorkflowMetal.Case.Case, {workflow_id, :_}})
+
+  are the cases of one workflow, and
+
+      pattern = {WorkflowMetal.Task.Task, {:_, :_, case_id, :_}}
+      NativeRegistry.select(MyApp.Workflows, pattern)
+
+  the tasks of one case. `keys/2` has the names of a process, `info/1` the state of the registry.
+
+  ## Events
+
+  A process that has called `subscribe/2` gets a message for each change of a name that matches:
+
+    * `{:register, registry, name, pid, value}`
+    * `{:unregister, registry, name, pid}`, whether the holder gave the name back, ended or was
+      killed
+
+  The processes named by the option `:listeners` get them of all names. There is exactly one message
+  for each change, and those of one name come in the order of its changes. They are sent by a
+  thread of their own soon after the change, so whoever registers a name does not wait for anybody.
+
+  ## Waiting for a name
+
+  `await/3` waits until somebody has registered the name, without asking again and again.
+
+  ## In tests
+
+  Give each test a registry of its own, and it can be `async`:
+
+      setup context do
+        registry = Module.concat(context.module, context.test)
+        start_supervised!({WorkflowMetal.Registration.NativeRegistry, name: registry})
+        %{registry: registry}
+      end
+
   ## What it survives
 
   The table of names belongs to the VM, not to a process. The registry's own process only says
@@ -42,48 +88,80 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   A name may take up to 64 KiB in canonical form and be nested up to 256 levels deep; what is
   beyond raises `ArgumentError`. The canonical form has 4 bytes for an atom or a small integer
   (0 to 268,435,455), 9 for any other integer of 64 bits, 1 to 5 more than its contents for a
-  binary or a tuple, and 17 for a UUID written in lower case.
+  binary or a tuple, and 17 for a UUID written in lower case. Maps are put in order, which may move
+  256 KiB, a map within a map once more for each level. A value may take up to 1 MiB in
+  external format.
 
-  Holders are processes of this node.
+  ## What it does not do
+
+  Holders are processes of this node. Names are unique: there are no duplicate keys, and no
+  dispatch to many.
 
   ## Options
 
-  `child_spec/2` and `child_spec/1` know no options besides `:name` yet. Those for an application
-  of WorkflowMetal, which takes none itself, stand in the configuration:
+    * `:name` - an atom, the name of the registry; required, and given by WorkflowMetal for its
+      applications
+    * `:listeners` - a list of atoms, the names of processes that are told of all changes
 
-      config :workflow_metal_native_registry, MyApp.Workflows, []
+  WorkflowMetal passes no options to its registry, so those for an application stand in the
+  configuration:
+
+      config :workflow_metal_native_registry, MyApp.Workflows, listeners: [MyApp.Audit]
+
+  ## Telemetry
+
+  Where `:telemetry` is on the code path when this is compiled, `start_child/4` is a span: the events
+  `[:workflow_metal, :registry, :start_child, :start | :stop | :exception]` with the measurements
+  `:system_time` and `:monotonic_time` at the start and `:duration` and `:monotonic_time` at the end,
+  and with `:registry`, `:name` and `:supervisor` as metadata; `:result` too at the end, `:kind`,
+  `:reason` and `:stacktrace` when it raised.
   """
 
   alias WorkflowMetal.Registration.NativeRegistry.{Name, Native, Owner}
 
   @adapter WorkflowMetal.Registration.Adapter
   @has_adapter Code.ensure_loaded?(@adapter)
+  @has_telemetry Code.ensure_loaded?(:telemetry)
 
   if @has_adapter do
     @behaviour @adapter
   end
 
-  # WorkflowMetal may come to the code path, or leave it, after this was compiled.
+  # WorkflowMetal and telemetry may come to the code path, or leave it, after this was compiled.
   @doc false
-  def __mix_recompile__?, do: Code.ensure_loaded?(@adapter) != @has_adapter
+  def __mix_recompile__? do
+    Code.ensure_loaded?(@adapter) != @has_adapter or
+      Code.ensure_loaded?(:telemetry) != @has_telemetry
+  end
 
   @typedoc "The name of a registry: for WorkflowMetal, that of the application."
   @type registry :: atom
 
+  @typedoc "Any term, within the limits said above."
+  @type name :: term
+
+  @typedoc "Any term that is kept with a name."
+  @type value :: term
+
+  @typedoc "A name in which `:_` stands for any term, or for any tail of a list."
+  @type pattern :: term
+
   @typedoc "What the via tuple holds."
-  @type via_name :: {registry, name :: term}
+  @type via_name :: {registry, name} | {registry, name, value}
 
   @typedoc "What WorkflowMetal hands to every call of its adapter."
   @type adapter_meta :: %{registry: registry}
 
   @type on_start_child :: {:ok, pid} | {:error, term} | :ignore
 
-  @options [:name]
+  @options [:name, :listeners]
 
   # How often `start_child/4` starts over when the holder it is told of is gone. Each time the
   # name was free for a moment and somebody else took it and died; a storm of that has ended long
   # before.
   @attempts 1_000
+
+  @max_value 1_048_576
 
   @doc """
   The registry's process as a child of `application`, and what its other functions want to know.
@@ -101,8 +179,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   @doc """
   A registry as a child of a supervisor.
 
-  The only option is `:name`, an atom, which is required: the name of the registry. An unknown
-  option raises `ArgumentError`.
+  The options are those of the module; `:name` is required. An unknown option raises
+  `ArgumentError`.
   """
   @spec child_spec(keyword) :: Supervisor.child_spec()
   def child_spec(options) do
@@ -112,20 +190,25 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
               "the known options are: #{inspect(@options)}"
     end
 
-    case Keyword.fetch(options, :name) do
-      {:ok, name} when is_atom(name) and name not in [nil, true, false] ->
-        %{id: Owner.name(name), start: {Owner, :start_link, [name]}}
+    name = Keyword.get(options, :name)
+    listeners = Keyword.get(options, :listeners, [])
 
-      _missing ->
-        raise ArgumentError, "expected :name to be an atom, got: #{inspect(options[:name])}"
+    unless is_atom(name) and name not in [nil, true, false] do
+      raise ArgumentError, "expected :name to be an atom, got: #{inspect(name)}"
     end
+
+    unless is_list(listeners) and Enum.all?(listeners, &is_atom/1) do
+      raise ArgumentError, "expected :listeners to be a list of atoms, got: #{inspect(listeners)}"
+    end
+
+    %{id: Owner.name(name), start: {Owner, :start_link, [name, listeners]}}
   end
 
   @doc """
   The via tuple of a name. It holds atoms and the name only, so it means the same on every node
   and whatever has been restarted.
   """
-  @spec via_tuple(adapter_meta, term) :: {:via, module, via_name}
+  @spec via_tuple(adapter_meta, name) :: {:via, module, via_name}
   def via_tuple(%{registry: registry}, name), do: {:via, __MODULE__, {registry, name}}
 
   @doc """
@@ -140,11 +223,29 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   """
   @spec start_child(
           adapter_meta,
-          term,
+          name,
           Supervisor.supervisor(),
           module | {module, keyword}
         ) :: on_start_child
-  def start_child(%{registry: registry} = meta, name, supervisor, child_spec) do
+  if @has_telemetry do
+    def start_child(%{registry: registry} = meta, name, supervisor, child_spec) do
+      metadata = %{registry: registry, name: name, supervisor: supervisor}
+
+      span = fn ->
+        result = find_or_start(meta, name, supervisor, child_spec)
+        {result, Map.put(metadata, :result, result)}
+      end
+
+      # By `apply`: without Hex, telemetry is no dependency that Mix knows of, and it would warn.
+      apply(:telemetry, :span, [[:workflow_metal, :registry, :start_child], metadata, span])
+    end
+  else
+    def start_child(meta, name, supervisor, child_spec) do
+      find_or_start(meta, name, supervisor, child_spec)
+    end
+  end
+
+  defp find_or_start(%{registry: registry} = meta, name, supervisor, child_spec) do
     {module, arguments} = check_child_spec!(child_spec)
 
     case whereis(registry, name) do
@@ -204,12 +305,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   A process that the caller has sent an exit signal, and that has ended of it, is not answered any
   more, as `Process.alive?/1` would see it.
   """
-  @spec whereis_name(adapter_meta, term) :: pid | :undefined
+  @spec whereis_name(adapter_meta, name) :: pid | :undefined
   def whereis_name(%{registry: registry}, name), do: whereis(registry, name)
 
   @doc "The same by what the via tuple holds; called by OTP."
   @spec whereis_name(via_name) :: pid | :undefined
   def whereis_name({registry, name}), do: whereis(registry, name)
+  def whereis_name({registry, name, _value}), do: whereis(registry, name)
 
   @doc """
   Makes a process of this node the holder of a name; `:no` when a living process has it.
@@ -219,16 +321,23 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   """
   @spec register_name(via_name, pid) :: :yes | :no
   def register_name({registry, name}, pid) when is_pid(pid) do
-    register(registry, name, pid, nil)
+    register_name({registry, name, nil}, pid)
   end
 
-  @doc """
-  Frees a name of the calling process. Anybody else's stays as it is.
-  """
+  def register_name({registry, name, value}, pid) when is_pid(pid) do
+    case claim(registry, name, pid, nil, encode_value!(value)) do
+      :yes -> :yes
+      _holder -> :no
+    end
+  end
+
+  @doc "Frees a name of the calling process. Anybody else's stays as it is."
   @spec unregister_name(via_name) :: :ok
+  def unregister_name({registry, name, _value}), do: unregister_name({registry, name})
+
   def unregister_name({registry, name}) do
     case Native.unregister(registry, name, self()) do
-      refusal when refusal in [:yes, :no, :no_registry] -> :ok
+      answer when answer in [:yes, :no, :no_registry] -> :ok
       refusal -> unregister_name({registry, Name.prepare!(refusal, registry, name)})
     end
   end
@@ -239,12 +348,355 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   As with `:global`, the caller exits with `{:badarg, {name, message}}` when there is none.
   """
   @spec send(via_name, message) :: pid when message: term
-  def send({registry, name} = via_name, message) do
-    case whereis(registry, name) do
-      :undefined -> exit({:badarg, {via_name, message}})
-      pid -> Kernel.send(pid, message) && pid
+  def send(via_name, message) do
+    case whereis_name(via_name) do
+      :undefined ->
+        exit({:badarg, {via_name, message}})
+
+      pid ->
+        Kernel.send(pid, message)
+        pid
     end
   end
+
+  @doc """
+  Registers a name for the calling process, with a value.
+
+      iex> registry = start_registry()
+      iex> {:ok, _pid} = NativeRegistry.register(registry, {"invoice", 17}, :open)
+      iex> NativeRegistry.lookup(registry, {"invoice", 17}) == [{self(), :open}]
+      true
+      iex> NativeRegistry.register(registry, {"invoice", 17}, :open)
+      {:error, {:already_registered, self()}}
+  """
+  @spec register(registry, name, value) :: {:ok, pid} | {:error, {:already_registered, pid}}
+  def register(registry, name, value) do
+    case claim(registry, name, self(), nil, encode_value!(value)) do
+      :yes -> {:ok, self()}
+      holder -> {:error, {:already_registered, holder}}
+    end
+  end
+
+  @doc """
+  Frees a name of the calling process. Anybody else's stays as it is.
+
+      iex> registry = start_registry()
+      iex> {:ok, _pid} = NativeRegistry.register(registry, :clock, nil)
+      iex> NativeRegistry.unregister(registry, :clock)
+      :ok
+      iex> NativeRegistry.lookup(registry, :clock)
+      []
+  """
+  @spec unregister(registry, name) :: :ok
+  def unregister(registry, name) do
+    case Native.unregister(registry, name, self()) do
+      answer when answer in [:yes, :no] -> :ok
+      refusal -> unregister(registry, Name.prepare!(refusal, registry, name))
+    end
+  end
+
+  @doc """
+  The holder of the name and its value as `[{pid, value}]`, or `[]`.
+
+      iex> registry = start_registry()
+      iex> NativeRegistry.lookup(registry, "nobody")
+      []
+      iex> {:ok, _pid} = NativeRegistry.register(registry, "me", %{since: 2024})
+      iex> [{pid, %{since: 2024}}] = NativeRegistry.lookup(registry, "me")
+      iex> pid == self()
+      true
+  """
+  @spec lookup(registry, name) :: [{pid, value}]
+  def lookup(registry, name) do
+    case Native.lookup(registry, name) do
+      {pid, value} -> if Process.alive?(pid), do: [{pid, decode_value(value)}], else: []
+      :undefined -> []
+      refusal -> lookup(registry, Name.prepare!(refusal, registry, name))
+    end
+  end
+
+  @doc """
+  Updates the value of a name of the calling process, by a function of the old one.
+
+  Answers `{new, old}`, or `:error` when the caller does not hold the name. Only the holder changes
+  a value, so nothing comes between reading and writing.
+
+      iex> registry = start_registry()
+      iex> {:ok, _pid} = NativeRegistry.register(registry, :counter, 1)
+      iex> NativeRegistry.update_value(registry, :counter, &(&1 + 1))
+      {2, 1}
+      iex> NativeRegistry.update_value(registry, :another, &(&1 + 1))
+      :error
+  """
+  @spec update_value(registry, name, (value -> value)) :: {value, value} | :error
+  def update_value(registry, name, fun) when is_function(fun, 1) do
+    caller = self()
+
+    case lookup(registry, name) do
+      [{^caller, old}] ->
+        new = fun.(old)
+        if update(registry, name, encode_value!(new)) == :yes, do: {new, old}, else: :error
+
+      _other ->
+        :error
+    end
+  end
+
+  def update_value(_registry, _name, fun) do
+    raise ArgumentError, "expected a function of one argument, got: #{inspect(fun)}"
+  end
+
+  defp update(registry, name, value) do
+    case Native.update(registry, name, self(), value) do
+      answer when answer in [:yes, :no] -> answer
+      refusal -> update(registry, Name.prepare!(refusal, registry, name), value)
+    end
+  end
+
+  @doc """
+  The names that a process holds, in no order.
+
+      iex> registry = start_registry()
+      iex> {:ok, _pid} = NativeRegistry.register(registry, {"invoice", 17}, nil)
+      iex> NativeRegistry.keys(registry, self())
+      [{"invoice", 17}]
+  """
+  @spec keys(registry, pid) :: [name]
+  def keys(registry, pid) when is_pid(pid) and node(pid) == node() do
+    if Process.alive?(pid), do: answer!(Native.keys(registry, pid), registry), else: []
+  end
+
+  def keys(_registry, pid) do
+    raise ArgumentError, "expected a pid of this node, got: #{inspect(pid)}"
+  end
+
+  @doc """
+  How many names are held. Those of processes that have just ended may still count.
+
+      iex> registry = start_registry()
+      iex> {:ok, _pid} = NativeRegistry.register(registry, :clock, nil)
+      iex> NativeRegistry.count(registry)
+      1
+  """
+  @spec count(registry) :: non_neg_integer
+  def count(registry) do
+    {names, _processes} = answer!(Native.sizes(registry), registry)
+    names
+  end
+
+  @doc """
+  All names, in no order; see `select/2` for what may be missing.
+
+      iex> registry = start_registry()
+      iex> {:ok, _pid} = NativeRegistry.register(registry, :clock, nil)
+      iex> NativeRegistry.names(registry)
+      [:clock]
+  """
+  @spec names(registry) :: [name]
+  def names(registry) do
+    for {name, _pid, _value} <- select(registry, :_), do: name
+  end
+
+  @doc """
+  Every `{name, pid, value}` whose name matches the pattern, in no order.
+
+  A pattern is a name; `:_` in it stands for any term, and as the tail of a list for any tail. It
+  cannot stand in the key of a map. There are no other variables: `:"$1"` is an atom.
+
+  The table is gone through in pieces, on the dirty schedulers; nobody waits for it for longer than
+  it takes to copy a piece, a hundredth of the table. A name that is held all the while is found,
+  once. Names that come and go meanwhile may be found or not; one that is freed and registered
+  again may be found as it was before, or after. Processes that have ended are left out.
+
+      iex> registry = start_registry()
+      iex> for case <- 1..3, do: NativeRegistry.register(registry, {:case, {"loans", case}}, nil)
+      iex> {:ok, _pid} = NativeRegistry.register(registry, {:case, {"claims", 1}}, :open)
+      iex> Enum.sort(for {name, _, _} <- NativeRegistry.select(registry, {:case, {"loans", :_}}), do: name)
+      [case: {"loans", 1}, case: {"loans", 2}, case: {"loans", 3}]
+      iex> NativeRegistry.select(registry, {:_, {"claims", :_}}) == [{{:case, {"claims", 1}}, self(), :open}]
+      true
+  """
+  @spec select(registry, pattern) :: [{name, pid, value}]
+  def select(registry, pattern) do
+    select_from(registry, pattern!(registry, pattern), 0)
+  end
+
+  defp select_from(_registry, _pattern, nil), do: []
+
+  defp select_from(registry, pattern, from) do
+    {records, next} = answer!(Native.piece(registry, pattern, from), registry)
+    rest = select_from(registry, pattern, next)
+
+    for {name, pid, value} <- records, Process.alive?(pid), reduce: rest do
+      rest -> [{name, pid, decode_value(value)} | rest]
+    end
+  end
+
+  @doc """
+  How many names match the pattern; see `select/2`. Those of processes that have just ended may
+  still count.
+
+      iex> registry = start_registry()
+      iex> for case <- 1..3, do: NativeRegistry.register(registry, {:case, case}, nil)
+      iex> NativeRegistry.count_select(registry, {:case, :_})
+      3
+  """
+  @spec count_select(registry, pattern) :: non_neg_integer
+  def count_select(registry, pattern) do
+    answer!(Native.count_matching(registry, pattern!(registry, pattern)), registry)
+  end
+
+  @doc """
+  Has the calling process told of all changes, from now on, of names that match the pattern.
+
+  However many of its patterns match, it gets one message a change. It is forgotten when it ends.
+
+      iex> registry = start_registry()
+      iex> NativeRegistry.subscribe(registry, {:case, :_})
+      :ok
+      iex> {:ok, _pid} = NativeRegistry.register(registry, {:case, 1}, :open)
+      iex> receive do
+      ...>   {:register, ^registry, {:case, 1}, pid, :open} when pid == self() -> :told
+      ...> end
+      :told
+      iex> NativeRegistry.unregister(registry, {:case, 1})
+      iex> receive do
+      ...>   {:unregister, ^registry, {:case, 1}, pid} when pid == self() -> :told
+      ...> end
+      :told
+  """
+  @spec subscribe(registry, pattern) :: :ok
+  def subscribe(registry, pattern \\ :_) do
+    pattern = pattern!(registry, pattern)
+    :ok = answer!(Native.subscribe(registry, pattern, self()), registry)
+  end
+
+  @doc """
+  Takes back what `subscribe/2` with the same pattern asked for. Messages that are on their way
+  still come.
+
+      iex> registry = start_registry()
+      iex> NativeRegistry.subscribe(registry)
+      iex> NativeRegistry.unsubscribe(registry)
+      :ok
+  """
+  @spec unsubscribe(registry, pattern) :: :ok
+  def unsubscribe(registry, pattern \\ :_) do
+    pattern = pattern!(registry, pattern)
+    _was = answer!(Native.unsubscribe(registry, pattern, self()), registry)
+    :ok
+  end
+
+  @doc """
+  Waits until the name is registered and answers the holder's pid.
+
+  `timeout` is in milliseconds, or `:infinity`. Raises `ArgumentError` when the registry is stopped
+  meanwhile.
+
+      iex> registry = start_registry()
+      iex> NativeRegistry.await(registry, :clock, 10)
+      {:error, :timeout}
+      iex> clock = spawn_link(fn ->
+      ...>   {:ok, _pid} = NativeRegistry.register(registry, :clock, nil)
+      ...>   Process.sleep(:infinity)
+      ...> end)
+      iex> NativeRegistry.await(registry, :clock, 5_000) == clock
+      true
+  """
+  @spec await(registry, name, timeout) :: pid | {:error, :timeout}
+  def await(registry, name, timeout \\ 5_000)
+
+  def await(registry, name, :infinity), do: await_until(registry, name, :infinity)
+
+  def await(registry, name, timeout) when is_integer(timeout) and timeout >= 0 do
+    await_until(registry, name, System.monotonic_time(:millisecond) + timeout)
+  end
+
+  def await(_registry, _name, timeout) do
+    raise ArgumentError,
+          "expected a timeout in milliseconds or :infinity, got: #{inspect(timeout)}"
+  end
+
+  # A name that is there already costs a lookup. Otherwise the registry is told to tell us, and
+  # looked into once more: the name may have come in between.
+  defp await_until(registry, name, deadline) do
+    with :undefined <- whereis(registry, name) do
+      number = wait(registry, name)
+
+      case whereis(registry, name) do
+        :undefined ->
+          receive_holder(registry, name, deadline, number)
+
+        pid ->
+          stop_waiting(registry, number)
+          pid
+      end
+    end
+  end
+
+  defp receive_holder(registry, name, deadline, number) do
+    receive do
+      {:workflow_metal_native_registry, ^number, :closed} ->
+        Name.prepare!(:no_registry, registry, name)
+
+      {:workflow_metal_native_registry, ^number, pid} ->
+        # It may have ended since; then the wait goes on.
+        if Process.alive?(pid), do: pid, else: await_until(registry, name, deadline)
+    after
+      left(deadline) ->
+        stop_waiting(registry, number)
+        {:error, :timeout}
+    end
+  end
+
+  defp left(:infinity), do: :infinity
+  defp left(deadline), do: max(deadline - System.monotonic_time(:millisecond), 0)
+
+  defp wait(registry, name) do
+    case Native.wait(registry, name, self()) do
+      number when is_integer(number) -> number
+      :no_thread -> no_thread!()
+      refusal -> wait(registry, Name.prepare!(refusal, registry, name))
+    end
+  end
+
+  # Leaves no message behind: what cannot be taken back any more is on its way, and is awaited.
+  defp stop_waiting(registry, number) do
+    if Native.stop_waiting(registry, self(), number) != true do
+      receive do
+        {:workflow_metal_native_registry, ^number, _pid} -> :ok
+      end
+    end
+  end
+
+  @doc """
+  What there is to know of a registry. Cheap enough to be called each second.
+
+    * `:names` - how many names are held
+    * `:processes` - how many processes hold, have held or wait for names, or have subscribed, and
+      still live
+    * `:bytes` - memory of the table of names, without what names over 83 bytes and values take
+    * `:shards` - in how many parts each map of the table is locked
+    * `:shard_names` - `{fewest, most}` names in any of them
+    * `:subscribers` - how many processes have subscribed
+    * `:waiting` - how many calls of `await/3` wait
+    * `:uptime` - milliseconds since the registry was started
+
+      iex> registry = start_registry()
+      iex> {:ok, _pid} = NativeRegistry.register(registry, :clock, nil)
+      iex> %{names: 1, processes: 1, subscribers: 0} = NativeRegistry.info(registry)
+  """
+  @spec info(registry) :: %{
+          names: non_neg_integer,
+          processes: non_neg_integer,
+          bytes: non_neg_integer,
+          shards: pos_integer,
+          shard_names: {non_neg_integer, non_neg_integer},
+          subscribers: non_neg_integer,
+          waiting: non_neg_integer,
+          uptime: non_neg_integer
+        }
+  def info(registry), do: answer!(Native.info(registry), registry)
 
   defp whereis(registry, name) do
     case Native.whereis(registry, name) do
@@ -255,8 +707,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     end
   end
 
-  defp register(registry, name, pid, ended) do
-    case Native.register(registry, name, pid, ended) do
+  # `:yes`, or the process that has the name, which is `pid` itself when that has ended.
+  defp claim(registry, name, pid, ended, value) do
+    case Native.register(registry, name, pid, ended, value) do
       :yes ->
         :yes
 
@@ -265,13 +718,45 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
           raise ArgumentError, "expected a pid of this node, got: #{inspect(pid)}"
         end
 
-        :no
+        pid
 
       holder when is_pid(holder) ->
-        if Process.alive?(holder), do: :no, else: register(registry, name, pid, holder)
+        if Process.alive?(holder), do: holder, else: claim(registry, name, pid, holder, value)
 
       refusal ->
-        register(registry, Name.prepare!(refusal, registry, name), pid, ended)
+        claim(registry, Name.prepare!(refusal, registry, name), pid, ended, value)
     end
   end
+
+  defp encode_value!(nil), do: nil
+
+  defp encode_value!(value) do
+    binary = :erlang.term_to_binary(value)
+
+    if byte_size(binary) > @max_value do
+      raise ArgumentError,
+            "expected a value of at most #{@max_value} bytes in external format, " <>
+              "got one of #{byte_size(binary)}"
+    end
+
+    binary
+  end
+
+  defp decode_value(nil), do: nil
+  defp decode_value(binary), do: :erlang.binary_to_term(binary)
+
+  defp pattern!(registry, pattern) do
+    case Native.pattern(pattern) do
+      binary when is_binary(binary) -> binary
+      :bad_pattern -> Name.bad_pattern!(pattern)
+      refusal -> pattern!(registry, Name.prepare!(refusal, registry, pattern))
+    end
+  end
+
+  defp answer!(:no_registry, registry), do: Name.prepare!(:no_registry, registry, nil)
+  defp answer!(:no_thread, _registry), do: no_thread!()
+  defp answer!(answer, _registry), do: answer
+
+  @spec no_thread!() :: no_return
+  defp no_thread!, do: raise("the system has no thread left to tell of changes of names")
 end

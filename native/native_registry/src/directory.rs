@@ -1,17 +1,21 @@
 //! Which registries there are in this VM.
 
+use crate::courier;
 use crate::watch::Watch;
 use crate::word;
 use ahash::RandomState;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use once_cell::sync::Lazy;
+use once_cell::sync::{Lazy, OnceCell};
+use registry_core::journal::Journal;
 use registry_core::name::Buffer;
 use registry_core::{Pid, Registry, Withdrawn};
 use rustler::{Env, LocalPid, ResourceArc};
 use std::cell::RefCell;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// How many resources the monitors of one registry are spread over: the VM keeps the monitors of
 /// one resource in one tree under one lock.
@@ -24,6 +28,9 @@ pub(crate) struct Open {
     /// The supervisor of its owner. The registry outlives the owner, not the supervisor.
     pub(crate) supervisor: Pid,
     pub(crate) registry: Registry,
+    pub(crate) opened: Instant,
+    /// Started when somebody first wants to be told of changes.
+    courier: OnceCell<()>,
     /// Emptied when the registry closes, which ends its monitors, although somebody may hold on
     /// to the rest for a while.
     watches: [Mutex<Option<ResourceArc<Watch>>>; WATCHES],
@@ -35,6 +42,8 @@ impl Open {
             name,
             supervisor,
             registry: Registry::new(),
+            opened: Instant::now(),
+            courier: OnceCell::new(),
             watches: std::array::from_fn(|_| {
                 Mutex::new(Some(ResourceArc::new(Watch { open: open.clone() })))
             }),
@@ -50,6 +59,14 @@ impl Open {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         watch.is_some_and(|watch| watch.monitor(Some(env), &pid).is_some())
+    }
+
+    /// The journal, with somebody who delivers what is written there.
+    pub(crate) fn journal(&self) -> io::Result<&Journal> {
+        let journal = self.registry.journal();
+        self.courier
+            .get_or_try_init(|| courier::start(self.name, Arc::clone(journal)))?;
+        Ok(journal)
     }
 
     /// Forgets everything. Takes its time with a large registry.

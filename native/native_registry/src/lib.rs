@@ -5,10 +5,12 @@
 //! keep terms that are mere words, `term`, to look into tuples without copying them, and `nif`,
 //! to spare what rustler's own macro allocates on every call.
 
+mod courier;
 mod directory;
 mod immediate;
 mod names;
 mod nif;
+mod observe;
 mod odd;
 mod registries;
 mod term;

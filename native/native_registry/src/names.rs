@@ -1,21 +1,23 @@
 //! NIFs on names. Each answers an atom where something is to be said about the name or the
-//! registry: `:no_registry`, `:too_large`, `:too_deep`, `:odd`.
+//! registry: `:no_registry`, `:too_large`, `:too_deep`, `:odd`. Values go both ways as binaries in external
+//! format, or `nil` where there is none.
 
 use crate::directory::{self, Open};
 use crate::nif::hot_nif;
 use crate::term::{self, Refused};
 use crate::word;
 use registry_core::RegisterError;
-use registry_core::name::{Encoder as NameEncoder, NameError};
-use rustler::{Encoder, Env, LocalPid, Term};
+use registry_core::journal::Value;
+use registry_core::name::{Buffer, Encoder as NameEncoder, MAX_BYTES, NameError};
+use rustler::{Binary, Encoder, Env, LocalPid, Term};
 
 rustler::atoms! {
-    undefined, no_registry, too_large, too_deep, odd, ended, yes, no
+    ok, undefined, no_registry, too_large, too_deep, too_many_maps, odd, bad_pattern, ended, yes, no, nil
 }
 
 /// Calls `f` with the registry and the name in canonical bytes.
 #[inline]
-fn with_name<'a>(
+pub(crate) fn with_name<'a>(
     env: Env<'a>,
     registry: Term<'a>,
     name: Term<'a>,
@@ -24,19 +26,46 @@ fn with_name<'a>(
     directory::with(word::of(registry.as_c_arg()), |open, buffer| {
         let mut encoder = NameEncoder::new(buffer);
         match term::write(&mut encoder, name) {
-            Ok(()) => f(open, encoder.finish()),
+            Ok(()) => {
+                let name = encoder.finish();
+                pay(env, name.len());
+                f(open, name)
+            }
             Err(refused) => refusal(refused).encode(env),
         }
     })
     .unwrap_or_else(|| no_registry().encode(env))
 }
 
+/// Has the caller pay for a long name with its time slice, of which a NIF takes hardly anything
+/// otherwise: a loop over the longest names would keep its scheduler to itself for long.
+#[inline]
+fn pay(env: Env<'_>, bytes: usize) {
+    // The longest names take about a slice, which is a millisecond.
+    let percent = bytes / (MAX_BYTES / 100);
+    if percent > 0 {
+        rustler::schedule::consume_timeslice(env, i32::try_from(percent.min(100)).unwrap_or(100));
+    }
+}
+
+/// `(name)`: `:ok`, or why it cannot be a name.
+#[rustler::nif]
+fn check<'a>(env: Env<'a>, name: Term<'a>) -> Term<'a> {
+    let mut buffer = Buffer::new();
+    match term::write(&mut NameEncoder::new(&mut buffer), name) {
+        Ok(()) => ok().encode(env),
+        Err(refused) => refusal(refused).encode(env),
+    }
+}
+
 #[cold]
-fn refusal(refused: Refused) -> rustler::Atom {
+pub(crate) fn refusal(refused: Refused) -> rustler::Atom {
     match refused {
         Refused::Odd => odd(),
+        Refused::Pattern => bad_pattern(),
         Refused::Name(NameError::TooLarge) => too_large(),
         Refused::Name(NameError::TooDeep) => too_deep(),
+        Refused::Name(NameError::TooManyMaps) => too_many_maps(),
     }
 }
 
@@ -51,9 +80,22 @@ fn whereis<'a>(env: Env<'a>, [registry, name]: [Term<'a>; 2]) -> Term<'a> {
 }
 hot_nif!(whereis / 2);
 
-/// `(registry, name, pid, ended)`: `:yes`; or the pid that holds the name, unless it is `ended`,
-/// which gives the name up; or `:ended` when `pid` has.
-fn register<'a>(env: Env<'a>, [registry, name, pid, instead_of]: [Term<'a>; 4]) -> Term<'a> {
+/// `(registry, name)`: `{pid, value}` or `:undefined`.
+#[rustler::nif]
+fn lookup<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Term<'a> {
+    with_name(env, registry, name, |open, name| {
+        match open.registry.lookup(name) {
+            Some((holder, value)) => {
+                (word::to_pid(env, holder), encode_value(env, value.as_ref())).encode(env)
+            }
+            None => undefined().encode(env),
+        }
+    })
+}
+
+/// `(registry, name, pid, ended, value)`: `:yes`; or the pid that holds the name, unless it is
+/// `ended`, which gives the name up; or `:ended` when `pid` has.
+fn register<'a>(env: Env<'a>, [registry, name, pid, instead_of, value]: [Term<'a>; 5]) -> Term<'a> {
     let Ok(pid) = pid.decode::<LocalPid>() else {
         return ended().encode(env);
     };
@@ -63,6 +105,7 @@ fn register<'a>(env: Env<'a>, [registry, name, pid, instead_of]: [Term<'a>; 4]) 
             name,
             word::of_pid(env, pid),
             instead_of.map(|pid| word::of_pid(env, pid)),
+            decode_value(value),
             || open.watch(env, pid),
         );
         match registered {
@@ -72,7 +115,39 @@ fn register<'a>(env: Env<'a>, [registry, name, pid, instead_of]: [Term<'a>; 4]) 
         }
     })
 }
-hot_nif!(register / 4);
+hot_nif!(register / 5);
+
+/// `(registry, name, pid, value)`: `:yes` when `pid` holds the name, which has this value now, else
+/// `:no`.
+#[rustler::nif]
+fn update<'a>(
+    env: Env<'a>,
+    registry: Term<'a>,
+    name: Term<'a>,
+    pid: LocalPid,
+    value: Term<'a>,
+) -> Term<'a> {
+    with_name(env, registry, name, |open, name| {
+        let pid = word::of_pid(env, pid);
+        if open.registry.update(name, pid, decode_value(value)) {
+            yes().encode(env)
+        } else {
+            no().encode(env)
+        }
+    })
+}
+
+fn decode_value(value: Term<'_>) -> Option<Value> {
+    let bytes = Binary::from_term(value).ok()?;
+    Some(Value::from(bytes.as_slice()))
+}
+
+pub(crate) fn encode_value<'a>(env: Env<'a>, value: Option<&Value>) -> Term<'a> {
+    match value {
+        Some(bytes) => term::binary(env, bytes),
+        None => nil().encode(env),
+    }
+}
 
 /// `(registry, name, pid)`: `:yes` when `pid` held the name, which is free now, else `:no`.
 fn unregister<'a>(env: Env<'a>, [registry, name, pid]: [Term<'a>; 3]) -> Term<'a> {

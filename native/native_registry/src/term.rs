@@ -1,12 +1,15 @@
-//! From a term to the canonical bytes of a name.
+//! From a term to the canonical bytes of a name, and back.
 
 use crate::immediate;
 use crate::odd::Odd;
 use crate::word;
 use once_cell::sync::OnceCell;
-use registry_core::name::{Encoder, MAX_DEPTH, NameError, Pairs};
+use registry_core::Pid;
+use registry_core::name::{Encoder, MAX_DEPTH, NameError, Pairs, Part, Reader};
 use rustler::sys::ErlNifTerm;
-use rustler::{Binary, Encoder as _, Env, LocalPid, MapIterator, ResourceArc, Term, TermType};
+use rustler::{
+    Binary, Encoder as _, Env, LocalPid, MapIterator, NewBinary, ResourceArc, Term, TermType,
+};
 use std::mem::MaybeUninit;
 
 /// Why a term was not written as a name.
@@ -17,6 +20,8 @@ pub(crate) enum Refused {
     /// It has a part that the VM's API does not open: a function, an integer of more than 64
     /// bits, a bitstring. The Elixir side opens those and calls again.
     Odd,
+    /// It is no pattern: `:_` stands in the key of a map.
+    Pattern,
 }
 
 impl From<NameError> for Refused {
@@ -30,22 +35,37 @@ type Written = Result<(), Refused>;
 /// Writes the term.
 #[inline]
 pub(crate) fn write(encoder: &mut Encoder<'_>, term: Term<'_>) -> Written {
-    write_at(encoder, term, 0)
+    write_at::<false>(encoder, term, 0)
 }
 
-fn write_at(encoder: &mut Encoder<'_>, term: Term<'_>, depth: usize) -> Written {
+/// Writes the term as a pattern: `:_` in it is any term.
+pub(crate) fn write_pattern(encoder: &mut Encoder<'_>, term: Term<'_>) -> Written {
+    write_at::<true>(encoder, term, 0)
+}
+
+rustler::atoms! { any = "_" }
+
+fn write_at<const PATTERN: bool>(
+    encoder: &mut Encoder<'_>,
+    term: Term<'_>,
+    depth: usize,
+) -> Written {
+    if PATTERN && any() == term {
+        encoder.any()?;
+        return Ok(());
+    }
     if let Some(word) = immediate::word(term.as_c_arg()) {
         encoder.word(word)?;
         return Ok(());
     }
     if let Some(elements) = elements(term) {
-        return write_tuple(encoder, term.get_env(), elements, depth);
+        return write_tuple::<PATTERN>(encoder, term.get_env(), elements, depth);
     }
     if let Ok(binary) = Binary::from_term(term) {
         encoder.binary(&binary)?;
         return Ok(());
     }
-    write_other(encoder, term, depth)
+    write_other::<PATTERN>(encoder, term, depth)
 }
 
 /// One level deeper, or too deep.
@@ -57,7 +77,7 @@ fn below(depth: usize) -> Result<usize, NameError> {
     }
 }
 
-fn write_tuple(
+fn write_tuple<const PATTERN: bool>(
     encoder: &mut Encoder<'_>,
     env: Env<'_>,
     elements: &[ErlNifTerm],
@@ -70,25 +90,25 @@ fn write_tuple(
             // SAFETY: an element of a tuple of this env.
             let first = unsafe { Term::new(env, first) };
             if first.is_ref() && first.decode::<ResourceArc<Odd>>().is_ok() {
-                return write_opened(encoder, env, &elements[1..], depth);
+                return write_opened::<PATTERN>(encoder, env, &elements[1..], depth);
             }
         }
     }
     encoder.tuple(elements.len())?;
     for &element in elements {
         // Here as well as in `write_at`: most elements are words, and need no call.
-        if let Some(word) = immediate::word(element) {
+        if !PATTERN && let Some(word) = immediate::word(element) {
             encoder.word(word)?;
         } else {
             // SAFETY: an element of a tuple of this env.
-            write_at(encoder, unsafe { Term::new(env, element) }, depth)?;
+            write_at::<PATTERN>(encoder, unsafe { Term::new(env, element) }, depth)?;
         }
     }
     Ok(())
 }
 
 /// What the Elixir side made of a part that the API does not open; see `Odd`.
-fn write_opened(
+fn write_opened<const PATTERN: bool>(
     encoder: &mut Encoder<'_>,
     env: Env<'_>,
     parts: &[ErlNifTerm],
@@ -111,18 +131,22 @@ fn write_opened(
         Odd::BITS => encoder.bits(&bytes()?, number()?)?,
         Odd::FUN => {
             encoder.fun()?;
-            write_at(encoder, body, depth)?;
+            write_at::<PATTERN>(encoder, body, depth)?;
         }
         Odd::EXPORT => {
             encoder.export()?;
-            write_at(encoder, body, depth)?;
+            write_at::<PATTERN>(encoder, body, depth)?;
         }
         _ => return Err(Refused::Odd),
     }
     Ok(())
 }
 
-fn write_other(encoder: &mut Encoder<'_>, term: Term<'_>, depth: usize) -> Written {
+fn write_other<const PATTERN: bool>(
+    encoder: &mut Encoder<'_>,
+    term: Term<'_>,
+    depth: usize,
+) -> Written {
     let env = term.get_env();
     match term.get_type() {
         TermType::Atom => encoder.atom(word::of(term.as_c_arg()))?,
@@ -137,16 +161,19 @@ fn write_other(encoder: &mut Encoder<'_>, term: Term<'_>, depth: usize) -> Writt
         }
         TermType::Float => encoder.float(one_zero(term.decode().map_err(|_| Refused::Odd)?))?,
         TermType::List if term.is_empty_list() => encoder.nil()?,
-        TermType::List => write_list(encoder, term, below(depth)?)?,
+        TermType::List => write_list::<PATTERN>(encoder, term, below(depth)?)?,
         TermType::Map => {
             let depth = below(depth)?;
             let pairs = MapIterator::new(term).ok_or(Refused::Odd)?;
             let size = term.map_size().map_err(|_| Refused::Odd)?;
             encoder.map(size, |encoder, spans: &mut Pairs| {
                 for (key, value) in pairs {
-                    write_at(encoder, key, depth)?;
+                    write_at::<PATTERN>(encoder, key, depth)?;
+                    if PATTERN && spans.key(encoder).any(|part| part == Part::Any) {
+                        return Err(Refused::Pattern);
+                    }
                     spans.value(encoder);
-                    write_at(encoder, value, depth)?;
+                    write_at::<PATTERN>(encoder, value, depth)?;
                     spans.next(encoder);
                 }
                 Ok::<_, Refused>(())
@@ -164,11 +191,15 @@ fn write_other(encoder: &mut Encoder<'_>, term: Term<'_>, depth: usize) -> Writt
     Ok(())
 }
 
-fn write_list(encoder: &mut Encoder<'_>, list: Term<'_>, depth: usize) -> Written {
+fn write_list<const PATTERN: bool>(
+    encoder: &mut Encoder<'_>,
+    list: Term<'_>,
+    depth: usize,
+) -> Written {
     encoder.list()?;
     let mut rest = list;
     while let Ok((head, tail)) = rest.list_get_cell() {
-        write_at(encoder, head, depth)?;
+        write_at::<PATTERN>(encoder, head, depth)?;
         rest = tail;
     }
     if rest.is_empty_list() {
@@ -176,7 +207,7 @@ fn write_list(encoder: &mut Encoder<'_>, list: Term<'_>, depth: usize) -> Writte
         return Ok(());
     }
     encoder.list_tail()?;
-    write_at(encoder, rest, depth)
+    write_at::<PATTERN>(encoder, rest, depth)
 }
 
 fn write_port(encoder: &mut Encoder<'_>, term: Term<'_>) -> Written {
@@ -257,4 +288,146 @@ fn one_zero(value: f64) -> f64 {
     } else {
         value
     }
+}
+
+/// The term that a name is. `None` for bytes that [`write`] did not write, or when the VM has no
+/// memory left. `pid`: any process of this node.
+pub(crate) fn read<'a>(env: Env<'a>, name: &[u8], pid: Pid) -> Option<Term<'a>> {
+    let mut reader = Reader::new(name);
+    let term = read_next(env, &mut reader, pid)?;
+    reader.rest().is_empty().then_some(term)
+}
+
+fn read_next<'a>(env: Env<'a>, reader: &mut Reader<'_>, pid: Pid) -> Option<Term<'a>> {
+    let part = reader.next()?;
+    read_part(env, part, reader, pid)
+}
+
+fn read_part<'a>(
+    env: Env<'a>,
+    part: Part<'_>,
+    reader: &mut Reader<'_>,
+    pid: Pid,
+) -> Option<Term<'a>> {
+    Some(match part {
+        Part::Word(word) => word::to_term(env, u64::from(word)),
+        Part::Atom(word) | Part::LocalPid(word) | Part::LocalPort(word) => word::to_term(env, word),
+        Part::Integer(value) => value.encode(env),
+        Part::Unsigned(value) => value.encode(env),
+        Part::Float(value) => value.encode(env),
+        Part::Binary(bytes) => binary(env, bytes),
+        Part::Uuid(text) => binary(env, &text),
+        Part::Nil => Term::list_new_empty(env),
+        Part::Tuple(arity) => {
+            let elements: Option<Vec<_>> =
+                (0..arity).map(|_| read_next(env, reader, pid)).collect();
+            rustler::types::tuple::make_tuple(env, &elements?)
+        }
+        Part::List => read_list(env, reader, pid)?,
+        Part::Map(pairs) => {
+            let (mut keys, mut values) = (Vec::new(), Vec::new());
+            for _ in 0..pairs {
+                keys.push(read_next(env, reader, pid)?);
+                values.push(read_next(env, reader, pid)?);
+            }
+            Term::map_from_term_arrays(env, &keys, &values).ok()?
+        }
+        Part::Big(negative, magnitude) => {
+            let size = u32::try_from(magnitude.len()).ok()?.to_be_bytes();
+            external(
+                env,
+                &[&[LARGE_BIG], &size, &[u8::from(negative)], magnitude],
+            )?
+        }
+        Part::Bits(padded, last) => {
+            let size = u32::try_from(padded.len()).ok()?.to_be_bytes();
+            external(env, &[&[BITS], &size, &[last], padded])?
+        }
+        Part::Export => {
+            let identity: Vec<Term<'_>> = read_next(env, reader, pid)?.decode().ok()?;
+            let [module, name, arity] = identity[..] else {
+                return None;
+            };
+            external(env, &[&[EXPORT], &body(module), &body(name), &body(arity)])?
+        }
+        Part::Fun => read_fun(env, read_next(env, reader, pid)?, pid)?,
+        Part::LocalReference(numbers) => {
+            let own = env.make_ref().encode(env).to_binary();
+            let origin = own.len().checked_sub(4 * usize::from(own[3]))?;
+            let count = u16::try_from(numbers.len() / 4).ok()?.to_be_bytes();
+            external(env, &[&own[1..2], &count, &own[4..origin], numbers])?
+        }
+        Part::Remote(bytes) => env.binary_to_term(bytes)?.0,
+        Part::End | Part::Tail | Part::Any => return None,
+    })
+}
+
+fn read_list<'a>(env: Env<'a>, reader: &mut Reader<'_>, pid: Pid) -> Option<Term<'a>> {
+    let mut elements = Vec::new();
+    let tail = loop {
+        match reader.next()? {
+            Part::End => break Term::list_new_empty(env),
+            Part::Tail => break read_next(env, reader, pid)?,
+            part => elements.push(read_part(env, part, reader, pid)?),
+        }
+    };
+    Some(elements.into_iter().rfold(tail, Term::list_prepend))
+}
+
+/// Tags of the external term format, from "External Term Format" of OTP's documentation.
+const VERSION: u8 = 131;
+const BITS: u8 = 77;
+const LARGE_BIG: u8 = 111;
+const NEW_FUN: u8 = 112;
+const EXPORT: u8 = 113;
+
+/// The function with this identity: module, arity, index and unique value, both also in their old
+/// form, and the environment's terms. Functions are equal whoever made them, so any pid will do.
+fn read_fun<'a>(env: Env<'a>, identity: Term<'a>, pid: Pid) -> Option<Term<'a>> {
+    let identity: Vec<Term<'_>> = identity.decode().ok()?;
+    let [
+        module,
+        arity,
+        index,
+        unique,
+        old_index,
+        old_unique,
+        ref environment @ ..,
+    ] = identity[..]
+    else {
+        return None;
+    };
+    let free: Vec<_> = environment.iter().copied().flat_map(body).collect();
+    let rest = [
+        &[arity.decode::<u8>().ok()?],
+        Binary::from_term(unique).ok()?.as_slice(),
+        &index.decode::<u32>().ok()?.to_be_bytes(),
+        &u32::try_from(environment.len()).ok()?.to_be_bytes(),
+        &body(module),
+        &body(old_index),
+        &body(old_unique),
+        &body(word::to_term(env, pid.0)),
+        &free,
+    ]
+    .concat();
+    // The size counts itself.
+    let size = u32::try_from(4 + rest.len()).ok()?.to_be_bytes();
+    external(env, &[&[NEW_FUN], &size, &rest])
+}
+
+/// The external format of a term, without the version in front.
+fn body(term: Term<'_>) -> Vec<u8> {
+    term.to_binary()[1..].to_vec()
+}
+
+fn external<'a>(env: Env<'a>, parts: &[&[u8]]) -> Option<Term<'a>> {
+    let bytes = [&[VERSION], parts.concat().as_slice()].concat();
+    env.binary_to_term(&bytes).map(|(term, _)| term)
+}
+
+/// A new binary of these bytes.
+pub(crate) fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
+    let mut binary = NewBinary::new(env, bytes.len());
+    binary.copy_from_slice(bytes);
+    binary.into()
 }

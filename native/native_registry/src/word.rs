@@ -29,10 +29,16 @@ pub(crate) fn of_pid(env: Env<'_>, pid: LocalPid) -> Pid {
 /// The pid of this node that a word from [`of_pid`] identifies.
 #[inline]
 pub(crate) fn to_pid(env: Env<'_>, pid: Pid) -> Term<'_> {
+    to_term(env, pid.0)
+}
+
+/// The term whose word this is: an immediate, or an atom, pid or port of this node.
+#[inline]
+pub(crate) fn to_term(env: Env<'_>, word: u64) -> Term<'_> {
     // The word was a `usize` in `of`.
     #[allow(clippy::cast_possible_truncation)]
-    let word = pid.0 as usize;
-    // SAFETY: as in `of`; and the word is that of a pid of this node, which points to no memory
-    // and so belongs to no env.
+    let word = word as usize;
+    // SAFETY: as in `of`; and words are kept of such terms only, which point to no memory and so
+    // belong to no env.
     unsafe { Term::new(env, std::mem::transmute::<usize, ErlNifTerm>(word)) }
 }

@@ -42,10 +42,16 @@ fn main() {
     for number in 0..LOOKUPS {
         let pid = Pid(u64::from(number));
         registry
-            .register(integers(&mut buffer, number).unwrap(), pid, None, || true)
+            .register(
+                integers(&mut buffer, number).unwrap(),
+                pid,
+                None,
+                None,
+                || true,
+            )
             .unwrap();
         let name = uuids(&mut buffer, &names[number as usize]).unwrap();
-        registry.register(name, pid, None, || true).unwrap();
+        registry.register(name, pid, None, None, || true).unwrap();
     }
     let found =
         measured_integers(&registry, &mut buffer) + measured_uuids(&registry, &mut buffer, &names);

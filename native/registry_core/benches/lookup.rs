@@ -33,9 +33,9 @@ fn lookup(criterion: &mut Criterion) {
         for number in 0..count {
             let pid = Pid(u64::from(number));
             let name = integers(&mut buffer, number).unwrap();
-            registry.register(name, pid, None, || true).unwrap();
+            registry.register(name, pid, None, None, || true).unwrap();
             let name = uuids(&mut buffer, &names[number as usize]).unwrap();
-            registry.register(name, pid, None, || true).unwrap();
+            registry.register(name, pid, None, None, || true).unwrap();
         }
         let mut number = 0;
         criterion.bench_with_input(

@@ -4,11 +4,13 @@
 //! A lookup is: hash the name's bytes, lock one shard for reading, compare bytes inside the entry.
 #![forbid(unsafe_code)]
 
+pub mod journal;
 pub mod name;
 mod registry;
 mod table;
 
 pub use registry::{RegisterError, Registry, Withdrawn};
+pub use table::{Fill, Record};
 
 /// A process, by the word that identifies it in this VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -16,8 +16,9 @@ pub const MAX_BYTES: usize = 64 * 1024;
 /// The deepest nesting of a name. Keeps the walk of a name within a small part of a NIF's stack.
 pub const MAX_DEPTH: usize = 256;
 
-/// The most bytes moved while the maps of one name are put in order, over all its levels.
-const MAX_MAP_WORK: usize = 4 * MAX_BYTES;
+/// The most bytes that may be moved while the maps of one name are put in order: a map in a map is
+/// moved once for each level, so their bytes alone do not bound the work.
+pub const MAX_MAP_WORK: usize = 4 * MAX_BYTES;
 
 /// First bytes of terms. The two lowest bits of a first byte say what kind of byte it is.
 pub mod tag {
@@ -75,6 +76,8 @@ pub mod tag {
     pub const LOCAL_REFERENCE: u8 = other(19);
     /// A pid, port or reference of another node; a binary follows, its external format.
     pub const REMOTE: u8 = other(20);
+    /// In a pattern: any term.
+    pub const ANY: u8 = other(21);
 
     const fn other(number: u8) -> u8 {
         number << 2 | OTHER
@@ -87,9 +90,12 @@ pub enum NameError {
     /// More than [`MAX_BYTES`] in canonical form.
     #[error("the name is larger than {MAX_BYTES} bytes in canonical form")]
     TooLarge,
-    /// Nested deeper than [`MAX_DEPTH`], or maps in maps so large that ordering them takes too long.
+    /// Nested deeper than [`MAX_DEPTH`].
     #[error("the name is nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
+    /// Maps in maps whose ordering moves more than [`MAX_MAP_WORK`] bytes.
+    #[error("putting the name's maps in order moves more than {MAX_MAP_WORK} bytes")]
+    TooManyMaps,
 }
 
 /// A buffer that is large enough for every name; one is kept for each thread.
@@ -269,6 +275,11 @@ impl<'a> Encoder<'a> {
         self.plain_binary(external)
     }
 
+    /// In a pattern: any one term. Not in the key of a map, whose place depends on its bytes.
+    pub fn any(&mut self) -> Result<(), NameError> {
+        self.put([tag::ANY])
+    }
+
     /// A map of `size` pairs. `write` writes the pairs in any order, key then value, and calls
     /// [`Pairs::value`] between the two and [`Pairs::next`] after each.
     pub fn map<E: From<NameError>>(
@@ -298,7 +309,7 @@ impl<'a> Encoder<'a> {
         }
         self.map_work += self.len - first;
         if self.map_work > MAX_MAP_WORK {
-            return Err(NameError::TooDeep);
+            return Err(NameError::TooManyMaps);
         }
         spans.sort_unstable_by(|a, b| key(a).cmp(key(b)));
         self.moved.clear();
@@ -366,6 +377,11 @@ struct Span {
 }
 
 impl Pairs {
+    /// Reads the key that has just been written.
+    pub fn key<'e>(&self, encoder: &'e Encoder<'_>) -> Reader<'e> {
+        Reader::new(&encoder.bytes[self.start..encoder.len])
+    }
+
     /// The key is written; its value comes.
     pub fn value(&mut self, encoder: &Encoder<'_>) {
         self.value = encoder.len;
@@ -414,4 +430,220 @@ fn parse_uuid(text: &[u8]) -> Option<[u8; 16]> {
         *byte = high << 4 | low;
     }
     (others == 0).then_some(uuid)
+}
+
+/// The text of a UUID in lower case.
+fn uuid_text(uuid: [u8; 16]) -> [u8; 36] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [b'-'; 36];
+    let places = (0..36).filter(|place| ![8, 13, 18, 23].contains(place));
+    let digits = uuid.iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
+    for (place, digit) in places.zip(digits) {
+        text[place] = DIGITS[usize::from(digit)];
+    }
+    text
+}
+
+/// One step of reading a name: a whole term, or the head of one whose parts follow.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Part<'a> {
+    /// What [`Encoder::word`] wrote.
+    Word(u32),
+    /// The word of an atom.
+    Atom(u64),
+    /// The word of a pid of this node.
+    LocalPid(u64),
+    /// The word of a port of this node.
+    LocalPort(u64),
+    /// An integer.
+    Integer(i64),
+    /// An integer above `i64::MAX`.
+    Unsigned(u64),
+    /// Whether a larger one is negative, and its magnitude.
+    Big(bool, &'a [u8]),
+    /// A float.
+    Float(f64),
+    /// A binary.
+    Binary(&'a [u8]),
+    /// A binary that is the text of a UUID.
+    Uuid([u8; 36]),
+    /// A bitstring padded to a binary, and how many bits of its last byte count.
+    Bits(&'a [u8], u8),
+    /// That many elements follow.
+    Tuple(usize),
+    /// The empty list.
+    Nil,
+    /// Elements follow, then [`Part::End`] or [`Part::Tail`].
+    List,
+    /// The list was proper.
+    End,
+    /// A last tail follows.
+    Tail,
+    /// That many pairs follow, key and value.
+    Map(usize),
+    /// A list follows: the identity of a function.
+    Fun,
+    /// A list follows: module, name and arity.
+    Export,
+    /// The numbers of a reference of this node.
+    LocalReference(&'a [u8]),
+    /// The external format of a pid, port or reference of another node.
+    Remote(&'a [u8]),
+    /// In a pattern: any term.
+    Any,
+}
+
+/// Reads a name part by part. Bytes that are no name end early.
+#[derive(Clone, Debug)]
+pub struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// Starts at the front of a name.
+    pub fn new(name: &'a [u8]) -> Self {
+        Self { rest: name }
+    }
+
+    /// What has not been read yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Passes over a whole term; `None` when there is none. Goes as deep as a name may be.
+    pub fn pass(&mut self) -> Option<()> {
+        match self.next()? {
+            Part::Tuple(arity) => (0..arity).try_for_each(|_| self.pass()),
+            Part::Map(pairs) => (0..2 * pairs).try_for_each(|_| self.pass()),
+            Part::Fun | Part::Export => self.pass(),
+            Part::List => self.pass_tail(),
+            Part::End | Part::Tail => None,
+            _ => Some(()),
+        }
+    }
+
+    /// Passes over what is left of a list, its end too.
+    fn pass_tail(&mut self) -> Option<()> {
+        loop {
+            let mut after = self.clone();
+            match after.next()? {
+                Part::End => {
+                    *self = after;
+                    return Some(());
+                }
+                Part::Tail => {
+                    *self = after;
+                    return self.pass();
+                }
+                _ => self.pass()?,
+            }
+        }
+    }
+
+    /// The bytes of the next part.
+    fn step(&mut self) -> Option<&'a [u8]> {
+        let before = self.rest;
+        self.next()?;
+        Some(&before[..before.len() - self.rest.len()])
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (array, rest) = self.rest.split_first_chunk()?;
+        self.rest = rest;
+        Some(*array)
+    }
+
+    fn slice(&mut self, size: usize) -> Option<&'a [u8]> {
+        let (slice, rest) = self.rest.split_at_checked(size)?;
+        self.rest = rest;
+        Some(slice)
+    }
+
+    fn count(&mut self) -> Option<usize> {
+        self.array().map(|count| u32::from_le_bytes(count) as usize)
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// The binary that is the body of another part.
+    fn body(&mut self) -> Option<&'a [u8]> {
+        match self.next()? {
+            Part::Binary(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+}
+
+impl<'a> Iterator for Reader<'a> {
+    type Item = Part<'a>;
+
+    fn next(&mut self) -> Option<Part<'a>> {
+        let [first] = *self.rest.first_chunk()?;
+        if first & tag::MASK == tag::WORD {
+            return self
+                .array()
+                .map(|word| Part::Word(u32::from_le_bytes(word)));
+        }
+        self.rest = &self.rest[1..];
+        let small = usize::from(first >> 2);
+        match first & tag::MASK {
+            tag::TUPLE => return Some(Part::Tuple(small)),
+            tag::BINARY => return self.slice(small).map(Part::Binary),
+            _ => {}
+        }
+        Some(match first {
+            tag::INTEGER => Part::Integer(self.number()?.cast_signed()),
+            tag::UNSIGNED => Part::Unsigned(self.number()?),
+            tag::ATOM => Part::Atom(self.number()?),
+            tag::LOCAL_PID => Part::LocalPid(self.number()?),
+            tag::LOCAL_PORT => Part::LocalPort(self.number()?),
+            tag::LONG_TUPLE => Part::Tuple(self.count()?),
+            tag::LONG_BINARY => {
+                let size = self.count()?;
+                Part::Binary(self.slice(size)?)
+            }
+            tag::UUID => Part::Uuid(uuid_text(self.array()?)),
+            tag::FLOAT => Part::Float(f64::from_bits(self.number()?)),
+            tag::NIL => Part::Nil,
+            tag::LIST => Part::List,
+            tag::END => Part::End,
+            tag::TAIL => Part::Tail,
+            tag::MAP => Part::Map(self.count()?),
+            tag::BIG => Part::Big(false, self.body()?),
+            tag::NEGATIVE_BIG => Part::Big(true, self.body()?),
+            tag::BITS => {
+                let [last] = self.array()?;
+                Part::Bits(self.body()?, last)
+            }
+            tag::FUN => Part::Fun,
+            tag::EXPORT => Part::Export,
+            tag::LOCAL_REFERENCE => Part::LocalReference(self.body()?),
+            tag::REMOTE => Part::Remote(self.body()?),
+            tag::ANY => Part::Any,
+            _ => return None,
+        })
+    }
+}
+
+/// Whether the name is what the pattern says: equal to it but for the terms, or tails of lists,
+/// that stand where the pattern has [`Encoder::any`].
+#[must_use]
+pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut pattern, mut name) = (Reader::new(pattern), Reader::new(name));
+    while let Some(expected) = pattern.step() {
+        let matched = match expected {
+            [tag::ANY] => name.pass(),
+            [tag::TAIL] if pattern.rest.first() == Some(&tag::ANY) => {
+                pattern.rest = &pattern.rest[1..];
+                name.pass_tail()
+            }
+            expected => (name.step() == Some(expected)).then_some(()),
+        };
+        if matched.is_none() {
+            return false;
+        }
+    }
+    name.rest.is_empty()
 }

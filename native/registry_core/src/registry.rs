@@ -1,11 +1,14 @@
 //! The rules of claiming a name.
 
 use crate::Pid;
-use crate::table::Table;
+use crate::journal::{Journal, Value};
+use crate::name;
+use crate::table::{Fill, Record, Table};
 use ahash::RandomState;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use std::collections::{BTreeMap, btree_map};
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Why a name was not registered.
@@ -107,12 +110,13 @@ impl Registry {
         name: &[u8],
         pid: Pid,
         instead_of: Option<Pid>,
+        value: Option<Value>,
         watch: impl FnOnce() -> bool,
     ) -> Result<(), RegisterError> {
         let name = self.table.hash(name);
         let claim = || {
             self.table
-                .claim(name, pid, instead_of)
+                .claim(name, pid, instead_of, value)
                 .map_err(RegisterError::Taken)
         };
         match self.index.entry(pid) {
@@ -132,6 +136,73 @@ impl Registry {
             self.sweep(pid);
             Err(RegisterError::Ended)
         }
+    }
+
+    /// Who holds the name, and its value.
+    pub fn lookup(&self, name: &[u8]) -> Option<(Pid, Option<Value>)> {
+        self.table.lookup(self.table.hash(name))
+    }
+
+    /// Gives the name another value if `pid` holds it; answers whether it did.
+    pub fn update(&self, name: &[u8], pid: Pid, value: Option<Value>) -> bool {
+        self.table.update(self.table.hash(name), pid, value)
+    }
+
+    /// Has a process watched that holds no name but has to be told of something: when it ends, the
+    /// journal forgets it as [`Registry::sweep`] frees its names. `watch` as in
+    /// [`Registry::register`]; `false` when the process has ended.
+    pub fn attend(&self, pid: Pid, watch: impl FnOnce() -> bool) -> bool {
+        if let Entry::Vacant(vacant) = self.index.entry(pid) {
+            vacant.insert(SEVERAL);
+        } else {
+            return true;
+        }
+        let watched = watch();
+        if !watched {
+            self.sweep(pid);
+        }
+        watched
+    }
+
+    /// The names that `pid` holds.
+    pub fn names_of(&self, pid: Pid) -> Vec<Box<[u8]>> {
+        let hashes: Vec<u64> = match self.index.get(&pid).map(|held| *held) {
+            None => return Vec::new(),
+            Some(SEVERAL) => match self.several.get(&pid) {
+                None => return Vec::new(),
+                Some(hashes) => hashes.keys().copied().collect(),
+            },
+            Some(hash) => vec![hash],
+        };
+        hashes
+            .into_iter()
+            .flat_map(|hash| self.table.names_of(hash, pid))
+            .collect()
+    }
+
+    /// In how many pieces [`Registry::piece`] gives the names.
+    pub const PIECES: usize = Table::PIECES;
+
+    /// The names of one piece that match a pattern. All pieces together have every name that was
+    /// held all the while, once, and may have any that came or went meanwhile.
+    pub fn piece(&self, piece: usize, pattern: &[u8]) -> Vec<Record> {
+        self.table.piece(piece, |name| name::matches(pattern, name))
+    }
+
+    /// What is told to listeners, subscribers and those who wait.
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.table.journal
+    }
+
+    /// Starts to wait for a name; answers the number by which the journal will tell of it. Whoever
+    /// waits has to look the name up afterwards: it may have been there before.
+    pub fn wait(&self, pid: Pid, name: &[u8]) -> u64 {
+        self.table.journal.wait(pid, name)
+    }
+
+    /// How full the table is.
+    pub fn fill(&self) -> Fill {
+        self.table.fill()
     }
 
     /// Frees the name if `pid` holds it; answers whether it did.
@@ -160,6 +231,8 @@ impl Registry {
             Some((_, SEVERAL)) => self.several.remove(&pid).unwrap_or((pid, Hashes::new())).1,
             Some((_, hash)) => Hashes::from([(hash, 1)]),
         };
+        // Last: whoever subscribes the process while it is in the index leaves this to us.
+        self.journal().forget(pid);
         Withdrawn { pid, hashes }
     }
 
@@ -212,6 +285,7 @@ impl Registry {
         self.index.shrink_to_fit();
         self.several.clear();
         self.table.clear();
+        self.table.journal.close();
     }
 
     /// How many names are held.

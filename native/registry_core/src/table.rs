@@ -6,9 +6,13 @@
 //! longer one lies behind a pointer of its own.
 
 use crate::Pid;
+use crate::journal::{Change, Event, Journal, Value};
 use ahash::RandomState;
+use dashmap::mapref::entry::Entry;
 use dashmap::{DashMap, SharedValue};
 use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Shards of each map. More make a collision of two schedulers rarer and a shard's growth, during
 /// which the shard is locked, shorter: 16,000 entries of a million names, under half a
@@ -23,13 +27,13 @@ pub(crate) struct Hashed<'a> {
 }
 
 /// How a name lies in an entry.
-trait Key: Eq + Hash {
+trait Key: Clone + Eq + Hash {
     fn new(name: &[u8]) -> Self;
     fn bytes(&self) -> &[u8];
 }
 
 /// A name of up to `N` bytes inside the entry.
-#[derive(PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 struct Inline<const N: usize> {
     len: u8,
     bytes: [u8; N],
@@ -61,17 +65,77 @@ impl Key for Box<[u8]> {
     }
 }
 
-const SHORT: usize = 31;
-const MEDIUM: usize = 87;
+const SHORT: usize = 27;
+const MEDIUM: usize = 83;
 
-type Map<K> = DashMap<K, Pid, RandomState>;
+/// Who holds a name. Bytes, so that it stands beside any key without padding: 40 bytes an entry
+/// with the shortest keys, 96 with the middle ones.
+#[derive(Clone, Copy)]
+struct Holder {
+    pid: [u8; 8],
+    value: [u8; 4],
+}
 
-/// Canonical name to holder.
+/// Where a value lies: most names have none, and pay four bytes for it.
+type ValueId = u32;
+
+/// Of a name without a value.
+const NO_VALUE: ValueId = 0;
+
+impl Holder {
+    fn new(pid: Pid, value: ValueId) -> Self {
+        Self {
+            pid: pid.0.to_ne_bytes(),
+            value: value.to_ne_bytes(),
+        }
+    }
+
+    #[inline]
+    fn pid(self) -> Pid {
+        Pid(u64::from_ne_bytes(self.pid))
+    }
+
+    fn value(self) -> ValueId {
+        ValueId::from_ne_bytes(self.value)
+    }
+}
+
+type Map<K> = DashMap<K, Holder, RandomState>;
+
+/// Canonical name to holder and value.
 pub(crate) struct Table {
     hasher: RandomState,
     short: Map<Inline<SHORT>>,
     medium: Map<Inline<MEDIUM>>,
     long: Map<Box<[u8]>>,
+    /// Changed only while the shard of the value's name is locked for writing.
+    values: DashMap<ValueId, Value, RandomState>,
+    next_value: AtomicU32,
+    pub(crate) journal: Arc<Journal>,
+}
+
+/// A name with all that the table knows of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// In canonical bytes.
+    pub name: Box<[u8]>,
+    /// Its holder, which may have ended.
+    pub pid: Pid,
+    /// Its value.
+    pub value: Option<Value>,
+}
+
+/// How full the table is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fill {
+    /// Bytes of memory, without what lies behind pointers.
+    pub bytes: usize,
+    /// Shards of one map.
+    pub shards: usize,
+    /// Names in the emptiest shard.
+    pub fewest: usize,
+    /// Names in the fullest shard.
+    pub most: usize,
 }
 
 /// Where in a hash the size class of the name stands, so that a hash alone tells the map. Bits that
@@ -107,6 +171,9 @@ impl Table {
             medium: DashMap::with_hasher_and_shard_amount(hasher.clone(), SHARDS),
             long: DashMap::with_hasher_and_shard_amount(hasher.clone(), SHARDS),
             hasher,
+            values: DashMap::with_hasher(RandomState::new()),
+            next_value: AtomicU32::new(1),
+            journal: Arc::default(),
         }
     }
 
@@ -123,6 +190,10 @@ impl Table {
         with_map!(self, name.hash, |map| whereis(map, name))
     }
 
+    pub(crate) fn lookup(&self, name: Hashed<'_>) -> Option<(Pid, Option<Value>)> {
+        with_map!(self, name.hash, |map| self.lookup_in(map, name))
+    }
+
     /// Makes `pid` the holder of a name that has none, or that `instead_of` holds; otherwise
     /// answers who holds it.
     pub(crate) fn claim(
@@ -130,19 +201,20 @@ impl Table {
         name: Hashed<'_>,
         pid: Pid,
         instead_of: Option<Pid>,
+        value: Option<Value>,
     ) -> Result<(), Pid> {
-        with_map!(self, name.hash, |map| claim(
-            &self.hasher,
-            map,
-            name,
-            pid,
-            instead_of
-        ))
+        with_map!(self, name.hash, |map| self
+            .claim_in(map, name, pid, instead_of, value))
+    }
+
+    /// Gives the name another value if `pid` holds it.
+    pub(crate) fn update(&self, name: Hashed<'_>, pid: Pid, value: Option<Value>) -> bool {
+        with_map!(self, name.hash, |map| self.update_in(map, name, pid, value))
     }
 
     /// Frees the name if `pid` holds it.
     pub(crate) fn release(&self, name: Hashed<'_>, pid: Pid) -> bool {
-        with_map!(self, name.hash, |map| remove(
+        with_map!(self, name.hash, |map| self.remove_from(
             map,
             name.hash,
             |key, holder| holder == pid && key == name.name
@@ -151,13 +223,81 @@ impl Table {
 
     /// Frees one name with this hash that `pid` holds.
     pub(crate) fn release_hash(&self, hash: u64, pid: Pid) -> bool {
-        with_map!(self, hash, |map| remove(map, hash, |key, holder| holder
-            == pid
-            && self.hash(key).hash == hash))
+        with_map!(self, hash, |map| self.remove_from(
+            map,
+            hash,
+            |key, holder| holder == pid && self.hash(key).hash == hash
+        ))
+    }
+
+    /// The names with this hash that `pid` holds: next to always one.
+    pub(crate) fn names_of(&self, hash: u64, pid: Pid) -> Vec<Box<[u8]>> {
+        fn find<K: Key>(
+            map: &Map<K>,
+            hash: u64,
+            wanted: impl Fn(&[u8], Pid) -> bool,
+        ) -> Option<Box<[u8]>> {
+            let shard = map.shards()[shard_of(map, hash)].read();
+            let (key, _) = shard.get(hash, |(key, holder)| {
+                wanted(key.bytes(), holder.get().pid())
+            })?;
+            Some(key.bytes().into())
+        }
+        let mut names: Vec<Box<[u8]>> = Vec::new();
+        loop {
+            let wanted = |key: &[u8], holder| {
+                holder == pid
+                    && self.hash(key).hash == hash
+                    && names.iter().all(|name| **name != *key)
+            };
+            match with_map!(self, hash, |map| find(map, hash, wanted)) {
+                Some(name) => names.push(name),
+                None => return names,
+            }
+        }
+    }
+
+    /// In how many pieces [`Table::piece`] gives the table.
+    pub(crate) const PIECES: usize = 3 * SHARDS;
+
+    /// The names of one shard of one map that match.
+    pub(crate) fn piece(&self, piece: usize, matches: impl Fn(&[u8]) -> bool) -> Vec<Record> {
+        let shard = piece % SHARDS;
+        match piece / SHARDS {
+            0 => self.copy_shard(&self.short, shard, matches),
+            1 => self.copy_shard(&self.medium, shard, matches),
+            2 => self.copy_shard(&self.long, shard, matches),
+            _ => Vec::new(),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.short.len() + self.medium.len() + self.long.len()
+    }
+
+    pub(crate) fn fill(&self) -> Fill {
+        fn add<K: Key>(map: &Map<K>, bytes: &mut usize, names: &mut [usize; SHARDS]) {
+            for (shard, names) in map.shards().iter().zip(names) {
+                let (buckets, len) = {
+                    let shard = shard.read();
+                    (shard.buckets(), shard.len())
+                };
+                // A byte of hashbrown's stands beside each entry.
+                *bytes += buckets * (size_of::<(K, Holder)>() + 1) + size_of_val(shard);
+                *names += len;
+            }
+        }
+        let mut bytes = 0;
+        let mut names = [0; SHARDS];
+        add(&self.short, &mut bytes, &mut names);
+        add(&self.medium, &mut bytes, &mut names);
+        add(&self.long, &mut bytes, &mut names);
+        Fill {
+            bytes,
+            shards: SHARDS,
+            fewest: names.iter().copied().min().unwrap_or(0),
+            most: names.iter().copied().max().unwrap_or(0),
+        }
     }
 
     /// Forgets all names and gives their memory back.
@@ -172,6 +312,149 @@ impl Table {
         clear(&self.short);
         clear(&self.medium);
         clear(&self.long);
+        self.values.clear();
+        self.values.shrink_to_fit();
+    }
+
+    fn lookup_in<K: Key>(&self, map: &Map<K>, name: Hashed<'_>) -> Option<(Pid, Option<Value>)> {
+        let shard = map.shards()[shard_of(map, name.hash)].read();
+        let (_, holder) = shard.get(name.hash, |(key, _)| key.bytes() == name.name)?;
+        let holder = *holder.get();
+        Some((holder.pid(), self.value(holder.value())))
+    }
+
+    fn claim_in<K: Key>(
+        &self,
+        map: &Map<K>,
+        name: Hashed<'_>,
+        pid: Pid,
+        instead_of: Option<Pid>,
+        value: Option<Value>,
+    ) -> Result<(), Pid> {
+        let mut shard = map.shards()[shard_of(map, name.hash)].write();
+        if let Some((_, holder)) = shard.get_mut(name.hash, |(key, _)| key.bytes() == name.name) {
+            let holder = holder.get_mut();
+            if Some(holder.pid()) != instead_of {
+                return Err(holder.pid());
+            }
+            self.drop_value(holder.value());
+            self.write(name.name, holder.pid(), || Change::Unregistered);
+            *holder = Holder::new(pid, self.keep_value(value.clone()));
+        } else {
+            let holder = Holder::new(pid, self.keep_value(value.clone()));
+            shard.insert(
+                name.hash,
+                (K::new(name.name), SharedValue::new(holder)),
+                |(key, _)| hash(&self.hasher, key.bytes()),
+            );
+        }
+        self.write(name.name, pid, || Change::Registered(value));
+        Ok(())
+    }
+
+    fn update_in<K: Key>(
+        &self,
+        map: &Map<K>,
+        name: Hashed<'_>,
+        pid: Pid,
+        value: Option<Value>,
+    ) -> bool {
+        let mut shard = map.shards()[shard_of(map, name.hash)].write();
+        let held = shard.get_mut(name.hash, |(key, _)| key.bytes() == name.name);
+        let Some(holder) = held.map(|(_, holder)| holder.get_mut()) else {
+            return false;
+        };
+        if holder.pid() != pid {
+            return false;
+        }
+        self.drop_value(holder.value());
+        *holder = Holder::new(pid, self.keep_value(value));
+        true
+    }
+
+    fn remove_from<K: Key>(
+        &self,
+        map: &Map<K>,
+        hash: u64,
+        matches: impl Fn(&[u8], Pid) -> bool,
+    ) -> bool {
+        let mut shard = map.shards()[shard_of(map, hash)].write();
+        let removed = shard.remove_entry(hash, |(key, holder)| {
+            matches(key.bytes(), holder.get().pid())
+        });
+        let Some((key, holder)) = removed else {
+            return false;
+        };
+        let holder = holder.into_inner();
+        self.drop_value(holder.value());
+        self.write(key.bytes(), holder.pid(), || Change::Unregistered);
+        true
+    }
+
+    /// The entries of a shard that match. The shard is copied while it is locked and looked through
+    /// afterwards: copying is the least that whoever wants to write there can be made to wait for.
+    fn copy_shard<K: Key>(
+        &self,
+        map: &Map<K>,
+        shard: usize,
+        matches: impl Fn(&[u8]) -> bool,
+    ) -> Vec<Record> {
+        let copy = map.shards()[shard].read().clone();
+        copy.into_iter()
+            .filter(|(key, _)| matches(key.bytes()))
+            .filter_map(|(key, holder)| {
+                let holder = holder.into_inner();
+                let (mut pid, mut value) = (holder.pid(), self.value(holder.value()));
+                if value.is_none() && holder.value() != NO_VALUE {
+                    // Updated since the shard was copied, or freed.
+                    (pid, value) = self.lookup(self.hash(key.bytes()))?;
+                }
+                let name = key.bytes().into();
+                Some(Record { name, pid, value })
+            })
+            .collect()
+    }
+
+    fn value(&self, id: ValueId) -> Option<Value> {
+        if id == NO_VALUE {
+            return None;
+        }
+        self.values.get(&id).map(|value| value.clone())
+    }
+
+    fn keep_value(&self, value: Option<Value>) -> ValueId {
+        let Some(value) = value else {
+            return NO_VALUE;
+        };
+        loop {
+            // After four thousand million values an id may still be taken.
+            let id = self.next_value.fetch_add(1, Ordering::Relaxed);
+            if id == NO_VALUE {
+                continue;
+            }
+            if let Entry::Vacant(vacant) = self.values.entry(id) {
+                vacant.insert(value);
+                return id;
+            }
+        }
+    }
+
+    fn drop_value(&self, id: ValueId) {
+        if id != NO_VALUE {
+            self.values.remove(&id);
+        }
+    }
+
+    /// Writes a change down if anybody wants to know. The name's shard is locked.
+    #[inline]
+    fn write(&self, name: &[u8], pid: Pid, change: impl FnOnce() -> Change) {
+        if self.journal.active() {
+            self.journal.write(Event {
+                name: name.into(),
+                pid,
+                change: change(),
+            });
+        }
     }
 }
 
@@ -200,36 +483,5 @@ fn shard_of<K: Key>(map: &Map<K>, hash: u64) -> usize {
 fn whereis<K: Key>(map: &Map<K>, name: Hashed<'_>) -> Option<Pid> {
     let shard = map.shards()[shard_of(map, name.hash)].read();
     let (_, holder) = shard.get(name.hash, |(key, _)| key.bytes() == name.name)?;
-    Some(*holder.get())
-}
-
-fn claim<K: Key>(
-    hasher: &RandomState,
-    map: &Map<K>,
-    name: Hashed<'_>,
-    pid: Pid,
-    instead_of: Option<Pid>,
-) -> Result<(), Pid> {
-    let mut shard = map.shards()[shard_of(map, name.hash)].write();
-    if let Some((_, holder)) = shard.get_mut(name.hash, |(key, _)| key.bytes() == name.name) {
-        let holder = holder.get_mut();
-        if Some(*holder) != instead_of {
-            return Err(*holder);
-        }
-        *holder = pid;
-        return Ok(());
-    }
-    shard.insert(
-        name.hash,
-        (K::new(name.name), SharedValue::new(pid)),
-        |(key, _)| hash(hasher, key.bytes()),
-    );
-    Ok(())
-}
-
-fn remove<K: Key>(map: &Map<K>, hash: u64, matches: impl Fn(&[u8], Pid) -> bool) -> bool {
-    let mut shard = map.shards()[shard_of(map, hash)].write();
-    shard
-        .remove_entry(hash, |(key, holder)| matches(key.bytes(), *holder.get()))
-        .is_some()
+    Some(holder.get().pid())
 }

@@ -260,5 +260,5 @@ fn maps_that_take_too_long_to_order_are_refused() {
             (Value::Integer(1), map),
         ]));
     }
-    assert_eq!(name_of(&map, true), Err(NameError::TooDeep));
+    assert_eq!(name_of(&map, true), Err(NameError::TooManyMaps));
 }

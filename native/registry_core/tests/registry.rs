@@ -80,7 +80,7 @@ proptest! {
                         }
                         None => Ok(()),
                     };
-                    let answer = registry.register(&name(number), Pid(pid), instead_of.map(Pid), || {
+                    let answer = registry.register(&name(number), Pid(pid), instead_of.map(Pid), None, || {
                         !ended.contains(&pid)
                     });
                     prop_assert_eq!(answer, expected);
@@ -138,7 +138,7 @@ fn of_threads_that_claim_one_name_exactly_one_gets_it() {
                 scope.spawn(move || {
                     let pid = Pid(1 + round * 100 + thread);
                     barrier.wait();
-                    match registry.register(&name(7), pid, None, || true) {
+                    match registry.register(&name(7), pid, None, None, || true) {
                         Ok(()) => {
                             winners.fetch_add(1, Ordering::Relaxed);
                         }
@@ -168,9 +168,10 @@ fn registrations_that_race_with_the_notice_of_their_holders_end_leave_nothing() 
                 let (registry, ended) = (&registry, &ended);
                 scope.spawn(move || {
                     for number in 0..4 {
-                        let _ = registry.register(&name(caller * 4 + number), pid, None, || {
-                            !ended.load(Ordering::SeqCst)
-                        });
+                        let _ =
+                            registry.register(&name(caller * 4 + number), pid, None, None, || {
+                                !ended.load(Ordering::SeqCst)
+                            });
                     }
                 });
             }
@@ -199,7 +200,10 @@ fn a_name_passes_between_threads_without_ever_having_two_holders() {
             scope.spawn(move || {
                 let pid = Pid(thread + 1);
                 for _ in 0..20_000 {
-                    if registry.register(&name(3), pid, None, || true).is_ok() {
+                    if registry
+                        .register(&name(3), pid, None, None, || true)
+                        .is_ok()
+                    {
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                         assert_eq!(registry.whereis(&name(3)), Some(pid));
                         inside.fetch_sub(1, Ordering::SeqCst);
@@ -218,7 +222,7 @@ fn one_process_may_hold_a_hundred_thousand_names() {
     let pid = Pid(1);
     for number in 0..100_000_u32 {
         assert_eq!(
-            registry.register(&number.to_le_bytes(), pid, None, || true),
+            registry.register(&number.to_le_bytes(), pid, None, None, || true),
             Ok(())
         );
     }
@@ -235,7 +239,13 @@ fn clearing_forgets_everything() {
     let registry = Registry::new();
     for number in 0..12 {
         registry
-            .register(&name(number), Pid(u64::from(number % 3)), None, || true)
+            .register(
+                &name(number),
+                Pid(u64::from(number % 3)),
+                None,
+                None,
+                || true,
+            )
             .unwrap();
     }
     registry.clear();

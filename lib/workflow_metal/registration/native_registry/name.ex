@@ -8,6 +8,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
 
   @max_bytes 65_536
   @max_depth 256
+  @max_map_work 262_144
 
   # The kinds of opened parts, as in native/native_registry/src/odd.rs.
   @integer 0
@@ -21,7 +22,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
   @spec prepare!(Native.refusal(), atom, term) :: term
   def prepare!(:odd, _registry, name) do
     {opened, _left} = open(name, {Native.odd(), name}, @max_depth, @max_bytes)
-    opened
+
+    case Native.check(opened) do
+      :ok -> opened
+      # Here, as the caller could only show the opened name.
+      refusal -> prepare!(refusal, nil, name)
+    end
   end
 
   def prepare!(:no_registry, registry, _name) do
@@ -31,6 +37,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
 
   def prepare!(:too_large, _registry, name), do: too_large!(name)
   def prepare!(:too_deep, _registry, name), do: too_deep!(name)
+
+  def prepare!(:too_many_maps, _registry, name) do
+    raise ArgumentError,
+          "expected a name whose maps can be put in order by moving at most #{@max_map_work} bytes, " <>
+            "a map in a map once more for each level, got: #{brief(name)}"
+  end
 
   # The VM's native interface does not open functions, integers of more than 64 bits and
   # bitstrings. Each is replaced by a tuple with what identifies it, behind a mark that cannot
@@ -101,6 +113,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
 
   defp open_list([], _marked, _depth, left), do: {[], left}
   defp open_list(tail, marked, depth, left), do: open(tail, marked, depth, left)
+
+  @doc "Raises for a pattern in which `:_` stands in the key of a map."
+  @spec bad_pattern!(term) :: no_return
+  def bad_pattern!(pattern) do
+    raise ArgumentError,
+          "expected a pattern without :_ in the key of a map, got: #{brief(pattern)}"
+  end
 
   @spec too_large!(term) :: no_return
   defp too_large!(name) do

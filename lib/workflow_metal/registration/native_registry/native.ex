@@ -8,7 +8,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   @compile {:autoload, false}
   @on_load :load
 
-  @type refusal :: :no_registry | :too_large | :too_deep | :odd
+  # A value in external format; nil for none.
+  @type value :: binary | nil
+  @type refusal :: :no_registry | :too_large | :too_deep | :too_many_maps | :odd
 
   @doc false
   def load do
@@ -35,12 +37,55 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   @spec odd() :: reference
   def odd, do: :erlang.nif_error(:not_loaded)
 
+  @spec check(term) :: :ok | refusal
+  def check(_name), do: :erlang.nif_error(:not_loaded)
+
   @spec whereis(NativeRegistry.registry(), term) :: pid | :undefined | refusal
   def whereis(_registry, _name), do: :erlang.nif_error(:not_loaded)
 
-  @spec register(NativeRegistry.registry(), term, pid, pid | nil) :: :yes | pid | :ended | refusal
-  def register(_registry, _name, _pid, _instead_of), do: :erlang.nif_error(:not_loaded)
+  @spec lookup(NativeRegistry.registry(), term) :: {pid, value} | :undefined | refusal
+  def lookup(_registry, _name), do: :erlang.nif_error(:not_loaded)
+
+  @spec register(NativeRegistry.registry(), term, pid, pid | nil, value) ::
+          :yes | pid | :ended | refusal
+  def register(_registry, _name, _pid, _instead_of, _value), do: :erlang.nif_error(:not_loaded)
+
+  @spec update(NativeRegistry.registry(), term, pid, value) :: :yes | :no | refusal
+  def update(_registry, _name, _pid, _value), do: :erlang.nif_error(:not_loaded)
 
   @spec unregister(NativeRegistry.registry(), term, pid) :: :yes | :no | refusal
   def unregister(_registry, _name, _pid), do: :erlang.nif_error(:not_loaded)
+
+  @spec pattern(term) :: binary | :bad_pattern | refusal
+  def pattern(_name), do: :erlang.nif_error(:not_loaded)
+
+  @spec piece(NativeRegistry.registry(), binary, non_neg_integer) ::
+          {[{term, pid, value}], pos_integer | nil} | :no_registry
+  def piece(_registry, _pattern, _from), do: :erlang.nif_error(:not_loaded)
+
+  @spec count_matching(NativeRegistry.registry(), binary) :: non_neg_integer | :no_registry
+  def count_matching(_registry, _pattern), do: :erlang.nif_error(:not_loaded)
+
+  @spec keys(NativeRegistry.registry(), pid) :: [term] | :no_registry
+  def keys(_registry, _pid), do: :erlang.nif_error(:not_loaded)
+
+  @spec listen(NativeRegistry.registry(), [atom]) :: :ok | :no_thread | :no_registry
+  def listen(_registry, _listeners), do: :erlang.nif_error(:not_loaded)
+
+  @spec subscribe(NativeRegistry.registry(), binary, pid) ::
+          :ok | :ended | :no_thread | :no_registry
+  def subscribe(_registry, _pattern, _pid), do: :erlang.nif_error(:not_loaded)
+
+  @spec unsubscribe(NativeRegistry.registry(), binary, pid) :: boolean | :no_registry
+  def unsubscribe(_registry, _pattern, _pid), do: :erlang.nif_error(:not_loaded)
+
+  @spec wait(NativeRegistry.registry(), term, pid) ::
+          non_neg_integer | :ended | :no_thread | refusal
+  def wait(_registry, _name, _pid), do: :erlang.nif_error(:not_loaded)
+
+  @spec stop_waiting(NativeRegistry.registry(), pid, non_neg_integer) :: boolean | :no_registry
+  def stop_waiting(_registry, _pid, _number), do: :erlang.nif_error(:not_loaded)
+
+  @spec info(NativeRegistry.registry()) :: map | :no_registry
+  def info(_registry), do: :erlang.nif_error(:not_loaded)
 end

@@ -9,21 +9,27 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
 
   alias WorkflowMetal.Registration.NativeRegistry.Native
 
-  @spec start_link(atom) :: GenServer.on_start()
-  def start_link(registry), do: GenServer.start_link(__MODULE__, registry, name: name(registry))
+  @spec start_link(atom, [atom]) :: GenServer.on_start()
+  def start_link(registry, listeners) do
+    GenServer.start_link(__MODULE__, {registry, listeners}, name: name(registry))
+  end
 
   @spec name(atom) :: atom
   def name(registry), do: Module.concat(registry, NativeRegistry)
 
   @impl GenServer
-  def init(registry) do
+  def init({registry, listeners}) do
     # So that `terminate/2` is called.
     Process.flag(:trap_exit, true)
     supervisor = parent()
 
     case open(registry, supervisor) do
-      :ok -> {:ok, {registry, supervisor}}
-      {:error, reason} -> {:stop, reason}
+      :ok ->
+        :ok = Native.listen(registry, listeners)
+        {:ok, {registry, supervisor}}
+
+      {:error, reason} ->
+        {:stop, reason}
     end
   end
 

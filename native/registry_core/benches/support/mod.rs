@@ -31,7 +31,10 @@ pub(crate) fn texts(number: u32) -> [String; 4] {
 }
 
 /// `{WorkflowMetal.Task.Task, {uuid, uuid, uuid, uuid}}`
-pub(crate) fn uuids<'a>(buffer: &'a mut Buffer, texts: &[String; 4]) -> Result<&'a [u8], NameError> {
+pub(crate) fn uuids<'a>(
+    buffer: &'a mut Buffer,
+    texts: &[String; 4],
+) -> Result<&'a [u8], NameError> {
     let mut encoder = Encoder::new(buffer);
     encoder.tuple(2)?;
     encoder.word(0x0004_560B)?;

@@ -1,0 +1,185 @@
+//! NIFs that look at many names, or wait for some. Patterns are names in which any term may stand
+//! in a place; they come as the binary that `pattern` has made of them, whose bytes mean something
+//! in this VM only. Those that may take long run on dirty schedulers.
+
+use crate::directory::{self, Open};
+use crate::names::{encode_value, refusal, with_name};
+use crate::term;
+use crate::word;
+use registry_core::name::{Buffer, Encoder as NameEncoder};
+use registry_core::{Record, Registry};
+use rustler::{Atom, Binary, Encoder, Env, LocalPid, Term};
+
+rustler::atoms! { ok, no_registry, no_thread, ended, names, processes, bytes, shards, shard_names, subscribers, waiting, uptime }
+
+/// Calls `f` with the registry.
+fn with_open<'a>(env: Env<'a>, registry: Term<'a>, f: impl FnOnce(&Open) -> Term<'a>) -> Term<'a> {
+    directory::with(word::of(registry.as_c_arg()), |open, _| f(open))
+        .unwrap_or_else(|| no_registry().encode(env))
+}
+
+/// `(name)`: the pattern as a binary.
+#[rustler::nif]
+fn pattern<'a>(env: Env<'a>, name: Term<'a>) -> Term<'a> {
+    // Not the thread's own buffer: a pattern belongs to no registry, and is made once.
+    let mut buffer = Buffer::new();
+    let mut encoder = NameEncoder::new(&mut buffer);
+    match term::write_pattern(&mut encoder, name) {
+        Ok(()) => term::binary(env, encoder.finish()),
+        Err(refused) => refusal(refused).encode(env),
+    }
+}
+
+/// Names that are collected before a piece of the table is handed over.
+const AT_ONCE: usize = 10_000;
+
+/// `(registry, pattern, from)`: `{[{name, pid, value}], next}` of the names from a place in the
+/// table on, 0 at first; `next` is where to go on, or `nil` at the end.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn piece<'a>(env: Env<'a>, registry: Term<'a>, pattern: Binary<'a>, from: usize) -> Term<'a> {
+    with_open(env, registry, |open| {
+        let mut records = Vec::new();
+        let mut next = from;
+        while next < Registry::PIECES && records.len() < AT_ONCE {
+            records.extend(open.registry.piece(next, &pattern));
+            next += 1;
+        }
+        let term = |record: &Record| {
+            let name = term::read(env, &record.name, record.pid)?;
+            let value = encode_value(env, record.value.as_ref());
+            Some((name, word::to_pid(env, record.pid), value).encode(env))
+        };
+        let terms: Vec<_> = records.iter().filter_map(term).collect();
+        let next = (next < Registry::PIECES).then_some(next);
+        (terms, next).encode(env)
+    })
+}
+
+/// `(registry, pattern)`: how many names match.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn count_matching<'a>(env: Env<'a>, registry: Term<'a>, pattern: Binary<'a>) -> Term<'a> {
+    with_open(env, registry, |open| {
+        let count = |piece| open.registry.piece(piece, &pattern).len();
+        let names: usize = (0..Registry::PIECES).map(count).sum();
+        names.encode(env)
+    })
+}
+
+/// `(registry, pid)`: the names that the process holds.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn keys<'a>(env: Env<'a>, registry: Term<'a>, pid: LocalPid) -> Term<'a> {
+    with_open(env, registry, |open| {
+        let pid = word::of_pid(env, pid);
+        let names = open.registry.names_of(pid);
+        let terms = names.iter().filter_map(|name| term::read(env, name, pid));
+        terms.collect::<Vec<_>>().encode(env)
+    })
+}
+
+/// `(registry, listeners)`: the only ones to be told of every change.
+#[rustler::nif]
+fn listen<'a>(env: Env<'a>, registry: Term<'a>, listeners: Vec<Atom>) -> Term<'a> {
+    with_open(env, registry, |open| {
+        let listeners: Vec<_> = listeners
+            .into_iter()
+            .map(|listener| word::of_atom(env, listener))
+            .collect();
+        if listeners.is_empty() {
+            // No courier for nobody.
+            open.registry.journal().listen(listeners);
+            return ok().encode(env);
+        }
+        let Ok(journal) = open.journal() else {
+            return no_thread().encode(env);
+        };
+        journal.listen(listeners);
+        ok().encode(env)
+    })
+}
+
+/// `(registry, pattern, pid)`: the process is told of changes of names that match.
+#[rustler::nif]
+fn subscribe<'a>(env: Env<'a>, registry: Term<'a>, pattern: Binary<'a>, pid: LocalPid) -> Term<'a> {
+    with_open(env, registry, |open| {
+        let Ok(journal) = open.journal() else {
+            return no_thread().encode(env);
+        };
+        let process = word::of_pid(env, pid);
+        journal.subscribe(process, &pattern);
+        // Watched afterwards: its end then finds the subscription.
+        if open.registry.attend(process, || open.watch(env, pid)) {
+            ok().encode(env)
+        } else {
+            ended().encode(env)
+        }
+    })
+}
+
+/// `(registry, pattern, pid)`: the process is no longer told of them; whether it was.
+#[rustler::nif]
+fn unsubscribe<'a>(
+    env: Env<'a>,
+    registry: Term<'a>,
+    pattern: Binary<'a>,
+    pid: LocalPid,
+) -> Term<'a> {
+    with_open(env, registry, |open| {
+        let process = word::of_pid(env, pid);
+        open.registry
+            .journal()
+            .unsubscribe(process, &pattern)
+            .encode(env)
+    })
+}
+
+/// `(registry, name, pid)`: the number by which the process will be told when the name is
+/// registered. The name has to be looked up afterwards: it may have been before.
+#[rustler::nif]
+fn wait<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>, pid: LocalPid) -> Term<'a> {
+    with_name(env, registry, name, |open, name| {
+        if open.journal().is_err() {
+            return no_thread().encode(env);
+        }
+        let process = word::of_pid(env, pid);
+        let number = open.registry.wait(process, name);
+        if open.registry.attend(process, || open.watch(env, pid)) {
+            number.encode(env)
+        } else {
+            ended().encode(env)
+        }
+    })
+}
+
+/// `(registry, pid, number)`: the process does not wait by this number any more; `false` when it
+/// has been told, or is about to be.
+#[rustler::nif]
+fn stop_waiting<'a>(env: Env<'a>, registry: Term<'a>, pid: LocalPid, number: u64) -> Term<'a> {
+    with_open(env, registry, |open| {
+        let process = word::of_pid(env, pid);
+        open.registry
+            .journal()
+            .forget_waiter(process, number)
+            .encode(env)
+    })
+}
+
+/// `(registry)`: a map of what there is to know of it.
+#[rustler::nif]
+fn info<'a>(env: Env<'a>, registry: Term<'a>) -> Term<'a> {
+    with_open(env, registry, |open| {
+        let fill = open.registry.fill();
+        let (subscribed, waiters) = open.registry.journal().interested();
+        let uptime_ms = u64::try_from(open.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let pairs = [
+            (names(), open.registry.len().encode(env)),
+            (processes(), open.registry.holders().encode(env)),
+            (bytes(), fill.bytes.encode(env)),
+            (shards(), fill.shards.encode(env)),
+            (shard_names(), (fill.fewest, fill.most).encode(env)),
+            (subscribers(), subscribed.encode(env)),
+            (waiting(), waiters.encode(env)),
+            (uptime(), uptime_ms.encode(env)),
+        ];
+        Term::map_from_pairs(env, &pairs).unwrap_or_else(|_| Term::map_new(env))
+    })
+}

@@ -1,0 +1,290 @@
+//! What happens to names, told to those who asked.
+//!
+//! A change of the table is written down while the shard it happens in is locked, so the changes
+//! of one name stand in the order in which they happened. Who reads them sends messages, which is
+//! no work for a thread that holds a lock, or that a caller waits for: a courier thread does it.
+
+use crate::Pid;
+use crate::name;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// A value that came with a name, in external format.
+pub type Value = Arc<[u8]>;
+
+/// A change of one name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// In canonical bytes.
+    pub name: Box<[u8]>,
+    /// Who holds it now, or did until now.
+    pub pid: Pid,
+    /// What happened.
+    pub change: Change,
+}
+
+/// What happened to a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It was registered, with this value if any.
+    Registered(Option<Value>),
+    /// It was given back, taken from a dead holder, or freed after its holder ended.
+    Unregistered,
+}
+
+/// Who is told of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recipient {
+    /// The process that is registered with the VM by this atom (its word).
+    Listener(u64),
+    /// A process that subscribed to names of a pattern.
+    Subscriber(Pid),
+    /// A process that waits for the name, by the number it was given. It is told once.
+    Waiter(Pid, u64),
+}
+
+/// What [`Journal::take`] answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A change, and who is to be told.
+    Event(Event, Vec<Recipient>),
+    /// The registry is closed, and these waited for names in vain.
+    Closed(Vec<Recipient>),
+}
+
+/// Waiters of all registries have different numbers, so none takes the word of another's.
+static NEXT_WAITER: AtomicU64 = AtomicU64::new(0);
+
+struct Subscription {
+    pattern: Box<[u8]>,
+    /// The first event that happened after the subscription.
+    since: u64,
+}
+
+#[derive(Default)]
+struct State {
+    events: VecDeque<Event>,
+    /// How many events there have been, taken out or not.
+    written: u64,
+    listeners: Vec<u64>,
+    subscriptions: HashMap<Pid, Vec<Subscription>>,
+    /// Name to who waits for it.
+    waiting: HashMap<Box<[u8]>, Vec<(Pid, u64)>>,
+    /// Who waits, and for which names.
+    waiters: HashMap<Pid, HashMap<u64, Box<[u8]>>>,
+    closed: bool,
+    /// Those who waited when it was closed.
+    in_vain: Vec<Recipient>,
+}
+
+impl State {
+    fn forget_waiter(&mut self, pid: Pid, number: u64) -> bool {
+        let Some(names) = self.waiters.get_mut(&pid) else {
+            return false;
+        };
+        let Some(name) = names.remove(&number) else {
+            return false;
+        };
+        if names.is_empty() {
+            self.waiters.remove(&pid);
+        }
+        if let Some(waiting) = self.waiting.get_mut(&name) {
+            waiting.retain(|(_, other)| *other != number);
+            if waiting.is_empty() {
+                self.waiting.remove(&name);
+            }
+        }
+        true
+    }
+}
+
+/// The changes not told yet, and who wants to be told.
+#[derive(Default)]
+pub struct Journal {
+    /// Whether anybody wants to be told: all that a registration pays when nobody does.
+    active: AtomicBool,
+    state: Mutex<State>,
+    written: Condvar,
+}
+
+impl Journal {
+    /// Whether changes have to be written down.
+    #[inline]
+    pub(crate) fn active(&self) -> bool {
+        // Asked while the shard is locked that a name has just changed in. Whoever wants to be
+        // told says so before looking at that shard, so one of the two sees the other.
+        self.active.load(Ordering::SeqCst)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sees to it that changes are written down exactly when somebody wants them.
+    fn update(&self, state: &State) {
+        let nobody = state.listeners.is_empty()
+            && state.subscriptions.is_empty()
+            && state.waiting.is_empty();
+        let wanted = !(state.closed || nobody);
+        self.active.store(wanted, Ordering::SeqCst);
+    }
+
+    pub(crate) fn write(&self, event: Event) {
+        let mut state = self.state();
+        if !state.closed {
+            state.written += 1;
+            state.events.push_back(event);
+            self.written.notify_one();
+        }
+    }
+
+    /// Those processes, registered with the VM by these atoms, are told of all changes; nobody
+    /// else is as a listener.
+    pub fn listen(&self, listeners: Vec<u64>) {
+        let mut state = self.state();
+        state.listeners = listeners;
+        self.update(&state);
+    }
+
+    /// The process is told of changes, from now on, of names that match the pattern; once, however
+    /// many of its patterns match.
+    pub fn subscribe(&self, pid: Pid, pattern: &[u8]) {
+        let mut state = self.state();
+        let since = state.written;
+        let patterns = state.subscriptions.entry(pid).or_default();
+        if patterns.iter().all(|other| *other.pattern != *pattern) {
+            patterns.push(Subscription {
+                pattern: pattern.into(),
+                since,
+            });
+        }
+        self.update(&state);
+    }
+
+    /// The process is told no more of names of this pattern; answers whether it was.
+    pub fn unsubscribe(&self, pid: Pid, pattern: &[u8]) -> bool {
+        let mut state = self.state();
+        let Some(patterns) = state.subscriptions.get_mut(&pid) else {
+            return false;
+        };
+        let before = patterns.len();
+        patterns.retain(|subscription| *subscription.pattern != *pattern);
+        let removed = patterns.len() < before;
+        if patterns.is_empty() {
+            state.subscriptions.remove(&pid);
+        }
+        self.update(&state);
+        removed
+    }
+
+    /// The process waits for the name; answers the number by which it will be told.
+    pub(crate) fn wait(&self, pid: Pid, name: &[u8]) -> u64 {
+        let mut state = self.state();
+        let number = NEXT_WAITER.fetch_add(1, Ordering::Relaxed);
+        if state.closed {
+            state.in_vain.push(Recipient::Waiter(pid, number));
+            self.written.notify_all();
+            return number;
+        }
+        let waiting = state.waiting.entry(name.into()).or_default();
+        waiting.push((pid, number));
+        let names = state.waiters.entry(pid).or_default();
+        names.insert(number, name.into());
+        self.update(&state);
+        number
+    }
+
+    /// The process does not wait by this number any more; `false` when it has been told, or is
+    /// about to be.
+    pub fn forget_waiter(&self, pid: Pid, number: u64) -> bool {
+        let mut state = self.state();
+        let forgotten = state.forget_waiter(pid, number);
+        self.update(&state);
+        forgotten
+    }
+
+    /// The process has ended and is told nothing any more.
+    pub fn forget(&self, pid: Pid) {
+        if !self.active() {
+            return;
+        }
+        let mut state = self.state();
+        state.subscriptions.remove(&pid);
+        let names = state.waiters.get(&pid);
+        let numbers: Vec<_> = names.into_iter().flat_map(HashMap::keys).copied().collect();
+        for number in numbers {
+            state.forget_waiter(pid, number);
+        }
+        self.update(&state);
+    }
+
+    /// How many processes subscribed, and how many wait.
+    pub fn interested(&self) -> (usize, usize) {
+        let state = self.state();
+        let waiting = state.waiting.values().map(Vec::len).sum();
+        (state.subscriptions.len(), waiting)
+    }
+
+    /// Waits for the next thing to tell; `None` when the journal is closed and all has been told.
+    pub fn take(&self) -> Option<Notice> {
+        let mut state = self.state();
+        loop {
+            if let Some(event) = state.events.pop_front() {
+                let number = state.written - state.events.len() as u64 - 1;
+                let recipients = Self::recipients(&mut state, &event, number);
+                self.update(&state);
+                return Some(Notice::Event(event, recipients));
+            }
+            if !state.in_vain.is_empty() {
+                return Some(Notice::Closed(std::mem::take(&mut state.in_vain)));
+            }
+            if state.closed {
+                return None;
+            }
+            state = self
+                .written
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn recipients(state: &mut State, event: &Event, number: u64) -> Vec<Recipient> {
+        let mut recipients: Vec<_> = state
+            .listeners
+            .iter()
+            .copied()
+            .map(Recipient::Listener)
+            .collect();
+        let wants = |subscription: &Subscription| {
+            subscription.since <= number && name::matches(&subscription.pattern, &event.name)
+        };
+        for (pid, patterns) in &state.subscriptions {
+            if patterns.iter().any(wants) {
+                recipients.push(Recipient::Subscriber(*pid));
+            }
+        }
+        if matches!(event.change, Change::Registered(_)) {
+            let waiting = state.waiting.get(&event.name).cloned().unwrap_or_default();
+            for (pid, number) in waiting {
+                state.forget_waiter(pid, number);
+                recipients.push(Recipient::Waiter(pid, number));
+            }
+        }
+        recipients
+    }
+
+    /// Nothing is written down any more, and the courier may go once it has told the rest.
+    pub fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        state.in_vain = std::mem::take(&mut state.waiting)
+            .into_values()
+            .flatten()
+            .map(|(pid, number)| Recipient::Waiter(pid, number))
+            .collect();
+        state.waiters.clear();
+        self.active.store(false, Ordering::SeqCst);
+        self.written.notify_all();
+    }
+}

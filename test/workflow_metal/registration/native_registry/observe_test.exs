@@ -1,0 +1,598 @@
+defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
+  use WorkflowMetal.Registration.NativeRegistry.RegistryCase, async: true
+
+  # Names that come and go, told by a process that holds them.
+  defp holder do
+    spawn_link(fn -> hold() end)
+  end
+
+  defp hold do
+    receive do
+      {from, work} ->
+        send(from, {self(), work.()})
+        hold()
+    end
+  end
+
+  defp ask(holder, work) do
+    send(holder, {self(), work})
+    assert_receive {^holder, answer}, 30_000
+    answer
+  end
+
+  defp messages(count) do
+    for _message <- 1..count//1 do
+      receive do
+        message -> message
+      after
+        30_000 -> flunk("no message came")
+      end
+    end
+  end
+
+  # Whatever was on its way is here once this is: events of one registry come in order.
+  defp drain(registry) do
+    mark = {:mark, make_ref()}
+    {:ok, _pid} = NativeRegistry.register(registry, mark, nil)
+    NativeRegistry.unregister(registry, mark)
+    drain(registry, mark, [])
+  end
+
+  defp drain(registry, mark, events) do
+    receive do
+      {:register, ^registry, ^mark, _pid, _value} -> drain(registry, mark, events)
+      {:unregister, ^registry, ^mark, _pid} -> Enum.reverse(events)
+      event -> drain(registry, mark, [event | events])
+    after
+      30_000 -> flunk("the mark was not told")
+    end
+  end
+
+  describe "values" do
+    test "come with a name by register/3 and by the via tuple", %{registry: registry} do
+      {:ok, _pid} = NativeRegistry.register(registry, :one, {:value, 1.5})
+      :yes = NativeRegistry.register_name({registry, :two, "value"}, self())
+      :yes = NativeRegistry.register_name({registry, :three}, self())
+      assert NativeRegistry.lookup(registry, :one) == [{self(), {:value, 1.5}}]
+      assert NativeRegistry.lookup(registry, :two) == [{self(), "value"}]
+      assert NativeRegistry.lookup(registry, :three) == [{self(), nil}]
+    end
+
+    test "go in all four via functions", %{registry: registry} do
+      name = {:via, NativeRegistry, {registry, :agent, :value}}
+      {:ok, pid} = Agent.start_link(fn -> 1 end, name: name)
+      assert Agent.get(name, & &1) == 1
+      assert NativeRegistry.whereis_name({registry, :agent, :other}) == pid
+      assert NativeRegistry.lookup(registry, :agent) == [{pid, :value}]
+      assert NativeRegistry.send({registry, :agent, :value}, :message) == pid
+      NativeRegistry.unregister_name({registry, :agent, :value})
+      assert NativeRegistry.whereis_name({registry, :agent}) == pid
+      assert {:error, {:already_started, ^pid}} = Agent.start_link(fn -> 2 end, name: name)
+    end
+
+    test "are gone with the name, and do not come back with it", %{registry: registry} do
+      holder = holder()
+      ask(holder, fn -> NativeRegistry.register(registry, :name, :value) end)
+      Process.unlink(holder)
+      kill(holder)
+      assert NativeRegistry.lookup(registry, :name) == []
+      :yes = NativeRegistry.register_name({registry, :name}, self())
+      assert NativeRegistry.lookup(registry, :name) == [{self(), nil}]
+    end
+
+    test "are updated by the holder only", %{registry: registry} do
+      {:ok, _pid} = NativeRegistry.register(registry, :name, 1)
+      assert NativeRegistry.update_value(registry, :name, &(&1 + 1)) == {2, 1}
+      update = fn -> NativeRegistry.update_value(registry, :name, &(&1 + 1)) end
+      assert elsewhere(update) == :error
+      assert NativeRegistry.lookup(registry, :name) == [{self(), 2}]
+      assert NativeRegistry.update_value(registry, :name, fn 2 -> nil end) == {nil, 2}
+      assert NativeRegistry.lookup(registry, :name) == [{self(), nil}]
+    end
+
+    test "of more than the limit are refused and leave nothing", %{registry: registry} do
+      value = :binary.copy("x", 1_048_576)
+
+      assert_raise ArgumentError, ~r/at most 1048576 bytes/, fn ->
+        NativeRegistry.register(registry, :name, value)
+      end
+
+      assert Native.sizes(registry) == {0, 0}
+    end
+
+    test "that are updated all the time are always those of one update", %{registry: registry} do
+      {:ok, _pid} = NativeRegistry.register(registry, :name, {0, 0})
+
+      reader =
+        Task.async(fn ->
+          for _read <- 1..2_000 do
+            [{_pid, {same, same}}] = NativeRegistry.lookup(registry, :name)
+            [{:name, _pid, {same, same}}] = NativeRegistry.select(registry, :name)
+            same
+          end
+        end)
+
+      update(registry, reader, 0)
+    end
+  end
+
+  defp update(registry, reader, count) do
+    {_new, _old} = NativeRegistry.update_value(registry, :name, fn _ -> {count, count} end)
+    unless Task.yield(reader, 0), do: update(registry, reader, count + 1)
+  end
+
+  describe "register and unregister" do
+    test "say who has the name", %{registry: registry} do
+      holder = holder()
+      assert ask(holder, fn -> NativeRegistry.register(registry, :name, nil) end) == {:ok, holder}
+      error = {:error, {:already_registered, holder}}
+      assert NativeRegistry.register(registry, :name, nil) == error
+      assert NativeRegistry.unregister(registry, :name) == :ok
+      assert NativeRegistry.whereis_name({registry, :name}) == holder
+      assert ask(holder, fn -> NativeRegistry.unregister(registry, :name) end) == :ok
+      assert NativeRegistry.whereis_name({registry, :name}) == :undefined
+    end
+  end
+
+  describe "keys, count and names" do
+    test "know what a process holds, and what is held", %{registry: registry} do
+      names = for number <- 1..1_000, do: {:name, number, String.duplicate("x", rem(number, 200))}
+      holder = holder()
+      ask(holder, fn -> for name <- names, do: NativeRegistry.register(registry, name, nil) end)
+      {:ok, _pid} = NativeRegistry.register(registry, :mine, nil)
+      assert Enum.sort(NativeRegistry.keys(registry, holder)) == Enum.sort(names)
+      assert NativeRegistry.keys(registry, self()) == [:mine]
+      assert NativeRegistry.keys(registry, idle()) == []
+      assert NativeRegistry.count(registry) == 1_001
+      assert Enum.sort(NativeRegistry.names(registry)) == Enum.sort([:mine | names])
+      Process.unlink(holder)
+      kill(holder)
+      assert NativeRegistry.keys(registry, holder) == []
+      eventually(fn -> NativeRegistry.count(registry) == 1 end)
+      assert NativeRegistry.names(registry) == [:mine]
+    end
+
+    test "give back every name as it was", %{registry: registry} do
+      names = Terms.distinct()
+      for name <- names, do: {:ok, _pid} = NativeRegistry.register(registry, name, nil)
+
+      for found <- [NativeRegistry.keys(registry, self()), NativeRegistry.names(registry)] do
+        assert length(found) == length(names)
+        # No map of them: OTP 25 does not find some references of other nodes again as keys.
+        found = Enum.group_by(found, &:erlang.phash2/1)
+
+        for name <- names do
+          assert Enum.any?(found[:erlang.phash2(name)] || [], &(&1 === name)), inspect(name)
+        end
+      end
+    end
+  end
+
+  describe "select" do
+    setup %{registry: registry} do
+      for workflow <- ["loans", "claims"], number <- 1..20 do
+        name = {WorkflowMetal.Case.Case, {workflow, number}}
+        {:ok, _pid} = NativeRegistry.register(registry, name, {workflow, number})
+
+        for task <- 1..3 do
+          name = {WorkflowMetal.Task.Task, {workflow, :transition, number, task}}
+          {:ok, _pid} = NativeRegistry.register(registry, name, nil)
+        end
+      end
+
+      :ok
+    end
+
+    test "finds the cases of a workflow and the tasks of a case", %{registry: registry} do
+      cases = NativeRegistry.select(registry, {WorkflowMetal.Case.Case, {"loans", :_}})
+
+      assert Enum.sort(cases) ==
+               for(
+                 number <- 1..20,
+                 do: {{WorkflowMetal.Case.Case, {"loans", number}}, self(), {"loans", number}}
+               )
+
+      tasks = {WorkflowMetal.Task.Task, {"claims", :_, 7, :_}}
+
+      found =
+        for {{_module, {_, _, _, task}}, _pid, nil} <- NativeRegistry.select(registry, tasks),
+            do: task
+
+      assert Enum.sort(found) == [1, 2, 3]
+      assert NativeRegistry.count_select(registry, tasks) == 3
+      assert NativeRegistry.count_select(registry, :_) == 160
+      assert NativeRegistry.count_select(registry, {:_, :_}) == 160
+      assert NativeRegistry.count_select(registry, {:_, {"loans", :_}}) == 20
+      assert NativeRegistry.select(registry, {:_, :_, :_}) == []
+      assert NativeRegistry.select(registry, {WorkflowMetal.Case.Case, {"none", :_}}) == []
+    end
+
+    test "takes a pattern apart as a match would", %{registry: registry} do
+      names = [
+        [],
+        [1],
+        [1, 2],
+        [1 | 2],
+        [[1, 2], 3],
+        %{a: 1},
+        %{a: 2},
+        %{a: 1, b: 2},
+        {%{a: {1, 2}}, "x"},
+        {:"$1"},
+        {"0b8a1f2e-0000-4000-8000-0123456789ab", 0.0},
+        {fn -> :a end},
+        1.0,
+        <<1::3>>,
+        1_000_000_000_000_000_000_000
+      ]
+
+      for name <- names, do: {:ok, _pid} = NativeRegistry.register(registry, {:x, name}, nil)
+
+      expected = %{
+        [] => [[]],
+        [:_] => [[1]],
+        [1 | :_] => [[1], [1, 2], [1 | 2]],
+        [:_ | :_] => [[1], [1, 2], [1 | 2], [[1, 2], 3]],
+        [:_, 2] => [[1, 2]],
+        [[1 | :_] | :_] => [[[1, 2], 3]],
+        %{a: :_} => [%{a: 1}, %{a: 2}],
+        %{a: :_, b: :_} => [%{a: 1, b: 2}],
+        {%{a: {:_, 2}}, :_} => [{%{a: {1, 2}}, "x"}],
+        {:"$1"} => [{:"$1"}],
+        {:_, 0.0} => [{"0b8a1f2e-0000-4000-8000-0123456789ab", 0.0}],
+        1 => [],
+        1.0 => [1.0],
+        <<1::3>> => [<<1::3>>],
+        1_000_000_000_000_000_000_000 => [1_000_000_000_000_000_000_000]
+      }
+
+      for {pattern, wanted} <- expected do
+        found =
+          for {{:x, name}, _pid, nil} <- NativeRegistry.select(registry, {:x, pattern}), do: name
+
+        assert Enum.sort(found) == Enum.sort(wanted), inspect(pattern)
+      end
+
+      assert NativeRegistry.count_select(registry, {:x, :_}) == length(names)
+    end
+
+    test "refuses a pattern with a variable in the key of a map", %{registry: registry} do
+      for pattern <- [%{:_ => 1}, {%{{:a, :_} => 1}}, %{[1 | :_] => :_}] do
+        assert_raise ArgumentError, ~r/key of a map/, fn ->
+          NativeRegistry.select(registry, pattern)
+        end
+      end
+    end
+
+    test "refuses patterns beyond the limits of names", %{registry: registry} do
+      for pattern <- [:binary.copy("x", 70_000), Terms.nest(:_, 300, &[&1])] do
+        assert_raise ArgumentError, ~r/at most/, fn ->
+          NativeRegistry.select(registry, pattern)
+        end
+      end
+    end
+
+    test "leaves out processes that have ended", %{registry: registry} do
+      for _round <- 1..200 do
+        pid = idle()
+        :yes = NativeRegistry.register_name({registry, :gone}, pid)
+        Process.exit(pid, :kill)
+        assert NativeRegistry.select(registry, :gone) == []
+      end
+    end
+
+    test "finds what is held all the while, once, though others come and go", context do
+      %{registry: registry} = context
+      lasting = for number <- 1..2_000, do: {:lasting, number}
+      for name <- lasting, do: {:ok, _pid} = NativeRegistry.register(registry, name, nil)
+      test = self()
+
+      churn =
+        spawn_link(fn ->
+          Stream.iterate(1, &(&1 + 1))
+          |> Enum.each(fn number ->
+            NativeRegistry.register(registry, {:passing, number}, nil)
+            if number > 500, do: NativeRegistry.unregister(registry, {:passing, number - 500})
+            if number == 1_000, do: send(test, :churning)
+          end)
+        end)
+
+      assert_receive :churning, 30_000
+
+      for _round <- 1..20 do
+        found = for {{:lasting, _} = name, _, _} <- NativeRegistry.select(registry, :_), do: name
+        assert Enum.sort(found) == lasting
+      end
+
+      Process.unlink(churn)
+      kill(churn)
+    end
+  end
+
+  describe "events" do
+    test "tell a subscriber of what matches its patterns, once a change", %{registry: registry} do
+      :ok = NativeRegistry.subscribe(registry, {:case, :_})
+      :ok = NativeRegistry.subscribe(registry, {:case, 1})
+      :ok = NativeRegistry.subscribe(registry, {:case, 1})
+      holder = holder()
+
+      for name <- [{:case, 1}, {:task, 1}, {:case, 2}] do
+        ask(holder, fn -> NativeRegistry.register(registry, name, :value) end)
+      end
+
+      ask(holder, fn -> NativeRegistry.unregister(registry, {:case, 1}) end)
+      Process.unlink(holder)
+      kill(holder)
+
+      assert messages(4) == [
+               {:register, registry, {:case, 1}, holder, :value},
+               {:register, registry, {:case, 2}, holder, :value},
+               {:unregister, registry, {:case, 1}, holder},
+               {:unregister, registry, {:case, 2}, holder}
+             ]
+
+      :ok = NativeRegistry.unsubscribe(registry, {:case, :_})
+      {:ok, _pid} = NativeRegistry.register(registry, {:case, 3}, nil)
+      {:ok, _pid} = NativeRegistry.register(registry, {:case, 1}, nil)
+      registered = {:register, registry, {:case, 1}, self(), nil}
+      assert messages(1) == [registered]
+      refute_received _another
+    end
+
+    test "tell of a name that is taken from a dead holder", %{registry: registry} do
+      pid = idle_that_ends_slowly(200_000)
+      :yes = NativeRegistry.register_name({registry, :name}, pid)
+      :ok = NativeRegistry.subscribe(registry)
+      Process.flag(:trap_exit, true)
+      Process.exit(pid, :kill)
+      assert_receive {:EXIT, ^pid, :killed}, 30_000
+      :yes = NativeRegistry.register_name({registry, :name}, self())
+
+      assert messages(2) == [
+               {:unregister, registry, :name, pid},
+               {:register, registry, :name, self(), nil}
+             ]
+
+      assert drain(registry) == []
+    end
+
+    test "come to the listeners, who may come and go", %{registry: other} do
+      registry = unique_registry()
+      listener = Module.concat(registry, Listener)
+      absent = Module.concat(registry, Absent)
+      start_supervised!({NativeRegistry, name: registry, listeners: [absent, listener]})
+      Process.register(self(), listener)
+      {:ok, _pid} = NativeRegistry.register(registry, :name, :value)
+      {:ok, _pid} = NativeRegistry.register(other, :name, :value)
+      assert messages(1) == [{:register, registry, :name, self(), :value}]
+      Process.unregister(listener)
+      NativeRegistry.unregister(registry, :name)
+      :ok = NativeRegistry.subscribe(registry, :name)
+      {:ok, _pid} = NativeRegistry.register(registry, :name, nil)
+      # To the subscriber only, so whoever listens was passed over before.
+      assert messages(1) == [{:register, registry, :name, self(), nil}]
+      Process.register(self(), listener)
+      NativeRegistry.unregister(registry, :name)
+      event = {:unregister, registry, :name, self()}
+      assert messages(2) == [event, event]
+    end
+
+    test "of one name come in order, each once, under a storm", %{registry: registry} do
+      :ok = NativeRegistry.subscribe(registry, {:name, :_})
+
+      workers =
+        for _worker <- 1..8 do
+          spawn_monitor(fn ->
+            for round <- 1..1_000 do
+              name = {:name, rem(round, 4)}
+              # The last names are freed by the end of their holders.
+              if round == 1_000, do: NativeRegistry.register(registry, {:name, self()}, nil)
+
+              case NativeRegistry.register(registry, name, nil) do
+                {:ok, _pid} -> NativeRegistry.unregister(registry, name)
+                {:error, _taken} -> :erlang.yield()
+              end
+            end
+          end)
+        end
+
+      for {_pid, reference} <- workers, do: await_down(reference)
+      eventually(fn -> NativeRegistry.count(registry) == 0 end)
+
+      events = drain_until_quiet(registry)
+      assert length(events) > 1_000
+
+      for {_name, events} <- Enum.group_by(events, &elem(&1, 2)) do
+        for [first, second] <- Enum.chunk_every(events, 2) do
+          assert {:register, _registry, _name, pid, nil} = first
+          assert {:unregister, _registry, _name, ^pid} = second
+        end
+      end
+    end
+
+    test "stop for a subscriber that has ended, and for nobody else", %{registry: registry} do
+      subscriber = holder()
+      ask(subscriber, fn -> NativeRegistry.subscribe(registry) end)
+      :ok = NativeRegistry.subscribe(registry)
+      assert %{subscribers: 2} = NativeRegistry.info(registry)
+      Process.unlink(subscriber)
+      kill(subscriber)
+      eventually(fn -> NativeRegistry.info(registry).subscribers == 1 end)
+      {:ok, _pid} = NativeRegistry.register(registry, :name, nil)
+      assert messages(1) == [{:register, registry, :name, self(), nil}]
+    end
+
+    test "go on after the registry's process was killed", context do
+      %{registry: registry, owner: owner} = context
+      :ok = NativeRegistry.subscribe(registry)
+      kill(owner)
+      {:ok, _pid} = NativeRegistry.register(registry, :name, nil)
+      assert messages(1) == [{:register, registry, :name, self(), nil}]
+    end
+
+    test "that nobody reads harm nobody who registers", %{registry: registry} do
+      sleeper = holder()
+      ask(sleeper, fn -> NativeRegistry.subscribe(registry) end)
+      :erlang.suspend_process(sleeper)
+      :ok = NativeRegistry.subscribe(registry, :last)
+      for number <- 1..10_000, do: {:ok, _pid} = NativeRegistry.register(registry, number, nil)
+      {:ok, _pid} = NativeRegistry.register(registry, :last, nil)
+      assert messages(1) == [{:register, registry, :last, self(), nil}]
+      :erlang.resume_process(sleeper)
+    end
+  end
+
+  # All names but the mark are free, so all that there is to tell comes before the mark.
+  defp drain_until_quiet(registry) do
+    :ok = NativeRegistry.subscribe(registry, {:mark, :_})
+    drain(registry)
+  end
+
+  describe "await" do
+    test "answers at once for a name that is held", %{registry: registry} do
+      {:ok, _pid} = NativeRegistry.register(registry, :name, nil)
+      assert NativeRegistry.await(registry, :name, 0) == self()
+      assert NativeRegistry.await(registry, :name) == self()
+      assert %{waiting: 0} = NativeRegistry.info(registry)
+    end
+
+    test "answers as soon as the name is registered", %{registry: registry} do
+      waiting =
+        for _ <- 1..5, do: Task.async(NativeRegistry, :await, [registry, :name, :infinity])
+
+      eventually(fn -> NativeRegistry.info(registry).waiting == 5 end)
+      {:ok, _pid} = NativeRegistry.register(registry, :other, nil)
+      {:ok, _pid} = NativeRegistry.register(registry, :name, nil)
+      assert Task.await_many(waiting, 30_000) == List.duplicate(self(), 5)
+      assert %{waiting: 0} = NativeRegistry.info(registry)
+    end
+
+    test "ends with an error after its time and leaves no message", %{registry: registry} do
+      assert NativeRegistry.await(registry, :name, 20) == {:error, :timeout}
+      assert %{waiting: 0} = NativeRegistry.info(registry)
+      {:ok, _pid} = NativeRegistry.register(registry, :name, nil)
+      :ok = NativeRegistry.subscribe(registry)
+      assert drain(registry) == []
+    end
+
+    test "goes on when the name is taken, freed and taken again", %{registry: registry} do
+      waiting = Task.async(NativeRegistry, :await, [registry, :name, :infinity])
+      eventually(fn -> NativeRegistry.info(registry).waiting == 1 end)
+      :erlang.suspend_process(waiting.pid)
+      first = idle()
+      :yes = NativeRegistry.register_name({registry, :name}, first)
+      kill(first)
+      :erlang.resume_process(waiting.pid)
+      eventually(fn -> NativeRegistry.info(registry).waiting == 1 end)
+      second = idle()
+      :yes = NativeRegistry.register_name({registry, :name}, second)
+      assert Task.await(waiting, 30_000) == second
+    end
+
+    test "finds the name however registration and waiting race", %{registry: registry} do
+      for round <- 1..2_000 do
+        waiting = Task.async(NativeRegistry, :await, [registry, {:name, round}, 30_000])
+        {:ok, pid} = NativeRegistry.register(registry, {:name, round}, nil)
+        assert Task.await(waiting, 30_000) == pid
+      end
+
+      assert %{waiting: 0} = NativeRegistry.info(registry)
+    end
+
+    test "leaves nothing of a process that ends while it waits", %{registry: registry} do
+      pids = for _ <- 1..100, do: spawn(NativeRegistry, :await, [registry, :name, :infinity])
+      eventually(fn -> NativeRegistry.info(registry).waiting == 100 end)
+      for pid <- pids, do: kill(pid)
+
+      eventually(fn ->
+        match?(%{waiting: 0, processes: 0, names: 0}, NativeRegistry.info(registry))
+      end)
+    end
+
+    test "raises when the registry is stopped", %{registry: registry, id: id} do
+      waiting =
+        Task.async(fn ->
+          assert_raise ArgumentError, ~r/unknown registry/, fn ->
+            NativeRegistry.await(registry, :name, :infinity)
+          end
+        end)
+
+      eventually(fn -> NativeRegistry.info(registry).waiting == 1 end)
+      :ok = stop_supervised(id)
+      Task.await(waiting, 30_000)
+    end
+
+    test "refuses what is no timeout", %{registry: registry} do
+      for timeout <- [-1, 1.5, :soon, nil] do
+        assert_raise ArgumentError, ~r/expected a timeout/, fn ->
+          NativeRegistry.await(registry, :name, timeout)
+        end
+      end
+    end
+  end
+
+  describe "info" do
+    test "says what there is", %{registry: registry} do
+      assert %{names: 0, processes: 0, subscribers: 0, waiting: 0} = NativeRegistry.info(registry)
+      for number <- 1..6_400, do: {:ok, _pid} = NativeRegistry.register(registry, number, nil)
+      info = NativeRegistry.info(registry)
+      assert %{names: 6_400, processes: 1, shards: shards, shard_names: {fewest, most}} = info
+      assert fewest > 0 and fewest <= div(6_400, shards) and most >= div(6_400, shards)
+      assert info.bytes > 6_400 * 40
+      assert info.uptime >= 0
+    end
+  end
+
+  describe "a registry that is not there" do
+    test "is named by every function" do
+      calls = [
+        fn registry -> NativeRegistry.register(registry, :name, nil) end,
+        fn registry -> NativeRegistry.unregister(registry, :name) end,
+        fn registry -> NativeRegistry.lookup(registry, :name) end,
+        fn registry -> NativeRegistry.update_value(registry, :name, & &1) end,
+        fn registry -> NativeRegistry.keys(registry, self()) end,
+        fn registry -> NativeRegistry.count(registry) end,
+        fn registry -> NativeRegistry.names(registry) end,
+        fn registry -> NativeRegistry.select(registry, :_) end,
+        fn registry -> NativeRegistry.count_select(registry, :_) end,
+        fn registry -> NativeRegistry.subscribe(registry) end,
+        fn registry -> NativeRegistry.unsubscribe(registry) end,
+        fn registry -> NativeRegistry.await(registry, :name) end,
+        fn registry -> NativeRegistry.info(registry) end
+      ]
+
+      for registry <- [NoSuchRegistry, "no atom", {:no, :atom}, nil], call <- calls do
+        message = ~r/unknown registry: #{Regex.escape(inspect(registry))}/
+        assert_raise ArgumentError, message, fn -> call.(registry) end
+      end
+    end
+  end
+
+  describe "bad arguments" do
+    test "say what was wanted", %{registry: registry} do
+      assert_raise ArgumentError, ~r/expected a pid of this node, got: :pid/, fn ->
+        NativeRegistry.keys(registry, :pid)
+      end
+
+      assert_raise ArgumentError, ~r/expected a pid of this node/, fn ->
+        NativeRegistry.keys(registry, Terms.remote_pid(1))
+      end
+
+      assert_raise ArgumentError, ~r/expected a function of one argument/, fn ->
+        NativeRegistry.update_value(registry, :name, :function)
+      end
+
+      assert_raise ArgumentError, ~r/expected :listeners to be a list of atoms/, fn ->
+        NativeRegistry.child_spec(name: registry, listeners: ["name"])
+      end
+
+      assert_raise ArgumentError, ~r/expected :name to be an atom/, fn ->
+        NativeRegistry.child_spec(listeners: [])
+      end
+
+      assert_raise ArgumentError, ~r/unknown option :names/, fn ->
+        NativeRegistry.child_spec(names: registry)
+      end
+    end
+  end
+end

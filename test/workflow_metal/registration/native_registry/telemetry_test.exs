@@ -1,0 +1,54 @@
+defmodule WorkflowMetal.Registration.NativeRegistry.TelemetryTest do
+  use WorkflowMetal.Registration.NativeRegistry.RegistryCase, async: true
+
+  @moduletag :telemetry
+
+  @span [:workflow_metal, :registry, :start_child]
+
+  setup context do
+    test = self()
+    id = {__MODULE__, context.test}
+    registry = context.registry
+
+    tell = fn event, measurements, metadata, _config ->
+      # Other tests run beside this one.
+      if metadata.registry == registry, do: send(test, {event, measurements, metadata})
+    end
+
+    events = for part <- [:start, :stop, :exception], do: @span ++ [part]
+    :ok = apply(:telemetry, :attach_many, [id, events, tell, nil])
+    on_exit(fn -> apply(:telemetry, :detach, [id]) end)
+    %{supervisor: start_dynamic_supervisor()}
+  end
+
+  test "start_child tells when it starts and what it answers", context do
+    %{registry: registry, meta: meta, supervisor: supervisor} = context
+
+    for _opened <- 1..2 do
+      {:ok, pid} = NativeRegistry.start_child(meta, :name, supervisor, Worker)
+      assert_received {[:workflow_metal, :registry, :start_child, :start], started, metadata}
+      assert %{system_time: _, monotonic_time: _} = started
+      assert %{registry: ^registry, name: :name, supervisor: ^supervisor} = metadata
+      assert_received {[:workflow_metal, :registry, :start_child, :stop], stopped, metadata}
+      assert %{duration: duration, monotonic_time: _} = stopped
+      assert duration >= 0
+      assert %{registry: ^registry, name: :name, result: {:ok, ^pid}} = metadata
+    end
+  end
+
+  test "start_child tells of what it raises", context do
+    %{registry: registry, meta: meta, supervisor: supervisor} = context
+
+    assert_raise ArgumentError, fn ->
+      NativeRegistry.start_child(meta, :name, supervisor, "no child spec")
+    end
+
+    assert_received {[:workflow_metal, :registry, :start_child, :start], _started, _metadata}
+
+    assert_received {[:workflow_metal, :registry, :start_child, :exception],
+                     %{duration: _, monotonic_time: _}, metadata}
+
+    assert %{registry: ^registry, kind: :error, reason: %ArgumentError{}} = metadata
+    assert is_list(metadata.stacktrace)
+  end
+end
