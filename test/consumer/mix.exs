@@ -16,11 +16,15 @@ defmodule Consumer.MixProject do
   end
 
   def application do
-    [mod: {Consumer.Application, []}, extra_applications: [:logger]]
+    [mod: {Consumer.Application, []}, extra_applications: [:logger | from_erl_libs()]]
   end
 
   # Without Hex, `mix` would stop and ask for it.
   defp workflow_metal do
     if Code.ensure_loaded?(Hex), do: [{:workflow_metal, ">= 0.2.1"}], else: []
+  end
+
+  defp from_erl_libs do
+    if Code.ensure_loaded?(WorkflowMetal), do: [:workflow_metal], else: []
   end
 end

@@ -38,7 +38,7 @@ defmodule Mix.Tasks.Compile.NativeRegistry do
       {_output, 0} ->
         File.mkdir_p!(Path.dirname(library))
         # Removed first: a VM may have the old file mapped, which must not change under it.
-        File.rm(library)
+        _ = File.rm(library)
         File.cp!(Path.join([target, "release", cargo_name()]), library)
 
         # The time of this build, not of cargo's last change: what has been looked at is not stale.

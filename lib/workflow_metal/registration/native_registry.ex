@@ -637,7 +637,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   defp receive_holder(registry, name, deadline, number) do
     receive do
       {:workflow_metal_native_registry, ^number, :closed} ->
-        Name.prepare!(:no_registry, registry, name)
+        Name.unknown_registry!(registry)
 
       {:workflow_metal_native_registry, ^number, pid} ->
         # It may have ended since; then the wait goes on.
@@ -753,7 +753,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     end
   end
 
-  defp answer!(:no_registry, registry), do: Name.prepare!(:no_registry, registry, nil)
+  defp answer!(:no_registry, registry), do: Name.unknown_registry!(registry)
   defp answer!(:no_thread, _registry), do: no_thread!()
   defp answer!(answer, _registry), do: answer
 

@@ -1,13 +1,13 @@
 //! The NIF under `WorkflowMetal.Registration.NativeRegistry`.
 //!
-//! A lookup goes: `whereis` takes the registry from this thread's memory, writes the name
-//! into this thread's buffer, and asks the table. `unsafe` stands in three files: `word`, to
-//! keep terms that are mere words, `term`, to look into tuples without copying them, and `nif`,
-//! to spare what rustler's own macro allocates on every call.
+//! A lookup goes: `whereis` takes the registry from this thread's memory, writes the name into this
+//! thread's buffer, and asks the table. `unsafe` stands where rustler has no safe way: `word`, to keep
+//! terms that are mere words; `term` and `layout`, to look into terms without copying them; `nif`, to
+//! spare what rustler's own macro allocates on every call; and one call in `courier`.
 
 mod courier;
 mod directory;
-mod immediate;
+mod layout;
 mod names;
 mod nif;
 mod observe;
@@ -24,7 +24,7 @@ fn load<'a>(env: Env<'a>, portable: Term<'a>) -> bool {
     let Ok(portable) = portable.decode() else {
         return false;
     };
-    immediate::check(env, portable);
+    layout::check(env, portable);
     term::check(env);
     true
 }

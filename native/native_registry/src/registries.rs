@@ -32,8 +32,8 @@ fn sizes<'a>(env: Env<'a>, registry: Term<'a>) -> Term<'a> {
     .unwrap_or_else(|| no_registry().encode(env))
 }
 
-/// Whether words of terms are read directly; see `immediate`.
+/// Whether words of terms are read directly; see `layout`.
 #[rustler::nif]
 fn reads_words() -> bool {
-    crate::immediate::trusted()
+    crate::layout::trusted().is_some()
 }

@@ -1,6 +1,6 @@
 //! From a term to the canonical bytes of a name, and back.
 
-use crate::immediate;
+use crate::layout::{self, Shape};
 use crate::odd::Odd;
 use crate::word;
 use once_cell::sync::OnceCell;
@@ -54,16 +54,19 @@ fn write_at<const PATTERN: bool>(
         encoder.any()?;
         return Ok(());
     }
-    if let Some(word) = immediate::word(term.as_c_arg()) {
-        encoder.word(word)?;
+    if let Some(layout) = layout::trusted() {
+        match layout.shape(&term) {
+            Shape::Word(word) => encoder.word(word)?,
+            Shape::Tuple(elements) => {
+                return write_tuple::<PATTERN>(encoder, term.get_env(), elements, depth);
+            }
+            Shape::Binary(bytes) => encoder.binary(bytes)?,
+            Shape::Other => return write_other::<PATTERN>(encoder, term, depth),
+        }
         return Ok(());
     }
     if let Some(elements) = elements(term) {
         return write_tuple::<PATTERN>(encoder, term.get_env(), elements, depth);
-    }
-    if let Ok(binary) = Binary::from_term(term) {
-        encoder.binary(&binary)?;
-        return Ok(());
     }
     write_other::<PATTERN>(encoder, term, depth)
 }
@@ -84,9 +87,11 @@ fn write_tuple<const PATTERN: bool>(
     depth: usize,
 ) -> Written {
     let depth = below(depth)?;
+    let words = layout::trusted().is_some();
+    let word = |element| layout::short_immediate(word::of(element)).filter(|_| words);
     if let Some(&first) = elements.first() {
-        // Only a reference can be the mark of an opened part, and no immediate is one.
-        if immediate::word(first).is_none() {
+        // Only a reference can be the mark of an opened part, and no word is one.
+        if word(first).is_none() {
             // SAFETY: an element of a tuple of this env.
             let first = unsafe { Term::new(env, first) };
             if first.is_ref() && first.decode::<ResourceArc<Odd>>().is_ok() {
@@ -97,7 +102,7 @@ fn write_tuple<const PATTERN: bool>(
     encoder.tuple(elements.len())?;
     for &element in elements {
         // Here as well as in `write_at`: most elements are words, and need no call.
-        if !PATTERN && let Some(word) = immediate::word(element) {
+        if !PATTERN && let Some(word) = word(element) {
             encoder.word(word)?;
         } else {
             // SAFETY: an element of a tuple of this env.
@@ -185,7 +190,11 @@ fn write_other<const PATTERN: bool>(
         },
         TermType::Port => write_port(encoder, term)?,
         TermType::Ref => write_reference(encoder, env, term)?,
-        // A binary comes here never; a bitstring does.
+        TermType::Binary => match Binary::from_term(term) {
+            Ok(binary) => encoder.binary(&binary)?,
+            // A bitstring.
+            Err(_) => return Err(Refused::Odd),
+        },
         _ => return Err(Refused::Odd),
     }
     Ok(())
@@ -290,7 +299,7 @@ fn one_zero(value: f64) -> f64 {
     }
 }
 
-/// The term that a name is. `None` for bytes that [`write`] did not write, or when the VM has no
+/// The term that a name is. `None` for bytes that [`write()`] did not write, or when the VM has no
 /// memory left. `pid`: any process of this node.
 pub(crate) fn read<'a>(env: Env<'a>, name: &[u8], pid: Pid) -> Option<Term<'a>> {
     let mut reader = Reader::new(name);

@@ -30,11 +30,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
     end
   end
 
-  def prepare!(:no_registry, registry, _name) do
-    raise ArgumentError,
-          "unknown registry: #{inspect(registry)}. Either it was never started or it was stopped"
-  end
-
+  def prepare!(:no_registry, registry, _name), do: unknown_registry!(registry)
   def prepare!(:too_large, _registry, name), do: too_large!(name)
   def prepare!(:too_deep, _registry, name), do: too_deep!(name)
 
@@ -113,6 +109,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
 
   defp open_list([], _marked, _depth, left), do: {[], left}
   defp open_list(tail, marked, depth, left), do: open(tail, marked, depth, left)
+
+  @doc "Raises for a registry that there is not."
+  @spec unknown_registry!(term) :: no_return
+  def unknown_registry!(registry) do
+    raise ArgumentError,
+          "unknown registry: #{inspect(registry)}. Either it was never started or it was stopped"
+  end
 
   @doc "Raises for a pattern in which `:_` stands in the key of a map."
   @spec bad_pattern!(term) :: no_return

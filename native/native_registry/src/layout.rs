@@ -1,0 +1,206 @@
+//! The one place that knows how the emulator lays out terms.
+//!
+//! A name is read part by part, and a call into the VM for each part is most of what that costs.
+//! This spares the calls for the parts that names mostly have:
+//!
+//! - a word whose two lowest bits are set *is* its term: an atom, a small integer, a pid or port of
+//!   this node, the empty list. Where such a word is short it goes into a name as it is;
+//! - a word whose two lowest bits are `10` points to a header on the heap, which tells a tuple, whose
+//!   elements follow, and a small binary, whose size and bytes follow.
+//!
+//! The layout (`erts/emulator/beam/erl_term.h`) is not part of the documented API. [`check`] compares
+//! it with what that API makes and reads when the library is loaded; where they differ, or where
+//! the portable way is asked for, nothing here knows anything and every term goes through the
+//! documented API. How the size of a small binary is written has changed with OTP 27, so that is
+//! not known here but learnt by the check.
+
+use crate::word;
+use once_cell::sync::OnceCell;
+use rustler::sys::ErlNifTerm;
+use rustler::{Encoder, Env, NewBinary, Term};
+use std::slice;
+
+/// What the check has learnt; nothing when it failed.
+#[derive(Clone, Copy)]
+pub(crate) struct Layout {
+    /// The six lowest bits of the header of a small binary.
+    binary: u64,
+    /// The size word of a small binary counts this many to the byte: 1, or 8 where it counts bits.
+    unit: u64,
+}
+
+static LAYOUT: OnceCell<Option<Layout>> = OnceCell::new();
+
+/// What a term is, as far as the layout tells.
+pub(crate) enum Shape<'a> {
+    /// A term that is its own word, of no more than 32 bits.
+    Word(u32),
+    /// A tuple, by its elements.
+    Tuple(&'a [ErlNifTerm]),
+    /// A binary that lies on the heap.
+    Binary(&'a [u8]),
+    /// Any other term.
+    Other,
+}
+
+/// The layout, where it can be trusted.
+#[inline]
+pub(crate) fn trusted() -> Option<Layout> {
+    *LAYOUT.get()?
+}
+
+const PRIMARY: u64 = 0b11;
+const BOXED: u64 = 0b10;
+const IMMEDIATE: u64 = 0b11;
+/// The bits of a header that tell what kind of term it begins; a tuple's are zero.
+const KIND: u64 = 0x3F;
+const ARITY_SHIFT: u32 = 6;
+
+impl Layout {
+    /// What the term is.
+    #[inline]
+    pub(crate) fn shape<'a>(self, term: &Term<'a>) -> Shape<'a> {
+        let word = word::of(term.as_c_arg());
+        if let Some(short) = short_immediate(word) {
+            return Shape::Word(short);
+        }
+        if word & PRIMARY != BOXED {
+            return Shape::Other;
+        }
+        let header = (word - BOXED) as *const u64;
+        // SAFETY: the check has found that a word with these bits points to the header of a term
+        // on the heap. The term is alive, and does not move, for `'a`: until the NIF returns.
+        let kind = unsafe { *header };
+        if kind & KIND == 0 {
+            // The words behind the header: `ErlNifTerm` is a transparent wrapper of one.
+            let arity = usize::try_from(kind >> ARITY_SHIFT).unwrap_or(0);
+            // SAFETY: as above; the header of a tuple is followed by as many terms as it says.
+            return Shape::Tuple(unsafe { slice::from_raw_parts(header.add(1).cast(), arity) });
+        }
+        if kind & KIND == self.binary {
+            // SAFETY: as above; the header of a small binary is followed by its size and bytes.
+            let size = unsafe { *header.add(1) };
+            // A bitstring has the same header where the size counts bits.
+            if size % self.unit == 0 {
+                let bytes = usize::try_from(size / self.unit).unwrap_or(0);
+                // SAFETY: as above.
+                return Shape::Binary(unsafe {
+                    slice::from_raw_parts(header.add(2).cast(), bytes)
+                });
+            }
+        }
+        Shape::Other
+    }
+}
+
+/// The word of a term that is its own word, where that has no more than 32 bits.
+#[inline]
+pub(crate) fn short_immediate(word: u64) -> Option<u32> {
+    match u32::try_from(word) {
+        Ok(short) if word & PRIMARY == IMMEDIATE => Some(short),
+        _ => None,
+    }
+}
+
+/// Decides, once, whether the layout can be trusted.
+pub(crate) fn check(env: Env<'_>, portable: bool) {
+    let layout = if portable || size_of::<usize>() != 8 {
+        None
+    } else {
+        learn(env)
+    };
+    // A second load of the library finds it decided already, for the same VM.
+    let _ = LAYOUT.set(layout);
+}
+
+/// The layout, if all that is built on it is so for real terms.
+fn learn(env: Env<'_>) -> Option<Layout> {
+    let words = |terms: &[Term<'_>]| -> Vec<u64> {
+        terms.iter().map(|term| word::of(term.as_c_arg())).collect()
+    };
+    let immediates = words(&[
+        0_i64.encode(env),
+        1_i64.encode(env),
+        42_i64.encode(env),
+        ((1_i64 << 28) - 1).encode(env),
+        rustler::types::atom::ok().to_term(env),
+        rustler::types::atom::undefined().to_term(env),
+        Term::list_new_empty(env),
+    ]);
+    let different = (1..immediates.len()).all(|at| !immediates[..at].contains(&immediates[at]));
+    if !different
+        || immediates
+            .iter()
+            .any(|word| short_immediate(*word).is_none())
+    {
+        return None;
+    }
+    // Longer ones must not be cut off, and what lies on the heap must not look like one.
+    let others = words(&[
+        (-1_i64).encode(env),
+        (1_i64 << 28).encode(env),
+        (1_i64 << 62).encode(env),
+        vec![1].encode(env),
+        (1,).encode(env),
+    ]);
+    if others.iter().any(|word| short_immediate(*word).is_some()) {
+        return None;
+    }
+
+    // From here on headers are looked at; only where the word says that there is one.
+    let header = |term: &Term<'_>| {
+        let word = word::of(term.as_c_arg());
+        if word & PRIMARY != BOXED {
+            return None;
+        }
+        // SAFETY: the word of a term that lives in `env`, and is no immediate and no list, is a
+        // pointer to aligned memory of the term with two bits added, of whichever release.
+        Some(unsafe { *((word - BOXED) as *const u64) })
+    };
+    let binary = |size: u8| -> Term<'_> {
+        let mut binary = NewBinary::new(env, usize::from(size));
+        let numbers = 1..=size;
+        binary
+            .as_mut_slice()
+            .iter_mut()
+            .zip(numbers)
+            .for_each(|(byte, number)| *byte = number);
+        binary.into()
+    };
+    let kind = header(&binary(36))? & KIND;
+    // SAFETY: a binary of 36 bytes has more than its header.
+    let size = unsafe { *((word::of(binary(36).as_c_arg()) - BOXED) as *const u64).add(1) };
+    let unit = match size {
+        36 => 1,
+        288 => 8,
+        _ => return None,
+    };
+    let layout = Layout { binary: kind, unit };
+
+    // Everything else on the heap has another header.
+    let strangers = [
+        1.5_f64.encode(env),
+        (1_i64 << 62).encode(env),
+        Term::map_new(env),
+        env.make_ref().encode(env),
+        binary(200),
+    ];
+    let strange = |term: &Term<'_>| {
+        header(term).is_some_and(|header| header & KIND != 0 && header & KIND != kind)
+    };
+    if kind == 0 || !strangers.iter().all(strange) {
+        return None;
+    }
+    let binaries = (0..=64).all(|size| {
+        let term = binary(size);
+        let bytes: Vec<u8> = (1..=size).collect();
+        matches!(layout.shape(&term), Shape::Binary(found) if found == bytes)
+    });
+    let tuples = (1..=20_usize).all(|arity| {
+        let elements: Vec<_> = (0..arity).map(|number| number.encode(env)).collect();
+        let term = rustler::types::tuple::make_tuple(env, &elements);
+        let elements: Vec<_> = elements.iter().map(Term::as_c_arg).collect();
+        matches!(layout.shape(&term), Shape::Tuple(found) if found == elements)
+    });
+    (binaries && tuples).then_some(layout)
+}
