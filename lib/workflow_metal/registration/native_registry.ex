@@ -463,7 +463,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   """
   @spec keys(registry, pid) :: [name]
   def keys(registry, pid) when is_pid(pid) and node(pid) == node() do
-    if Process.alive?(pid), do: answer!(Native.keys(registry, pid), registry), else: []
+    case Native.keys(registry, pid) do
+      :no_registry -> Name.unknown_registry!(registry)
+      # Those of a process that has ended may not all be free yet.
+      names -> if Process.alive?(pid), do: names, else: []
+    end
   end
 
   def keys(_registry, pid) do
@@ -480,8 +484,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   """
   @spec count(registry) :: non_neg_integer
   def count(registry) do
-    {names, _processes} = answer!(Native.sizes(registry), registry)
-    names
+    case Native.sizes(registry) do
+      {names, _processes} -> names
+      :no_registry -> Name.unknown_registry!(registry)
+    end
   end
 
   @doc """
@@ -524,11 +530,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   defp select_from(_registry, _pattern, nil), do: []
 
   defp select_from(registry, pattern, from) do
-    {records, next} = answer!(Native.piece(registry, pattern, from), registry)
-    rest = select_from(registry, pattern, next)
+    case Native.piece(registry, pattern, from) do
+      {records, next} ->
+        rest = select_from(registry, pattern, next)
 
-    for {name, pid, value} <- records, Process.alive?(pid), reduce: rest do
-      rest -> [{name, pid, decode_value(value)} | rest]
+        for {name, pid, value} <- records, Process.alive?(pid), reduce: rest do
+          rest -> [{name, pid, decode_value(value)} | rest]
+        end
+
+      :no_registry ->
+        Name.unknown_registry!(registry)
     end
   end
 
@@ -543,7 +554,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   """
   @spec count_select(registry, pattern) :: non_neg_integer
   def count_select(registry, pattern) do
-    answer!(Native.count_matching(registry, pattern!(registry, pattern)), registry)
+    with :no_registry <- Native.count_matching(registry, pattern!(registry, pattern)) do
+      Name.unknown_registry!(registry)
+    end
   end
 
   @doc """
@@ -567,8 +580,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   """
   @spec subscribe(registry, pattern) :: :ok
   def subscribe(registry, pattern \\ :_) do
-    pattern = pattern!(registry, pattern)
-    :ok = answer!(Native.subscribe(registry, pattern, self()), registry)
+    case Native.subscribe(registry, pattern!(registry, pattern), self()) do
+      :ok -> :ok
+      :no_thread -> no_thread!()
+      :no_registry -> Name.unknown_registry!(registry)
+    end
   end
 
   @doc """
@@ -582,9 +598,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   """
   @spec unsubscribe(registry, pattern) :: :ok
   def unsubscribe(registry, pattern \\ :_) do
-    pattern = pattern!(registry, pattern)
-    _was = answer!(Native.unsubscribe(registry, pattern, self()), registry)
-    :ok
+    case Native.unsubscribe(registry, pattern!(registry, pattern), self()) do
+      subscribed when is_boolean(subscribed) -> :ok
+      :no_registry -> Name.unknown_registry!(registry)
+    end
   end
 
   @doc """
@@ -696,7 +713,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
           waiting: non_neg_integer,
           uptime: non_neg_integer
         }
-  def info(registry), do: answer!(Native.info(registry), registry)
+  def info(registry) do
+    with :no_registry <- Native.info(registry) do
+      Name.unknown_registry!(registry)
+    end
+  end
 
   defp whereis(registry, name) do
     case Native.whereis(registry, name) do
@@ -752,10 +773,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       refusal -> pattern!(registry, Name.prepare!(refusal, registry, pattern))
     end
   end
-
-  defp answer!(:no_registry, registry), do: Name.unknown_registry!(registry)
-  defp answer!(:no_thread, _registry), do: no_thread!()
-  defp answer!(answer, _registry), do: answer
 
   @spec no_thread!() :: no_return
   defp no_thread!, do: raise("the system has no thread left to tell of changes of names")
