@@ -109,9 +109,22 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RegistryCase do
   # Runs the function in a process of its own, answers what it answers.
   def elsewhere(function), do: function |> Task.async() |> Task.await(@patience)
 
-  # What this VM has in use, to be compared with what it has later. The resident memory is that of
-  # the operating system, the only one that counts what native code holds; 0 where it does not tell.
-  def footprint do
+  # By how much each figure of this VM grows in one of some rounds of the same, at the least. What
+  # is left behind is left in each of them; what the VM does for itself now and then is not.
+  def least_growth(rounds, function) do
+    growths =
+      for _round <- 1..rounds do
+        before = footprint()
+        function.()
+        Map.new(footprint(), fn {figure, value} -> {figure, value - before[figure]} end)
+      end
+
+    Enum.reduce(growths, &Map.merge(&1, &2, fn _figure, one, another -> min(one, another) end))
+  end
+
+  # The resident memory is that of the operating system, the only one that counts what native code
+  # holds; 0 where it does not tell.
+  defp footprint do
     for pid <- Process.list(), do: :erlang.garbage_collect(pid)
     # First, as asking for the rest makes atoms, once.
     resident = resident()

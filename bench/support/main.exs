@@ -1,0 +1,78 @@
+defmodule Bench.Main do
+  # The command.
+
+  alias Bench.{Engines, Environment, JSON, Plan, Report, Run, Wanted}
+
+  @usage """
+  mix run bench/registry.exs [--quick] [--only PART]... [--json FILE]
+
+    --quick      small numbers of everything, to see that it runs; the figures mean little
+    --only PART  one of: #{Enum.join(Plan.parts(), ", ")}; may be given several times
+    --json FILE  writes the figures there, too
+  """
+
+  @options [quick: :boolean, only: [:string, :keep], json: :string, help: :boolean]
+
+  def run(arguments, code) do
+    case OptionParser.parse(arguments, strict: @options) do
+      {options, [], []} -> run_with(options, parts(options), code)
+      {_options, words, unknown} -> refuse(words ++ Enum.map(unknown, &elem(&1, 0)))
+    end
+  end
+
+  defp parts(options) do
+    case Keyword.get_values(options, :only) do
+      [] ->
+        Plan.parts()
+
+      names ->
+        parts = Enum.filter(Plan.parts(), &("#{&1}" in names))
+        if length(parts) < length(Enum.uniq(names)), do: refuse(names), else: parts
+    end
+  end
+
+  defp run_with(options, parts, code) do
+    if options[:help] do
+      IO.puts(@usage)
+    else
+      # Now, rather than at the end of it all.
+      if options[:json], do: File.write!(options[:json], "")
+      environment = Environment.describe()
+      scope = Plan.scope(options[:quick])
+      {results, failed} = Plan.measure(scope, parts, code)
+      Report.print(results, environment, parts)
+      if options[:json], do: File.write!(options[:json], json(environment, results))
+
+      if failed > 0 do
+        Run.say("\n#{failed} of the VMs failed; what they said stands above.")
+        System.halt(1)
+      end
+    end
+  end
+
+  @spec refuse([String.t()]) :: no_return
+  defp refuse(words) do
+    Run.say("not understood: #{Enum.join(words, " ")}\n\n#{@usage}")
+    System.halt(2)
+  end
+
+  defp json(environment, results) do
+    wanted =
+      for row <- Wanted.rows(results) do
+        case row.wanted do
+          {:at_most, ratio} -> row |> Map.put(:wanted, ratio) |> Map.put(:at_most, true)
+          _ratio -> Map.put(row, :at_most, false)
+        end
+      end
+
+    JSON.encode(%{
+      environment: Map.new(environment),
+      results: results,
+      wanted: wanted,
+      limits: for(engine <- Engines.present(), engine.because, do: limit(engine)),
+      absent: for(engine <- Engines.absent(), do: engine.key)
+    })
+  end
+
+  defp limit(engine), do: %{engine: engine.key, names: engine.most, because: engine.because}
+end
