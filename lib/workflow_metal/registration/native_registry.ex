@@ -152,6 +152,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   @typedoc "What WorkflowMetal hands to every call of its adapter."
   @type adapter_meta :: %{registry: registry}
 
+  @typedoc "What `info/1` answers."
+  @type info :: %{
+          names: non_neg_integer,
+          processes: non_neg_integer,
+          bytes: non_neg_integer,
+          shards: pos_integer,
+          shard_names: {non_neg_integer, non_neg_integer},
+          subscribers: non_neg_integer,
+          waiting: non_neg_integer,
+          uptime: non_neg_integer
+        }
+
   @type on_start_child :: {:ok, pid} | {:error, term} | :ignore
 
   @options [:name, :listeners]
@@ -703,16 +715,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       iex> {:ok, _pid} = NativeRegistry.register(registry, :clock, nil)
       iex> %{names: 1, processes: 1, subscribers: 0} = NativeRegistry.info(registry)
   """
-  @spec info(registry) :: %{
-          names: non_neg_integer,
-          processes: non_neg_integer,
-          bytes: non_neg_integer,
-          shards: pos_integer,
-          shard_names: {non_neg_integer, non_neg_integer},
-          subscribers: non_neg_integer,
-          waiting: non_neg_integer,
-          uptime: non_neg_integer
-        }
+  @spec info(registry) :: info
   def info(registry) do
     with :no_registry <- Native.info(registry) do
       Name.unknown_registry!(registry)

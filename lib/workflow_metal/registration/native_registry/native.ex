@@ -86,17 +86,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   @spec stop_waiting(NativeRegistry.registry(), pid, non_neg_integer) :: boolean | :no_registry
   def stop_waiting(_registry, _pid, _number), do: :erlang.nif_error(:not_loaded)
 
-  @spec info(NativeRegistry.registry()) ::
-          %{
-            names: non_neg_integer,
-            processes: non_neg_integer,
-            bytes: non_neg_integer,
-            shards: pos_integer,
-            shard_names: {non_neg_integer, non_neg_integer},
-            subscribers: non_neg_integer,
-            waiting: non_neg_integer,
-            uptime: non_neg_integer
-          }
-          | :no_registry
+  @spec info(NativeRegistry.registry()) :: NativeRegistry.info() | :no_registry
   def info(_registry), do: :erlang.nif_error(:not_loaded)
 end
