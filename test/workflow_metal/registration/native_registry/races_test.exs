@@ -140,7 +140,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RacesTest do
 
     test "does not take the name from the new one", %{registry: registry, meta: meta} do
       late =
-        for _round <- 1..10 do
+        for _round <- 1..5 do
           {dead, reference} = dead_without_notice(registry, [:name, :second])
           assert whereis(meta, :name) == :undefined
           assert NativeRegistry.register_name({registry, :name}, self()) == :yes
@@ -162,7 +162,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RacesTest do
       supervisor = start_dynamic_supervisor()
 
       late =
-        for _round <- 1..10 do
+        for _round <- 1..5 do
           {dead, reference} = dead_without_notice(registry, [:name, :second])
           assert {:ok, pid} = NativeRegistry.start_child(meta, :name, supervisor, Worker)
           late? = Native.whereis(registry, :second) == dead
@@ -183,7 +183,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RacesTest do
       names = for number <- 1..100, do: {:name, number}
 
       late =
-        for _round <- 1..10 do
+        for _round <- 1..5 do
           {dead, reference} = dead_without_notice(registry, [:second | names])
 
           for name <- names do
@@ -220,7 +220,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RacesTest do
     # A process that held the names and is dead. Its end goes on for some milliseconds, and with
     # them its notice, as the reference tells.
     defp dead_without_notice(registry, names) do
-      dead = idle_that_ends_slowly(100_000)
+      dead = idle_that_ends_slowly(50_000)
       for name <- names, do: :yes = NativeRegistry.register_name({registry, name}, dead)
       reference = Process.monitor(dead)
       Process.exit(dead, :kill)
@@ -340,9 +340,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RacesTest do
 
       supervisor = start_dynamic_supervisor()
       table = List.to_tuple(holders)
-      stop = :atomics.new(1, [])
-      work = &work(registry, meta, supervisor, table, stop, &1, 0)
-      workers = for worker <- 1..4, do: Task.async(fn -> work.(worker) end)
+      rounds = :counters.new(4, [])
+      work = &work(registry, meta, supervisor, table, rounds, &1, 1)
+      workers = for worker <- 1..4, do: spawn_link(fn -> work.(worker) end)
+      all_go_on(rounds)
 
       owners =
         for _kill <- 1..50 do
@@ -353,8 +354,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RacesTest do
         end
 
       assert length(Enum.uniq(owners)) == 50
-      :atomics.put(stop, 1, 1)
-      assert workers |> Task.await_many(@patience) |> Enum.min() > 0
+      all_go_on(rounds)
+      assert Enum.all?(workers, &Process.alive?/1)
 
       for {name, pid} <- holders do
         assert Process.alive?(pid)
@@ -366,7 +367,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RacesTest do
       assert whereis(meta, :new) == self()
     end
 
-    defp work(registry, meta, supervisor, table, stop, worker, round) do
+    # Each of the workers, which would take this process with it if it ended.
+    defp all_go_on(rounds) do
+      for worker <- 1..4 do
+        before = :counters.get(rounds, worker)
+        eventually(fn -> :counters.get(rounds, worker) > before + 1 end)
+      end
+    end
+
+    defp work(registry, meta, supervisor, table, rounds, worker, round) do
       {name, pid} = elem(table, :rand.uniform(tuple_size(table)) - 1)
       ^pid = whereis(meta, name)
       {:ok, ^pid} = NativeRegistry.start_child(meta, name, supervisor, Worker)
@@ -384,10 +393,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RacesTest do
       :ok = DynamicSupervisor.terminate_child(supervisor, child)
       :undefined = whereis(meta, {:child, new})
 
-      case :atomics.get(stop, 1) do
-        0 -> work(registry, meta, supervisor, table, stop, worker, round + 1)
-        1 -> round
-      end
+      :counters.add(rounds, worker, 1)
+      work(registry, meta, supervisor, table, rounds, worker, round + 1)
     end
   end
 
