@@ -6,7 +6,8 @@ Logger.configure(level: :none)
 excluded =
   for {tag, application, module} <- [
         {:workflow_metal, :workflow_metal, WorkflowMetal.Application},
-        {:telemetry, :telemetry, :telemetry}
+        {:telemetry, :telemetry, :telemetry},
+        {:syn, :syn, :syn}
       ],
       not (Code.ensure_loaded?(module) and
              match?({:ok, _started}, Application.ensure_all_started(application))) do

@@ -117,7 +117,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   `:reason` and `:stacktrace` when it raised.
   """
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Name, Native, Owner}
+  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Name, Native, Owner}
 
   @adapter WorkflowMetal.Registration.Adapter
   @has_adapter Code.ensure_loaded?(@adapter)
@@ -166,7 +166,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
   @type on_start_child :: {:ok, pid} | {:error, term} | :ignore
 
-  @options [:name, :listeners]
+  @options [:name, :listeners, :cluster, :cluster_timeout, :on_conflict]
 
   # How often `start_child/4` starts over when the holder it is told of is gone. Each time the
   # name was free for a moment and somebody else took it and died; a storm of that has ended long
@@ -174,6 +174,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   @attempts 1_000
 
   @max_value 1_048_576
+
+  # How often `await/3` asks the engine of a cluster, in milliseconds.
+  @poll 50
 
   @doc """
   The registry's process as a child of `application`, and what its other functions want to know.
@@ -213,7 +216,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       raise ArgumentError, "expected :listeners to be a list of atoms, got: #{inspect(listeners)}"
     end
 
-    %{id: Owner.name(name), start: {Owner, :start_link, [name, listeners]}}
+    cluster = Cluster.new!(name, options)
+    %{id: Owner.name(name), start: {Owner, :start_link, [name, listeners, cluster]}}
   end
 
   @doc """
@@ -262,8 +266,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
     case whereis(registry, name) do
       :undefined ->
-        arguments = Keyword.put(arguments, :name, via_tuple(meta, name))
-        start_child_anew(supervisor, {module, arguments}, @attempts)
+        child_spec = {module, Keyword.put(arguments, :name, via_tuple(meta, name))}
+
+        if Cluster.config(registry) do
+          start = &Cluster.start_child/2
+          answer = start_child_anew(start, supervisor, child_spec, @attempts)
+          Cluster.await_own_view(registry, name, answer)
+        else
+          start_child_anew(&DynamicSupervisor.start_child/2, supervisor, child_spec, @attempts)
+        end
 
       pid ->
         {:ok, pid}
@@ -285,8 +296,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
             inspect(child_spec)
   end
 
-  defp start_child_anew(supervisor, child_spec, attempts) do
-    case DynamicSupervisor.start_child(supervisor, child_spec) do
+  defp start_child_anew(start, supervisor, child_spec, attempts) do
+    case start.(supervisor, child_spec) do
       {:ok, pid} ->
         {:ok, pid}
 
@@ -295,21 +306,23 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
       {:error, {:already_started, pid}} = error ->
         cond do
-          is_pid(pid) and (attempts == 1 or alive?(pid)) -> {:ok, pid}
+          is_pid(pid) and (attempts == 1 or Cluster.alive?(pid)) -> {:ok, pid}
           attempts == 1 -> error
-          true -> start_child_anew(supervisor, child_spec, attempts - 1)
+          true -> start_child_anew(start, supervisor, child_spec, attempts - 1)
         end
 
       # The child had the name already and was killed before its `init` was done.
       {:error, :killed} when attempts > 1 ->
-        start_child_anew(supervisor, child_spec, attempts - 1)
+        start_child_anew(start, supervisor, child_spec, attempts - 1)
+
+      # From `register_name/2`, in the new process.
+      {:error, {:shutdown, {reason, {__MODULE__, _registry, _name}}}} ->
+        {:error, reason}
 
       other ->
         other
     end
   end
-
-  defp alive?(pid), do: node(pid) != node() or Process.alive?(pid)
 
   @doc """
   The process that holds the name, or `:undefined`.
@@ -337,8 +350,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   end
 
   def register_name({registry, name, value}, pid) when is_pid(pid) do
-    case claim(registry, name, pid, nil, encode_value!(value)) do
+    case claim(registry, name, pid, encode_value!(value)) do
       :yes -> :yes
+      # The via contract knows no error. The new process, which is what calls this, ends without a
+      # report.
+      {:error, reason} -> exit({:shutdown, {reason, {__MODULE__, registry, name}}})
       _holder -> :no
     end
   end
@@ -348,9 +364,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   def unregister_name({registry, name, _value}), do: unregister_name({registry, name})
 
   def unregister_name({registry, name}) do
-    case Native.unregister(registry, name, self()) do
-      answer when answer in [:yes, :no, :no_registry] -> :ok
-      refusal -> unregister_name({registry, Name.prepare!(refusal, registry, name)})
+    with :no_registry <- free(registry, name, name), do: :ok
+  end
+
+  # `opened` is the name in the form that the NIF takes.
+  defp free(registry, opened, name) do
+    case Native.unregister(registry, opened, self()) do
+      answer when answer in [:yes, :no] -> :ok
+      :elsewhere -> Cluster.unregister(registry, name, self())
+      :no_registry -> :no_registry
+      refusal -> free(registry, Name.prepare!(refusal, registry, opened), name)
     end
   end
 
@@ -381,10 +404,21 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       iex> NativeRegistry.register(registry, {"invoice", 17}, :open)
       {:error, {:already_registered, self()}}
   """
-  @spec register(registry, name, value) :: {:ok, pid} | {:error, {:already_registered, pid}}
+  @spec register(registry, name, value) ::
+          {:ok, pid} | {:error, {:already_registered, pid} | (reason :: term)}
   def register(registry, name, value) do
-    case claim(registry, name, self(), nil, encode_value!(value)) do
+    case claim(registry, name, self(), encode_value!(value)) do
       :yes -> {:ok, self()}
+      {:error, reason} -> {:error, reason}
+      :no -> already_registered(registry, name, value)
+      holder -> {:error, {:already_registered, holder}}
+    end
+  end
+
+  defp already_registered(registry, name, value) do
+    case whereis(registry, name) do
+      # Who has taken it on another node has lost it again.
+      :undefined -> register(registry, name, value)
       holder -> {:error, {:already_registered, holder}}
     end
   end
@@ -401,10 +435,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   """
   @spec unregister(registry, name) :: :ok
   def unregister(registry, name) do
-    case Native.unregister(registry, name, self()) do
-      answer when answer in [:yes, :no] -> :ok
-      refusal -> unregister(registry, Name.prepare!(refusal, registry, name))
-    end
+    with :no_registry <- free(registry, name, name), do: Name.unknown_registry!(registry)
   end
 
   @doc """
@@ -420,10 +451,30 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   """
   @spec lookup(registry, name) :: [{pid, value}]
   def lookup(registry, name) do
-    case Native.lookup(registry, name) do
-      {pid, value} -> if Process.alive?(pid), do: [{pid, decode_value(value)}], else: []
-      :undefined -> []
-      refusal -> lookup(registry, Name.prepare!(refusal, registry, name))
+    with [] <- lookup_here(registry, name, name) do
+      case whereis(registry, name) do
+        pid when is_pid(pid) and node(pid) != node() -> Cluster.lookup(registry, name, pid)
+        _nobody -> []
+      end
+    end
+  end
+
+  # `opened` is the name in the form that the NIF takes.
+  @doc false
+  @spec lookup_here(registry, term, name) :: [{pid, value}]
+  def lookup_here(registry, opened, name) do
+    case Native.lookup(registry, opened) do
+      {pid, value} when is_pid(pid) ->
+        if Process.alive?(pid), do: [{pid, decode_value(value)}], else: []
+
+      answer when answer in [:undefined, :elsewhere] ->
+        []
+
+      {:elsewhere, _pid} ->
+        []
+
+      refusal ->
+        lookup_here(registry, Name.prepare!(refusal, registry, opened), name)
     end
   end
 
@@ -672,11 +723,24 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
         # It may have ended since; then the wait goes on.
         if Process.alive?(pid), do: pid, else: await_until(registry, name, deadline)
     after
-      left(deadline) ->
-        stop_waiting(registry, number)
-        {:error, :timeout}
+      min(left(deadline), poll(registry)) ->
+        case {whereis(registry, name), left(deadline)} do
+          {:undefined, 0} ->
+            stop_waiting(registry, number)
+            {:error, :timeout}
+
+          {:undefined, _left} ->
+            receive_holder(registry, name, deadline, number)
+
+          {pid, _left} ->
+            stop_waiting(registry, number)
+            pid
+        end
     end
   end
+
+  # Engines do not say when another node registers a name. An atom is more than any number.
+  defp poll(registry), do: if(Cluster.config(registry), do: @poll, else: :infinity)
 
   defp left(:infinity), do: :infinity
   defp left(deadline), do: max(deadline - System.monotonic_time(:millisecond), 0)
@@ -725,31 +789,86 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   defp whereis(registry, name) do
     case Native.whereis(registry, name) do
       # Only the VM knows of signals that are on their way to a process.
-      pid when is_pid(pid) -> if Process.alive?(pid), do: pid, else: :undefined
-      :undefined -> :undefined
-      refusal -> whereis(registry, Name.prepare!(refusal, registry, name))
+      pid when is_pid(pid) -> if Process.alive?(pid), do: pid, else: ended(registry, name, name)
+      answer -> whereis(registry, name, name, answer)
     end
   end
 
-  # `:yes`, or the process that has the name, which is `pid` itself when that has ended.
-  defp claim(registry, name, pid, ended, value) do
-    case Native.register(registry, name, pid, ended, value) do
-      :yes ->
-        :yes
+  # `opened` is the name in the form that the NIF takes.
+  defp whereis(registry, opened, name, answer) do
+    case answer do
+      :undefined ->
+        :undefined
 
-      :ended ->
-        if node(pid) != node() do
-          raise ArgumentError, "expected a pid of this node, got: #{inspect(pid)}"
-        end
+      :elsewhere ->
+        Cluster.whereis(registry, name)
 
-        pid
+      {:elsewhere, pid} ->
+        Cluster.whereis(registry, name, pid)
 
-      holder when is_pid(holder) ->
-        if Process.alive?(holder), do: holder, else: claim(registry, name, pid, holder, value)
+      pid when is_pid(pid) ->
+        if Process.alive?(pid), do: pid, else: ended(registry, opened, name)
 
       refusal ->
-        claim(registry, Name.prepare!(refusal, registry, name), pid, ended, value)
+        opened = Name.prepare!(refusal, registry, opened)
+        whereis(registry, opened, name, Native.whereis(registry, opened))
     end
+  end
+
+  # A name whose holder here has ended may have a new one on another node.
+  defp ended(registry, opened, name) do
+    whereis(registry, opened, name, Native.whereis_elsewhere(registry, opened))
+  end
+
+  # `:yes`; or the process of this node that has the name, which is `pid` itself when that has ended;
+  # or `:no` when another node has it; or the error of a cluster that cannot say.
+  defp claim(registry, name, pid, value), do: claim(registry, name, name, pid, nil, value)
+
+  # `opened` is the name in the form that the NIF takes.
+  defp claim(registry, opened, name, pid, ended, value) do
+    case Native.register(registry, opened, pid, ended, value) do
+      :elsewhere ->
+        with :yes <- Cluster.register(registry, name, pid) do
+          hold(registry, opened, name, pid, ended, value)
+        end
+
+      holder when is_pid(holder) ->
+        if Process.alive?(holder),
+          do: holder,
+          else: claim(registry, opened, name, pid, holder, value)
+
+      answer when answer in [:yes, :ended] ->
+        claimed(answer, pid)
+
+      refusal ->
+        claim(registry, Name.prepare!(refusal, registry, opened), name, pid, ended, value)
+    end
+  end
+
+  # The engine has given us the name.
+  defp hold(registry, opened, name, pid, ended, value) do
+    case Native.hold(registry, opened, pid, ended, value) do
+      holder when is_pid(holder) ->
+        if Process.alive?(holder) do
+          Cluster.unregister(registry, name, pid)
+          holder
+        else
+          hold(registry, opened, name, pid, holder, value)
+        end
+
+      :no_registry ->
+        Name.unknown_registry!(registry)
+
+      answer ->
+        claimed(answer, pid)
+    end
+  end
+
+  defp claimed(:yes, _pid), do: :yes
+  defp claimed(:ended, pid) when node(pid) == node(), do: pid
+
+  defp claimed(:ended, pid) do
+    raise ArgumentError, "expected a pid of this node, got: #{inspect(pid)}"
   end
 
   defp encode_value!(nil), do: nil

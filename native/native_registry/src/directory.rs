@@ -1,5 +1,6 @@
 //! Which registries there are in this VM.
 
+use crate::cluster::Mirror;
 use crate::courier;
 use crate::watch::Watch;
 use crate::word;
@@ -29,6 +30,8 @@ pub(crate) struct Open {
     pub(crate) supervisor: Pid,
     pub(crate) registry: Registry,
     pub(crate) opened: Instant,
+    /// Of names that other nodes hold; none in a registry of this node alone.
+    pub(crate) mirror: Option<Mirror>,
     /// Started when somebody first wants to be told of changes.
     courier: OnceCell<()>,
     /// Emptied when the registry closes, which ends its monitors, although somebody may hold on
@@ -37,12 +40,13 @@ pub(crate) struct Open {
 }
 
 impl Open {
-    fn new(name: u64, supervisor: Pid) -> Arc<Self> {
+    fn new(name: u64, supervisor: Pid, clustered: bool) -> Arc<Self> {
         Arc::new_cyclic(|open| Self {
             name,
             supervisor,
             registry: Registry::new(),
             opened: Instant::now(),
+            mirror: clustered.then(Mirror::new),
             courier: OnceCell::new(),
             watches: std::array::from_fn(|_| {
                 Mutex::new(Some(ResourceArc::new(Watch { open: open.clone() })))
@@ -88,9 +92,14 @@ static GENERATION: AtomicU64 = AtomicU64::new(0);
 
 /// Opens a registry for `supervisor`, or leaves it as it is if that supervisor has it open
 /// already; answers the other supervisor when another has.
-pub(crate) fn open(env: Env<'_>, name: u64, supervisor: LocalPid) -> Result<(), Pid> {
+pub(crate) fn open(
+    env: Env<'_>,
+    name: u64,
+    supervisor: LocalPid,
+    clustered: bool,
+) -> Result<(), Pid> {
     let owner = word::of_pid(env, supervisor);
-    let new = Open::new(name, owner);
+    let new = Open::new(name, owner, clustered);
     match DIRECTORY.entry(name) {
         Entry::Occupied(open) if open.get().supervisor == owner => return Ok(()),
         Entry::Occupied(open) => return Err(open.get().supervisor),

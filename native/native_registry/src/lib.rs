@@ -5,6 +5,7 @@
 //! terms that are mere words; `term` and `layout`, to look into terms without copying them; `nif`, to
 //! spare what rustler's own macro allocates on every call; and one call in `courier`.
 
+mod cluster;
 mod courier;
 mod directory;
 mod layout;

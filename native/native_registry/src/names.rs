@@ -1,7 +1,9 @@
 //! NIFs on names. Each answers an atom where something is to be said about the name or the
 //! registry: `:no_registry`, `:too_large`, `:too_deep`, `:odd`. Values go both ways as binaries in external
-//! format, or `nil` where there is none.
+//! format, or `nil` where there is none. In a registry that is part of a cluster, `:elsewhere` and
+//! `{:elsewhere, pid}` say that this node's table is not the last word.
 
+use crate::cluster::look_elsewhere;
 use crate::directory::{self, Open};
 use crate::nif::hot_nif;
 use crate::term::{self, Refused};
@@ -12,7 +14,7 @@ use registry_core::name::{Buffer, Encoder as NameEncoder, MAX_BYTES, NameError};
 use rustler::{Binary, Encoder, Env, LocalPid, Term};
 
 rustler::atoms! {
-    ok, undefined, no_registry, too_large, too_deep, too_many_maps, odd, bad_pattern, ended, yes, no, nil
+    ok, elsewhere, no_registry, too_large, too_deep, too_many_maps, odd, bad_pattern, ended, yes, no, nil
 }
 
 /// Calls `f` with the registry and the name in canonical bytes.
@@ -69,18 +71,18 @@ pub(crate) fn refusal(refused: Refused) -> rustler::Atom {
     }
 }
 
-/// `(registry, name)`: the holder's pid, which may have ended, or `:undefined`.
+/// `(registry, name)`: the holder's pid, which may have ended, or `:undefined`; see [`look_elsewhere`].
 fn whereis<'a>(env: Env<'a>, [registry, name]: [Term<'a>; 2]) -> Term<'a> {
     with_name(env, registry, name, |open, name| {
         match open.registry.whereis(name) {
             Some(holder) => word::to_pid(env, holder),
-            None => undefined().encode(env),
+            None => look_elsewhere(env, open, name),
         }
     })
 }
 hot_nif!(whereis / 2);
 
-/// `(registry, name)`: `{pid, value}` or `:undefined`.
+/// `(registry, name)`: `{pid, value}` or `:undefined`; see [`look_elsewhere`].
 #[rustler::nif]
 fn lookup<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Term<'a> {
     with_name(env, registry, name, |open, name| {
@@ -88,34 +90,70 @@ fn lookup<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Term<'a> {
             Some((holder, value)) => {
                 (word::to_pid(env, holder), encode_value(env, value.as_ref())).encode(env)
             }
-            None => undefined().encode(env),
+            None => look_elsewhere(env, open, name),
         }
     })
 }
 
 /// `(registry, name, pid, ended, value)`: `:yes`; or the pid that holds the name, unless it is
-/// `ended`, which gives the name up; or `:ended` when `pid` has.
+/// `ended`, which gives the name up; or `:ended` when `pid` has; or, in a cluster, `:elsewhere` when
+/// no process of this node holds it.
 fn register<'a>(env: Env<'a>, [registry, name, pid, instead_of, value]: [Term<'a>; 5]) -> Term<'a> {
     let Ok(pid) = pid.decode::<LocalPid>() else {
         return ended().encode(env);
     };
     let instead_of = instead_of.decode::<LocalPid>().ok();
     with_name(env, registry, name, |open, name| {
-        let registered = open.registry.register(
-            name,
-            word::of_pid(env, pid),
-            instead_of.map(|pid| word::of_pid(env, pid)),
-            decode_value(value),
-            || open.watch(env, pid),
-        );
-        match registered {
-            Ok(()) => yes().encode(env),
-            Err(RegisterError::Taken(holder)) => word::to_pid(env, holder),
-            Err(RegisterError::Ended) => ended().encode(env),
+        if open.mirror.is_some() {
+            let instead_of = instead_of.map(|pid| word::of_pid(env, pid));
+            return match open.registry.whereis(name) {
+                Some(holder) if Some(holder) != instead_of => word::to_pid(env, holder),
+                _ => elsewhere().encode(env),
+            };
         }
+        claim(env, open, name, pid, instead_of, value)
     })
 }
 hot_nif!(register / 5);
+
+/// `(registry, name, pid, ended, value)`: as `register`, of a name that the cluster's engine has
+/// given to `pid`.
+#[rustler::nif]
+fn hold<'a>(
+    env: Env<'a>,
+    registry: Term<'a>,
+    name: Term<'a>,
+    pid: LocalPid,
+    instead_of: Term<'a>,
+    value: Term<'a>,
+) -> Term<'a> {
+    let instead_of = instead_of.decode::<LocalPid>().ok();
+    with_name(env, registry, name, |open, name| {
+        claim(env, open, name, pid, instead_of, value)
+    })
+}
+
+fn claim<'a>(
+    env: Env<'a>,
+    open: &Open,
+    name: &[u8],
+    pid: LocalPid,
+    instead_of: Option<LocalPid>,
+    value: Term<'a>,
+) -> Term<'a> {
+    let registered = open.registry.register(
+        name,
+        word::of_pid(env, pid),
+        instead_of.map(|pid| word::of_pid(env, pid)),
+        decode_value(value),
+        || open.watch(env, pid),
+    );
+    match registered {
+        Ok(()) => yes().encode(env),
+        Err(RegisterError::Taken(holder)) => word::to_pid(env, holder),
+        Err(RegisterError::Ended) => ended().encode(env),
+    }
+}
 
 /// `(registry, name, pid, value)`: `:yes` when `pid` holds the name, which has this value now, else
 /// `:no`.
@@ -149,16 +187,17 @@ pub(crate) fn encode_value<'a>(env: Env<'a>, value: Option<&Value>) -> Term<'a> 
     }
 }
 
-/// `(registry, name, pid)`: `:yes` when `pid` held the name, which is free now, else `:no`.
+/// `(registry, name, pid)`: `:yes` when `pid` held the name, which is free now, else `:no`; in a
+/// cluster `:elsewhere` in place of `:yes`, as the engine has to be told.
 fn unregister<'a>(env: Env<'a>, [registry, name, pid]: [Term<'a>; 3]) -> Term<'a> {
     let Ok(pid) = pid.decode::<LocalPid>() else {
         return no().encode(env);
     };
     with_name(env, registry, name, |open, name| {
-        if open.registry.unregister(name, word::of_pid(env, pid)) {
-            yes().encode(env)
-        } else {
-            no().encode(env)
+        match open.registry.unregister(name, word::of_pid(env, pid)) {
+            true if open.mirror.is_some() => elsewhere().encode(env),
+            true => yes().encode(env),
+            false => no().encode(env),
         }
     })
 }

@@ -6,11 +6,11 @@ use rustler::{Atom, Encoder, Env, LocalPid, Term};
 
 rustler::atoms! { ok, no_registry }
 
-/// Opens a registry that lives as long as `supervisor`. Answers `:ok`, also when that supervisor
+/// Opens a registry that lives as long as `supervisor`, as part of a cluster or not. Answers `:ok`, also when that supervisor
 /// has it open already, or the other supervisor that has.
 #[rustler::nif]
-fn open(env: Env<'_>, registry: Atom, supervisor: LocalPid) -> Term<'_> {
-    match directory::open(env, word::of_atom(env, registry), supervisor) {
+fn open(env: Env<'_>, registry: Atom, supervisor: LocalPid, clustered: bool) -> Term<'_> {
+    match directory::open(env, word::of_atom(env, registry), supervisor, clustered) {
         Ok(()) => ok().encode(env),
         Err(other) => word::to_pid(env, other),
     }

@@ -10,6 +10,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
 
   # A value in external format; nil for none.
   @type value :: binary | nil
+  @type elsewhere :: :elsewhere | {:elsewhere, pid}
   @type refusal :: :no_registry | :too_large | :too_deep | :too_many_maps | :odd
 
   @doc false
@@ -21,8 +22,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
     :erlang.load_nif(String.to_charlist(path), portable)
   end
 
-  @spec open(NativeRegistry.registry(), pid) :: :ok | pid
-  def open(_registry, _supervisor), do: :erlang.nif_error(:not_loaded)
+  @spec open(NativeRegistry.registry(), pid, clustered :: boolean) :: :ok | pid
+  def open(_registry, _supervisor, _clustered), do: :erlang.nif_error(:not_loaded)
 
   @spec close(NativeRegistry.registry(), pid) :: boolean
   def close(_registry, _supervisor), do: :erlang.nif_error(:not_loaded)
@@ -40,20 +41,36 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   @spec check(term) :: :ok | refusal
   def check(_name), do: :erlang.nif_error(:not_loaded)
 
-  @spec whereis(NativeRegistry.registry(), term) :: pid | :undefined | refusal
+  @spec whereis(NativeRegistry.registry(), term) :: pid | :undefined | elsewhere | refusal
   def whereis(_registry, _name), do: :erlang.nif_error(:not_loaded)
 
-  @spec lookup(NativeRegistry.registry(), term) :: {pid, value} | :undefined | refusal
+  @spec lookup(NativeRegistry.registry(), term) :: {pid, value} | :undefined | elsewhere | refusal
   def lookup(_registry, _name), do: :erlang.nif_error(:not_loaded)
 
   @spec register(NativeRegistry.registry(), term, pid, pid | nil, value) ::
-          :yes | pid | :ended | refusal
+          :yes | pid | :ended | :elsewhere | refusal
   def register(_registry, _name, _pid, _instead_of, _value), do: :erlang.nif_error(:not_loaded)
+
+  @spec hold(NativeRegistry.registry(), term, pid, pid | nil, value) ::
+          :yes | pid | :ended | refusal
+  def hold(_registry, _name, _pid, _instead_of, _value), do: :erlang.nif_error(:not_loaded)
+
+  @spec whereis_elsewhere(NativeRegistry.registry(), term) :: :undefined | elsewhere | refusal
+  def whereis_elsewhere(_registry, _name), do: :erlang.nif_error(:not_loaded)
+
+  @spec mirror(NativeRegistry.registry(), term, binary) :: :ok | refusal
+  def mirror(_registry, _name, _pid), do: :erlang.nif_error(:not_loaded)
+
+  @spec unmirror(NativeRegistry.registry(), term, binary) :: :ok | refusal
+  def unmirror(_registry, _name, _pid), do: :erlang.nif_error(:not_loaded)
+
+  @spec mirrored(NativeRegistry.registry()) :: non_neg_integer | :no_registry
+  def mirrored(_registry), do: :erlang.nif_error(:not_loaded)
 
   @spec update(NativeRegistry.registry(), term, pid, value) :: :yes | :no | refusal
   def update(_registry, _name, _pid, _value), do: :erlang.nif_error(:not_loaded)
 
-  @spec unregister(NativeRegistry.registry(), term, pid) :: :yes | :no | refusal
+  @spec unregister(NativeRegistry.registry(), term, pid) :: :yes | :no | :elsewhere | refusal
   def unregister(_registry, _name, _pid), do: :erlang.nif_error(:not_loaded)
 
   @spec pattern(term) :: binary | :bad_pattern | refusal

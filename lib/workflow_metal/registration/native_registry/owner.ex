@@ -7,25 +7,31 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
 
   use GenServer
 
-  alias WorkflowMetal.Registration.NativeRegistry.Native
+  alias WorkflowMetal.Registration.NativeRegistry
+  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Native}
 
-  @spec start_link(atom, [atom]) :: GenServer.on_start()
-  def start_link(registry, listeners) do
-    GenServer.start_link(__MODULE__, {registry, listeners}, name: name(registry))
+  # How long after a node has come the engine should know what it has, in milliseconds.
+  @settled 2_000
+
+  @spec start_link(atom, [atom], Cluster.t() | nil) :: GenServer.on_start()
+  def start_link(registry, listeners, cluster) do
+    GenServer.start_link(__MODULE__, {registry, listeners, cluster}, name: name(registry))
   end
 
   @spec name(atom) :: atom
   def name(registry), do: Module.concat(registry, NativeRegistry)
 
   @impl GenServer
-  def init({registry, listeners}) do
+  def init({registry, listeners, cluster}) do
     # So that `terminate/2` is called.
     Process.flag(:trap_exit, true)
     supervisor = parent()
 
-    case open(registry, supervisor) do
+    case open(registry, supervisor, cluster != nil) do
       :ok ->
+        :ok = Cluster.open(registry, cluster)
         :ok = Native.listen(registry, listeners)
+        if cluster, do: :ok = :net_kernel.monitor_nodes(true)
         {:ok, {registry, supervisor}}
 
       {:error, reason} ->
@@ -33,7 +39,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
     end
   end
 
+  # Nodes come in numbers, and the engine has its own work with each.
   @impl GenServer
+  def handle_info({:nodeup, _node}, state) do
+    Process.send_after(self(), :reconcile, @settled)
+    {:noreply, state}
+  end
+
+  def handle_info(:reconcile, {registry, _supervisor} = state) do
+    spawn(fn -> Cluster.reconcile(registry) end)
+    {:noreply, state}
+  end
+
   def handle_info(_message, state), do: {:noreply, state}
 
   # Anything but the supervisor's order to stop is an accident, which must not cost a name.
@@ -42,10 +59,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
   def terminate({:shutdown, _reason}, state), do: close(state)
   def terminate(_reason, _state), do: :ok
 
-  defp close({registry, supervisor}), do: Native.close(registry, supervisor)
+  defp close({registry, supervisor}) do
+    held = if Cluster.config(registry), do: held(registry), else: []
+    Native.close(registry, supervisor)
+    Cluster.close(registry, held)
+  end
 
-  defp open(registry, supervisor) do
-    case Native.open(registry, supervisor) do
+  defp held(registry) do
+    for {name, pid, _value} <- NativeRegistry.select(registry, :_), do: {name, pid}
+  end
+
+  defp open(registry, supervisor, clustered?) do
+    case Native.open(registry, supervisor, clustered?) do
       :ok ->
         :ok
 
@@ -55,7 +80,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
         else
           # Its notice is on the way; whoever closes first does.
           Native.close(registry, other)
-          open(registry, supervisor)
+          open(registry, supervisor, clustered?)
         end
     end
   end

@@ -1,0 +1,172 @@
+defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
+  @moduledoc false
+  # syn 3: tens of thousands of registrations a second. Two nodes may register a name at once; the
+  # conflict is resolved as soon as they hear of each other. A registry is a scope of its own.
+  #
+  # This is syn's event handler as well, of which there is one for all scopes. What is said of scopes
+  # that are no registries goes to the handler that was there before.
+
+  @behaviour WorkflowMetal.Registration.NativeRegistry.Cluster.Engine
+
+  # An optional dependency, or on the code path without Mix's knowledge.
+  @compile {:no_warn_undefined, :syn}
+
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster
+
+  # How long syn is asked again for what nobody waits for any more but has to be taken back.
+  @late 300_000
+
+  # Between two attempts at a name whose holder has ended, of which syn has not heard yet.
+  @pause 1
+
+  @other_handler {__MODULE__, :other_handler}
+
+  @impl true
+  def requires, do: [{:syn, "{:syn, \"~> 3.3\"}"}]
+
+  @impl true
+  def start(registry) do
+    {:ok, _started} = Application.ensure_all_started(:syn)
+
+    with other when other != __MODULE__ <- Application.get_env(:syn, :event_handler) do
+      :persistent_term.put(@other_handler, other)
+      :syn.set_event_handler(__MODULE__)
+    end
+
+    # After the handler, which is told of all that the other nodes have.
+    :ok = :syn.add_node_to_scopes([registry])
+    :"syn_registry_#{registry}"
+  end
+
+  @impl true
+  def register(registry, name, pid, timeout) do
+    attempt = fn -> attempt(registry, name, pid, System.monotonic_time(:millisecond) + @late) end
+    Cluster.within(timeout, attempt, fn _late -> free(registry, name, pid) end)
+  end
+
+  defp attempt(registry, name, pid, deadline) do
+    case ask(registry, name, pid) do
+      :ok -> :yes
+      {:error, :taken} -> if whereis(registry, name) == :undefined, do: :again, else: :no
+      {:error, :not_alive} -> :no
+      {:error, reason} -> {:error, reason}
+      :no_answer -> :again
+    end
+    |> case do
+      :again ->
+        if System.monotonic_time(:millisecond) > deadline do
+          {:error, :cluster_timeout}
+        else
+          Process.sleep(@pause)
+          attempt(registry, name, pid, deadline)
+        end
+
+      answer ->
+        answer
+    end
+  end
+
+  # It may have done it, or do it yet. To ask again does no harm.
+  defp ask(registry, name, pid) do
+    :syn.register(registry, name, pid, nil)
+  catch
+    :exit, {:timeout, _call} -> :no_answer
+  end
+
+  @impl true
+  def unregister(registry, name, pid, timeout) do
+    Cluster.within(timeout, fn -> free(registry, name, pid) end)
+    :ok
+  end
+
+  defp free(registry, name, pid) do
+    if whereis(registry, name) == pid, do: :syn.unregister(registry, name)
+    :ok
+  end
+
+  @impl true
+  def whereis(registry, name) do
+    case :syn.lookup(registry, name) do
+      {pid, _meta} -> pid
+      :undefined -> :undefined
+    end
+  rescue
+    # syn has been stopped.
+    _error in [ErlangError, ArgumentError] -> :undefined
+  end
+
+  @doc false
+  def on_process_registered(registry, name, pid, meta, reason) do
+    case Cluster.config(registry) do
+      nil -> forward(:on_process_registered, [registry, name, pid, meta, reason])
+      _config when node(pid) == node() -> :ok
+      _config -> Cluster.mirror(registry, name, pid)
+    end
+  end
+
+  @doc false
+  def on_process_unregistered(registry, name, pid, meta, reason) do
+    case Cluster.config(registry) do
+      nil -> forward(:on_process_unregistered, [registry, name, pid, meta, reason])
+      _config when node(pid) == node() -> :ok
+      _config -> Cluster.unmirror(registry, name, pid)
+    end
+  end
+
+  # Called on both nodes of a conflict, each of which sees to its own process.
+  @doc false
+  def resolve_registry_conflict(registry, name, {one, _, _} = first, {other, _, _} = second) do
+    if Cluster.config(registry) do
+      winner = Cluster.decide(registry, name, one, other)
+
+      for loser <- [one, other], loser != winner, node(loser) == node() do
+        Cluster.leave(registry, name, loser, winner)
+      end
+
+      winner
+    else
+      resolve_for_others(registry, name, first, second)
+    end
+  end
+
+  # Without a handler of the user's, what syn itself does: the younger stays, the other is killed.
+  defp resolve_for_others(scope, name, {one, _, since} = first, {other, _, other_since} = second) do
+    if handles?(:resolve_registry_conflict, 4) do
+      forward(:resolve_registry_conflict, [scope, name, first, second])
+    else
+      {winner, {loser, meta, _since}} =
+        if {since, one} > {other_since, other}, do: {one, second}, else: {other, first}
+
+      if node(loser) == node(), do: Process.exit(loser, {:syn_resolve_kill, name, meta})
+      winner
+    end
+  end
+
+  for {callback, arity} <- [
+        on_registry_process_updated: 5,
+        on_registry_process_updated: 6,
+        on_process_joined: 5,
+        on_group_process_updated: 5,
+        on_group_process_updated: 6,
+        on_process_left: 5
+      ] do
+    arguments = Macro.generate_arguments(arity, __MODULE__)
+    @doc false
+    def unquote(callback)(unquote_splicing(arguments)) do
+      forward(unquote(callback), [unquote_splicing(arguments)])
+    end
+  end
+
+  defp forward(callback, arguments) do
+    if handles?(callback, length(arguments)), do: apply(other_handler(), callback, arguments)
+  end
+
+  defp handles?(callback, arity) do
+    handler = other_handler()
+
+    handler != nil and Code.ensure_loaded?(handler) and
+      function_exported?(handler, callback, arity)
+  end
+
+  defp other_handler, do: :persistent_term.get(@other_handler, nil)
+end

@@ -1,0 +1,190 @@
+defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
+  @moduledoc false
+  # Real nodes on 127.0.0.1, steered over their standard input and output: the node of the tests is
+  # no member of the cluster. Nodes connect when they are told to and never by themselves, so that a
+  # link that was cut stays so.
+
+  use ExUnit.CaseTemplate
+
+  import ExUnit.Assertions
+  import WorkflowMetal.Registration.NativeRegistry.RegistryCase, only: [eventually: 1]
+
+  alias WorkflowMetal.Registration.NativeRegistry.ClusterNode
+
+  @patience 60_000
+
+  using do
+    quote do
+      import WorkflowMetal.Registration.NativeRegistry.ClusterCase
+
+      import WorkflowMetal.Registration.NativeRegistry.RegistryCase,
+        only: [eventually: 1, unique_registry: 0]
+
+      alias WorkflowMetal.Registration.NativeRegistry
+
+      alias WorkflowMetal.Registration.NativeRegistry.{
+        Cluster,
+        ClusterNode,
+        Native,
+        Terms,
+        Worker
+      }
+    end
+  end
+
+  # `count` nodes that are connected, as `{peer, node}`, which end with the test.
+  def start_nodes(count) do
+    start_epmd()
+
+    nodes =
+      1..count |> Enum.map(fn _ -> Task.async(&boot_node/0) end) |> Task.await_many(@patience)
+
+    Enum.each(nodes, &stop_in_the_end/1)
+
+    connect(nodes)
+    Enum.sort_by(nodes, fn {_peer, node} -> node end)
+  end
+
+  def start_node do
+    node = boot_node()
+    stop_in_the_end(node)
+    node
+  end
+
+  defp stop_in_the_end({peer, _node}) do
+    ExUnit.Callbacks.on_exit(fn ->
+      try do
+        :peer.stop(peer)
+      catch
+        # It is gone already.
+        :exit, _reason -> :ok
+      end
+    end)
+  end
+
+  defp boot_node do
+    name = :"registry_#{System.pid()}_#{System.unique_integer([:positive])}"
+
+    {:ok, peer, node} =
+      :peer.start(%{
+        name: name,
+        host: ~c"127.0.0.1",
+        longnames: true,
+        connection: :standard_io,
+        wait_boot: @patience,
+        args:
+          ~w(-kernel dist_auto_connect never -kernel inet_dist_use_interface {127,0,0,1})
+          |> Enum.concat(
+            ~w(-setcookie workflow_metal_native_registry -kernel logger_level warning)
+          )
+          |> Enum.map(&String.to_charlist/1)
+      })
+
+    node = {peer, node}
+    call(node, :code, :add_paths, [:code.get_path()])
+
+    {:ok, _apps} =
+      call(node, :application, :ensure_all_started, [:workflow_metal_native_registry])
+
+    :ok = call(node, ClusterNode, :start, [])
+    node
+  end
+
+  defp start_epmd do
+    epmd =
+      System.find_executable("epmd") ||
+        Path.wildcard("#{:code.root_dir()}/{bin,erts-*/bin}/epmd") |> hd()
+
+    {_output, 0} = System.cmd(epmd, ["-daemon"], env: [{"ERL_EPMD_ADDRESS", "127.0.0.1"}])
+  end
+
+  def call({peer, _node}, module, function, arguments) do
+    :peer.call(peer, module, function, arguments, @patience)
+  end
+
+  # The same on all of them at once.
+  def call_all(nodes, module, function, arguments) do
+    nodes
+    |> Enum.map(&Task.async(fn -> call(&1, module, function, arguments) end))
+    |> Task.await_many(@patience)
+  end
+
+  def connect(nodes) do
+    for one <- nodes, {_peer, other} = node <- nodes, one != node do
+      eventually(fn -> call(one, :net_kernel, :connect_node, [other]) end)
+    end
+
+    for node <- nodes, do: eventually(fn -> sees?(node, nodes) end)
+    for node <- nodes, do: call(node, :global, :sync, [])
+    :ok
+  end
+
+  # Both sides of a netsplit lose each other.
+  def cut(one_side, other_side) do
+    for one <- one_side, {_peer, other} <- other_side, do: call(one, Node, :disconnect, [other])
+
+    for {side, others} <- [{one_side, other_side}, {other_side, one_side}], node <- side do
+      eventually(fn ->
+        seen = call(node, Node, :list, [])
+        Enum.all?(others, fn {_peer, other} -> other not in seen end)
+      end)
+    end
+
+    # :global cuts further, lest nodes see different parts of a cluster.
+    for side <- [one_side, other_side], do: connect(side)
+    :ok
+  end
+
+  defp sees?({_peer, own} = node, nodes) do
+    seen = call(node, Node, :list, [])
+    Enum.all?(nodes, fn {_peer, other} -> other == own or other in seen end)
+  end
+
+  # Ends the node as a crash of the machine would.
+  def halt({peer, _node} = node) do
+    reference = Process.monitor(peer)
+    Process.unlink(peer)
+
+    catch_exit(call(node, :erlang, :halt, [1, [flush: false]]))
+
+    assert_receive {:DOWN, ^reference, :process, ^peer, _reason}, @patience
+  end
+
+  # A registry and a supervisor of workers on each of the nodes, which know of each other.
+  def start_registries(nodes, registry, options) do
+    for node <- nodes do
+      assert call(node, ClusterNode, :start_registry, [registry, options]) == :ok
+    end
+
+    await_members(nodes, registry, options[:cluster])
+  end
+
+  def await_members(nodes, registry, :syn) do
+    for node <- nodes do
+      eventually(fn ->
+        members = call(node, :syn, :subcluster_nodes, [:registry, registry])
+        length(members) == length(nodes) - 1
+      end)
+    end
+
+    :ok
+  end
+
+  def await_members(_nodes, _registry, _engine), do: :ok
+
+  # Who holds the name, as the nodes say; they are given time to agree.
+  def agreed(nodes, registry, name) do
+    eventually(fn ->
+      case nodes |> call_all(ClusterNode, :whereis, [registry, name]) |> Enum.uniq() do
+        [pid] when is_pid(pid) -> pid
+        _other -> false
+      end
+    end)
+  end
+
+  def agreed_on_nobody(nodes, registry, name) do
+    eventually(fn ->
+      Enum.uniq(call_all(nodes, ClusterNode, :whereis, [registry, name])) == [:undefined]
+    end)
+  end
+end

@@ -1,0 +1,312 @@
+defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
+  # What needs no second node: options, engines of one's own, and that the rest is as it was.
+  use WorkflowMetal.Registration.NativeRegistry.RegistryCase, async: true
+
+  import Bitwise
+
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster
+
+  # A whole engine, of a cluster of this node: who holds what stands in an Agent. The names of some
+  # atoms are answered otherwise.
+  defmodule Engine do
+    @moduledoc false
+    @behaviour Cluster.Engine
+
+    @impl true
+    def requires, do: []
+
+    @impl true
+    def start(registry) do
+      case Agent.start(fn -> %{} end, name: process(registry)) do
+        {:ok, pid} -> pid
+        {:error, {:already_started, pid}} -> pid
+      end
+
+      process(registry)
+    end
+
+    @impl true
+    def register(registry, :slow, pid, timeout) do
+      test = Application.fetch_env!(:workflow_metal_native_registry, registry)
+
+      Cluster.within(
+        timeout,
+        fn ->
+          send(test, {:asked, self()})
+          receive do: (:answer -> take(registry, :slow, pid))
+        end,
+        fn :yes ->
+          unregister(registry, :slow, pid, timeout)
+          send(test, :undone)
+        end
+      )
+    end
+
+    def register(_registry, :fails, _pid, timeout) do
+      Cluster.within(timeout, fn -> exit(:broken) end)
+    end
+
+    def register(registry, name, pid, _timeout), do: take(registry, name, pid)
+
+    defp take(registry, name, pid) do
+      Agent.get_and_update(process(registry), fn names ->
+        holder = names[name]
+
+        if holder && Cluster.alive?(holder),
+          do: {:no, names},
+          else: {:yes, Map.put(names, name, pid)}
+      end)
+    end
+
+    @impl true
+    def unregister(registry, name, pid, _timeout) do
+      Agent.update(process(registry), fn names ->
+        if names[name] == pid, do: Map.delete(names, name), else: names
+      end)
+    end
+
+    @impl true
+    def whereis(registry, name) do
+      Agent.get(process(registry), &Map.get(&1, name, :undefined))
+    end
+
+    # As if another node had registered it.
+    def put(registry, name, pid) do
+      Agent.update(process(registry), &Map.put(&1, name, pid))
+    end
+
+    def process(registry), do: Module.concat(registry, Engine)
+  end
+
+  defmodule NeedsMore do
+    @moduledoc false
+    def requires, do: [{NoSuchEngine, "{:no_such_engine, \"~> 1.0\"}"}]
+    def whereis(_registry, _name), do: :undefined
+  end
+
+  defp start_clustered(options) do
+    registry = unique_registry()
+    Application.put_env(:workflow_metal_native_registry, registry, self())
+    options = Keyword.merge([name: registry, cluster: Engine], options)
+    start_supervised!({NativeRegistry, options}, id: registry)
+    %{registry: registry, meta: %{registry: registry}}
+  end
+
+  describe "the options" do
+    test "name what is missing and how to add it" do
+      error =
+        assert_raise ArgumentError, fn ->
+          NativeRegistry.child_spec(name: Some, cluster: NeedsMore)
+        end
+
+      assert error.message =~ "NoSuchEngine"
+      assert error.message =~ "add {:no_such_engine, \"~> 1.0\"}"
+      assert error.message =~ "Some"
+    end
+
+    unless Code.ensure_loaded?(:syn) do
+      test "name syn when it is missing" do
+        error =
+          assert_raise ArgumentError, fn ->
+            NativeRegistry.child_spec(name: Some, cluster: :syn)
+          end
+
+        assert error.message =~ "add {:syn, "
+      end
+    end
+
+    test "are refused with what was wanted" do
+      for {option, value} <- [
+            cluster: :nonsense,
+            cluster: "global",
+            cluster: String,
+            cluster_timeout: 0,
+            cluster_timeout: :infinity,
+            on_conflict: String,
+            on_conflict: {String, 3}
+          ] do
+        options = Keyword.merge([name: Some, cluster: :global], [{option, value}])
+        error = assert_raise ArgumentError, fn -> NativeRegistry.child_spec(options) end
+        assert error.message =~ inspect(option)
+        assert error.message =~ inspect(value)
+      end
+    end
+
+    test "of an application stand in the configuration" do
+      registry = unique_registry()
+      Application.put_env(:workflow_metal_native_registry, registry, cluster: Engine)
+      start_registry(registry)
+      assert %{engine: Engine, timeout: 5_000} = Cluster.config(registry)
+    end
+  end
+
+  for engine <- [Engine, :global] do
+    describe "a registry with #{inspect(engine)} on a node that is alone" do
+      @engine engine
+
+      setup do
+        start_clustered(cluster: @engine)
+      end
+
+      test "gives a name to one process", %{registry: registry, meta: meta} do
+        assert NativeRegistry.register(registry, {"name", 1}, :value) == {:ok, self()}
+        assert NativeRegistry.whereis_name(meta, {"name", 1}) == self()
+        assert NativeRegistry.lookup(registry, {"name", 1}) == [{self(), :value}]
+        assert NativeRegistry.keys(registry, self()) == [{"name", 1}]
+        other = idle()
+        assert NativeRegistry.register_name({registry, {"name", 1}}, other) == :no
+        assert NativeRegistry.register_name({registry, {"name", 2}}, other) == :yes
+
+        assert NativeRegistry.register(registry, {"name", 2}, nil) ==
+                 {:error, {:already_registered, other}}
+
+        assert NativeRegistry.unregister(registry, {"name", 1}) == :ok
+        assert NativeRegistry.whereis_name(meta, {"name", 1}) == :undefined
+        assert NativeRegistry.register_name({registry, {"name", 1}}, other) == :yes
+      end
+
+      test "takes names of every kind, many for one process", %{registry: registry, meta: meta} do
+        names = [fn -> registry end, 1 <<< 90, <<1::3>>, %{a: 1.0}, %{a: 1}, {self(), make_ref()}]
+        for name <- names, do: assert({:ok, _pid} = NativeRegistry.register(registry, name, name))
+
+        for name <- names do
+          assert NativeRegistry.whereis_name(meta, name) == self()
+          assert NativeRegistry.lookup(registry, name) == [{self(), name}]
+        end
+
+        for name <- names, do: assert(NativeRegistry.unregister(registry, name) == :ok)
+        for name <- names, do: assert(NativeRegistry.whereis_name(meta, name) == :undefined)
+      end
+
+      test "raises for what is no name, before anybody is asked", %{registry: registry} do
+        large = String.duplicate("a", 70_000)
+        assert_raise ArgumentError, fn -> NativeRegistry.register(registry, large, nil) end
+        assert_raise ArgumentError, fn -> NativeRegistry.whereis_name({registry, large}) end
+
+        assert_raise ArgumentError, fn ->
+          NativeRegistry.register_name({registry, :name}, Terms.remote_pid(1))
+        end
+      end
+
+      test "frees the names of those who end, at once", %{registry: registry, meta: meta} do
+        for _round <- 1..200 do
+          holder = idle()
+          assert NativeRegistry.register_name({registry, :name}, holder) == :yes
+          Process.exit(holder, :kill)
+          assert NativeRegistry.whereis_name(meta, :name) == :undefined
+          assert NativeRegistry.register_name({registry, :name}, self()) == :yes
+          NativeRegistry.unregister(registry, :name)
+        end
+      end
+
+      test "starts children, and passes on what they say", %{meta: meta} do
+        supervisor = start_dynamic_supervisor()
+        start = &NativeRegistry.start_child(meta, :name, supervisor, {Worker, init: &1})
+        assert start.(fn -> :ignore end) == :ignore
+        assert start.(fn -> {:stop, :reason} end) == {:error, :reason}
+        assert {:ok, pid} = start.(fn -> {:ok, nil} end)
+        assert start.(fn -> :ignore end) == {:ok, pid}
+        assert NativeRegistry.whereis_name(meta, :name) == pid
+      end
+
+      test "starts one of eight at once", %{meta: meta} do
+        supervisors = for _supervisor <- 1..8, do: start_dynamic_supervisor()
+
+        for round <- 1..50 do
+          answers =
+            supervisors
+            |> Enum.map(
+              &Task.async(fn -> NativeRegistry.start_child(meta, {:name, round}, &1, Worker) end)
+            )
+            |> Task.await_many(30_000)
+
+          assert [{:ok, pid}] = Enum.uniq(answers)
+          assert NativeRegistry.whereis_name(meta, {:name, round}) == pid
+        end
+      end
+
+      test "lives on without its process", %{registry: registry, meta: meta} do
+        assert NativeRegistry.register(registry, :name, nil) == {:ok, self()}
+        owner = Process.whereis(Owner.name(registry))
+        kill(owner)
+        assert NativeRegistry.whereis_name(meta, :name) == self()
+        assert NativeRegistry.register(registry, :other, nil) == {:ok, self()}
+        eventually(fn -> Process.whereis(Owner.name(registry)) not in [nil, owner] end)
+        assert NativeRegistry.whereis_name(meta, :name) == self()
+      end
+
+      test "is unknown once it has been stopped, and its names are free", context do
+        %{registry: registry} = context
+        assert NativeRegistry.register(registry, :name, nil) == {:ok, self()}
+        :ok = stop_supervised(registry)
+        assert_raise ArgumentError, fn -> NativeRegistry.whereis_name({registry, :name}) end
+        start_supervised!({NativeRegistry, name: registry, cluster: @engine}, id: registry)
+        eventually(fn -> NativeRegistry.whereis_name({registry, :name}) == :undefined end)
+        assert NativeRegistry.register(registry, :name, nil) == {:ok, self()}
+      end
+    end
+  end
+
+  describe "what the engine says" do
+    setup do
+      start_clustered(cluster_timeout: 100)
+    end
+
+    test "of other nodes is answered, and ends a wait", %{registry: registry, meta: meta} do
+      remote = Terms.remote_pid(7)
+      assert NativeRegistry.await(registry, :name, 20) == {:error, :timeout}
+      wait = Task.async(fn -> NativeRegistry.await(registry, :name, :infinity) end)
+      Engine.put(registry, :name, remote)
+      assert NativeRegistry.whereis_name(meta, :name) == remote
+      assert Task.await(wait, 30_000) == remote
+      assert NativeRegistry.start_child(meta, :name, :no_supervisor, Worker) == {:ok, remote}
+
+      assert NativeRegistry.register(registry, :name, nil) ==
+               {:error, {:already_registered, remote}}
+    end
+
+    test "is mirrored, and not believed without the process that does", context do
+      %{registry: registry, meta: meta} = context
+      [one, other] = [Terms.remote_pid(7), Terms.remote_pid(8)]
+
+      for name <- [:name, {"odd", fn -> registry end}] do
+        Cluster.mirror(registry, name, one)
+        assert NativeRegistry.whereis_name(meta, name) == one
+        Cluster.unmirror(registry, name, other)
+        assert NativeRegistry.whereis_name(meta, name) == one
+        Cluster.unmirror(registry, name, one)
+        assert NativeRegistry.whereis_name(meta, name) == :undefined
+        Cluster.mirror(registry, name, one)
+        Cluster.mirror(registry, name, other)
+        assert NativeRegistry.whereis_name(meta, name) == other
+      end
+
+      assert Native.mirrored(registry) == 2
+      process = Process.whereis(Engine.process(registry))
+      Process.unregister(Engine.process(registry))
+      # Its engine would answer; nobody does by that name any more.
+      assert catch_exit(NativeRegistry.whereis_name(meta, :name))
+      Process.register(process, Engine.process(registry))
+      assert NativeRegistry.whereis_name(meta, :name) == other
+    end
+
+    test "too late is an error, and is taken back", %{registry: registry, meta: meta} do
+      assert NativeRegistry.register(registry, :slow, nil) == {:error, :cluster_timeout}
+      assert_receive {:asked, engine}
+      send(engine, :answer)
+      assert_receive :undone, 30_000
+      assert NativeRegistry.whereis_name(meta, :slow) == :undefined
+
+      supervisor = start_dynamic_supervisor()
+
+      assert NativeRegistry.start_child(meta, :slow, supervisor, Worker) ==
+               {:error, :cluster_timeout}
+
+      assert DynamicSupervisor.count_children(supervisor).specs == 0
+    end
+
+    test "in failing is an error", %{registry: registry} do
+      assert NativeRegistry.register(registry, :fails, nil) == {:error, {:exit, :broken}}
+    end
+  end
+end

@@ -1,0 +1,221 @@
+if Code.ensure_loaded?(WorkflowMetal.Application) do
+  alias WorkflowMetal.Registration.NativeRegistry.ClusterWorkflowMetalTest, as: This
+
+  # These modules are in no file that other nodes could load.
+  {:module, _name, storage, _} =
+    defmodule This.Storage do
+      # One for all nodes: WorkflowMetal's own, on the node that the environment names.
+      @behaviour WorkflowMetal.Storage.Adapter
+
+      @impl true
+      def child_spec(application, _config) do
+        node = Application.fetch_env!(:workflow_metal_native_registry, :test_storage_node)
+        idle = %{id: __MODULE__, start: {Agent, :start_link, [fn -> nil end]}}
+        {:ok, idle, %{name: {Module.concat(application, Stored), node}}}
+      end
+
+      for {callback, arity} <- WorkflowMetal.Storage.Adapter.behaviour_info(:callbacks),
+          callback != :child_spec do
+        arguments = Macro.generate_arguments(arity, __MODULE__)
+        @impl true
+        defdelegate unquote(callback)(unquote_splicing(arguments)),
+          to: WorkflowMetal.Storage.Adapters.InMemory
+      end
+    end
+
+  {:module, _name, shop, _} =
+    defmodule This.Shop do
+      use WorkflowMetal.Application,
+        registry: WorkflowMetal.Registration.NativeRegistry,
+        storage: This.Storage
+    end
+
+  {:module, _name, step, _} =
+    defmodule This.Step do
+      # Work that somebody else does, on whatever node; until then it is listed where the storage is.
+      use WorkflowMetal.Executor, application: This.Shop
+
+      @impl WorkflowMetal.Executor
+      def execute(workitem, options) do
+        %{node: node, step: step} = options[:executor_params]
+        offer = {step, workitem.case_id}
+        Agent.update({__MODULE__, node}, &Map.put(&1, offer, workitem))
+        :started
+      end
+
+      @impl WorkflowMetal.Executor
+      def abandon(_workitem, _options), do: :ok
+
+      def finish(workitem) do
+        {:ok, _tokens} = preexecute(workitem)
+        complete_workitem(workitem, %{})
+      end
+    end
+
+  {:module, _name, steering, _} =
+    defmodule This.Steering do
+      alias WorkflowMetal.Registration.NativeRegistry
+      alias WorkflowMetal.Storage
+      alias WorkflowMetal.Storage.Schema
+
+      def store do
+        {:ok, _pid} = Agent.start(fn -> %{} end, name: This.Step)
+        name = Module.concat(This.Shop, Stored)
+        {:ok, pid} = WorkflowMetal.Storage.Adapters.InMemory.start_link(name: name)
+        Process.unlink(pid)
+        :ok
+      end
+
+      def start(storage, engine) do
+        Application.put_env(:workflow_metal_native_registry, :test_storage_node, storage)
+        Application.put_env(:workflow_metal_native_registry, This.Shop, cluster: engine)
+        {:ok, pid} = This.Shop.start_link()
+        Process.unlink(pid)
+        :ok
+      end
+
+      # start -> (pack) -> packed -> (ship) -> end
+      def insert_workflow(storage) do
+        {:ok, _workflow} =
+          Storage.insert_workflow(This.Shop, %Schema.Workflow{id: 1, state: :active}, %{
+            places:
+              for {id, type} <- [start: :start, packed: :normal, end: :end] do
+                %Schema.Place{id: id, type: type, workflow_id: 1}
+              end,
+            transitions:
+              for id <- [:pack, :ship] do
+                %Schema.Transition{
+                  id: id,
+                  join_type: :none,
+                  split_type: :none,
+                  executor: This.Step,
+                  executor_params: %{node: storage, step: id},
+                  workflow_id: 1
+                }
+              end,
+            arcs:
+              for {place, step, direction} <- [
+                    {:start, :pack, :out},
+                    {:packed, :pack, :in},
+                    {:packed, :ship, :out},
+                    {:end, :ship, :in}
+                  ] do
+                %Schema.Arc{
+                  id: {place, step},
+                  place_id: place,
+                  transition_id: step,
+                  direction: direction,
+                  workflow_id: 1
+                }
+              end
+          })
+
+        {:ok, pid} = This.Shop.open_workflow(1)
+        pid
+      end
+
+      def open_new_case do
+        {:ok, %{id: id}} =
+          Storage.insert_case(This.Shop, %Schema.Case{state: :created, workflow_id: 1})
+
+        {id, open_case(id)}
+      end
+
+      def open_case(id) do
+        with {:ok, pid} <- This.Shop.open_case(id), do: pid
+      end
+
+      def offered, do: Agent.get(This.Step, & &1)
+
+      def state(id) do
+        {:ok, %{state: state}} = Storage.fetch_case(This.Shop, id)
+        state
+      end
+
+      def whereis_case(id) do
+        NativeRegistry.whereis_name({This.Shop, {WorkflowMetal.Case.Case, {1, id}}})
+      end
+    end
+
+  for engine <- [:global, :syn] do
+    defmodule Module.concat(This, engine |> Atom.to_string() |> Macro.camelize()) do
+      use WorkflowMetal.Registration.NativeRegistry.ClusterCase
+
+      alias This.{Shop, Steering, Step}
+
+      @moduletag engine
+      @moduletag :workflow_metal
+      @moduletag timeout: 300_000
+      @engine engine
+      @modules [{This.Storage, storage}, {Shop, shop}, {Step, step}, {Steering, steering}]
+
+      test "the real WorkflowMetal goes on elsewhere when the node of a workflow stops" do
+        [one, two, three, {_peer, storage} = stored] = start_nodes(4)
+
+        for node <- [one, two, three, stored] do
+          {:ok, _apps} = call(node, :application, :ensure_all_started, [:workflow_metal])
+
+          for {module, binary} <- @modules do
+            {:module, ^module} = call(node, :code, :load_binary, [module, ~c"nofile", binary])
+          end
+        end
+
+        :ok = call(stored, Steering, :store, [])
+        for node <- [one, two, three], do: :ok = call(node, Steering, :start, [storage, @engine])
+        await_members([one, two, three], Shop, @engine)
+
+        workflow = call(one, Steering, :insert_workflow, [storage])
+        name = {WorkflowMetal.Workflow.Supervisor, 1}
+        assert agreed([one, two, three], Shop, name) == workflow
+
+        # Opened by two others, they run beneath the workflow.
+        cases = for node <- [two, three, two, three], do: call(node, Steering, :open_new_case, [])
+        for {_id, pid} <- cases, do: assert(node(pid) == elem(one, 1))
+
+        for {id, pid} <- cases, node <- [one, two, three] do
+          eventually(fn -> call(node, Steering, :whereis_case, [id]) == pid end)
+        end
+
+        # Half of the work is done from the others while its node lives.
+        [first, second | _rest] = ids = for {id, _pid} <- cases, do: id
+        finish(two, stored, :pack, first)
+        finish(three, stored, :pack, second)
+        offered(stored, :ship, first)
+        offered(stored, :ship, second)
+
+        halt(one)
+        left = [two, three]
+        agreed_on_nobody(left, Shop, name)
+
+        for id <- ids do
+          pid =
+            eventually(fn ->
+              with pid when is_pid(pid) <- call(two, Steering, :open_case, [id]),
+                   do: pid,
+                   else: (_ -> nil)
+            end)
+
+          assert node(pid) in for({_peer, node} <- left, do: node)
+          eventually(fn -> call(three, Steering, :whereis_case, [id]) == pid end)
+        end
+
+        for {id, index} <- Enum.with_index(ids) do
+          node = Enum.at(left, rem(index, 2))
+          unless id in [first, second], do: finish(node, stored, :pack, id)
+          finish(node, stored, :ship, id)
+        end
+
+        for id <- ids, do: eventually(fn -> call(two, Steering, :state, [id]) == :finished end)
+      end
+
+      defp offered(stored, step, id) do
+        eventually(fn -> call(stored, Steering, :offered, [])[{step, id}] end)
+      end
+
+      defp finish(node, stored, step, id) do
+        workitem = offered(stored, step, id)
+        assert call(node, Step, :finish, [workitem]) == :ok
+      end
+    end
+  end
+end
