@@ -75,6 +75,56 @@ for engine <- [:global, :syn] do
         end
       end
 
+      if engine == :syn do
+        test "do not answer a start on another node before syn has told of it", context do
+          %{nodes: [one, two, _three] = nodes, registry: registry} = context
+          {:ok, supervisor} = call(two, ClusterNode, :start_supervisor, [registry, :supervisor])
+          assert agreed(nodes, registry, :supervisor) == supervisor
+          via = NativeRegistry.via_tuple(%{registry: registry}, :supervisor)
+          syn = :"syn_registry_#{registry}"
+
+          :ok = call(one, :sys, :suspend, [syn])
+
+          start =
+            Task.async(fn -> call(one, ClusterNode, :start_and_look, [registry, :name, via]) end)
+
+          eventually(fn -> call(two, ClusterNode, :whereis, [registry, :name]) != :undefined end)
+          refute Task.yield(start, 100)
+          :ok = call(one, :sys, :resume, [syn])
+          assert {{:ok, pid}, pid} = Task.await(start, 60_000)
+        end
+
+        test "have what runs on the others mirrored", context do
+          %{nodes: [one, two, three], registry: registry} = context
+          names = for number <- 1..50, do: {:name, number}
+          started = call(one, ClusterNode, :start_children, [registry, names])
+          [{:ok, first} | _rest] = started
+
+          for node <- [two, three],
+              do: eventually(fn -> call(node, Native, :mirrored, [registry]) == 50 end)
+
+          assert call(one, Native, :mirrored, [registry]) == 0
+
+          # Answered without syn.
+          :ok = call(two, :sys, :suspend, [:"syn_registry_#{registry}"])
+          assert call(two, Native, :whereis, [registry, {:name, 1}]) == {:elsewhere, first}
+          :ok = call(two, :sys, :resume, [:"syn_registry_#{registry}"])
+
+          call(one, Process, :exit, [first, :kill])
+          {:ok, anew} = call(two, ClusterNode, :start_child, [registry, {:name, 1}])
+
+          assert agreed([one, two, three], registry, {:name, 1}) in [
+                   anew,
+                   call(one, ClusterNode, :whereis, [registry, {:name, 1}])
+                 ]
+
+          halt(one)
+
+          for node <- [two, three],
+              do: eventually(fn -> call(node, Native, :mirrored, [registry]) <= 1 end)
+        end
+      end
+
       test "reach each other's processes by via tuples", %{nodes: nodes, registry: registry} do
         [one, two, three] = nodes
 

@@ -1,0 +1,297 @@
+# What a cluster costs: registrations and lookups through this registry beside the engine used
+# directly, on nodes of 127.0.0.1.
+#
+#     mix run bench/cluster.exs [--quick] [--json FILE]
+
+{:module, _name, node_code, _} =
+  defmodule Bench.ClusterNode do
+    # What runs on the nodes.
+    alias WorkflowMetal.Registration.NativeRegistry
+
+    @registry Bench.Names
+    @local Bench.LocalNames
+
+    # Either the engine alone, or this registry on it.
+    def start(:global, :alone),
+      do: Application.put_env(:kernel, :global_multi_name_action, :allow)
+
+    def start(:syn, :alone) do
+      {:ok, _started} = Application.ensure_all_started(:syn)
+      :ok = :syn.add_node_to_scopes([@registry])
+    end
+
+    def start(engine, :registry) do
+      {:ok, _started} = Application.ensure_all_started(:workflow_metal_native_registry)
+
+      children = [
+        {NativeRegistry, name: @registry, cluster: engine},
+        {NativeRegistry, name: @local}
+      ]
+
+      {:ok, pid} = Supervisor.start_link(children, strategy: :one_for_one)
+      Process.unlink(pid)
+      :ok
+    end
+
+    def members(:syn), do: length(:syn.subcluster_nodes(:registry, @registry))
+    def members(:global), do: length(Node.list())
+
+    # Microseconds for one of `count` registrations, each by a process of its own, as in WorkflowMetal.
+    def register(engine, how, count) do
+      names = for number <- 1..count, do: {node(), number}
+      caller = self()
+
+      {pids, times} =
+        names
+        |> Enum.map(fn name ->
+          pid =
+            spawn(fn ->
+              {time, _answer} = :timer.tc(fn -> register_one(engine, how, name) end)
+              send(caller, {self(), time})
+              receive do: (:stop -> unregister_one(engine, how, name))
+              send(caller, {self(), :stopped})
+            end)
+
+          receive do
+            {^pid, time} -> {pid, time}
+          end
+        end)
+        |> Enum.unzip()
+
+      for pid <- pids do
+        send(pid, :stop)
+
+        receive do
+          {^pid, :stopped} -> :ok
+        end
+      end
+
+      Enum.sum(times) / count
+    end
+
+    # A process that holds names until the node ends.
+    def hold(engine, how, count) do
+      caller = self()
+
+      spawn(fn ->
+        for number <- 1..count, do: register_one(engine, how, {:held, node(), number})
+        if how == :registry, do: for(number <- 1..count, do: hold_locally(number))
+        send(caller, :held)
+        Process.sleep(:infinity)
+      end)
+
+      receive do
+        :held -> :ok
+      end
+    end
+
+    defp hold_locally(number) do
+      :yes = NativeRegistry.register_name({@local, {:held, node(), number}}, self())
+    end
+
+    # Nanoseconds for one of `count` lookups of names that a node holds.
+    def lookup(engine, how, holder, names, count) do
+      elsewhere(fn ->
+        keys = for _lookup <- 1..count, do: {:held, holder, :rand.uniform(names)}
+        {time, _answers} = :timer.tc(fn -> Enum.each(keys, &look_up(engine, how, &1)) end)
+        time * 1_000 / count
+      end)
+    end
+
+    defp register_one(_engine, :registry, name),
+      do: :yes = NativeRegistry.register_name({@registry, name}, self())
+
+    defp register_one(:global, :alone, name), do: :yes = :global.register_name(name, self())
+    defp register_one(:syn, :alone, name), do: :ok = :syn.register(@registry, name, self())
+
+    defp unregister_one(_engine, :registry, name),
+      do: NativeRegistry.unregister_name({@registry, name})
+
+    defp unregister_one(:global, :alone, name), do: :global.unregister_name(name)
+    defp unregister_one(:syn, :alone, name), do: :syn.unregister(@registry, name)
+
+    defp look_up(_engine, :registry, name),
+      do: true = is_pid(NativeRegistry.whereis_name(%{registry: @registry}, name))
+
+    defp look_up(_engine, :local, name),
+      do: true = is_pid(NativeRegistry.whereis_name(%{registry: @local}, name))
+
+    defp look_up(:global, :alone, name), do: true = is_pid(:global.whereis_name(name))
+    defp look_up(:syn, :alone, name), do: {_pid, _meta} = :syn.lookup(@registry, name)
+
+    defp elsewhere(fun) do
+      {pid, reference} = spawn_monitor(fn -> exit({:answer, fun.()}) end)
+
+      receive do
+        {:DOWN, ^reference, :process, ^pid, {:answer, answer}} -> answer
+        {:DOWN, ^reference, :process, ^pid, reason} -> exit(reason)
+      end
+    end
+  end
+
+defmodule Bench.Cluster do
+  @patience 120_000
+
+  def run(arguments, node_code) do
+    {options, _rest} = OptionParser.parse!(arguments, strict: [quick: :boolean, json: :string])
+    numbers = if options[:quick], do: quick(), else: full()
+    {_output, 0} = System.cmd("epmd", ["-daemon"], env: [{"ERL_EPMD_ADDRESS", "127.0.0.1"}])
+
+    engines = if Code.ensure_loaded?(:syn), do: [:global, :syn], else: [:global]
+    if engines == [:global], do: IO.puts("syn is not on the code path, it is not measured.")
+
+    results = for engine <- engines, result <- measure(engine, numbers, node_code), do: result
+    print(results)
+    if options[:json], do: File.write!(options[:json], json(results))
+  end
+
+  defp quick, do: %{rounds: 3, global: 30, syn: 500, names: 300, lookups: 20_000}
+  defp full, do: %{rounds: 9, global: 100, syn: 2_000, names: 1_000, lookups: 200_000}
+
+  defp measure(engine, numbers, node_code) do
+    # The engine alone has nodes of its own: this registry adds to what syn's handler does.
+    clusters = for how <- [:registry, :alone], into: %{}, do: {how, start(engine, how, node_code)}
+
+    for {how, [one, two | _rest]} <- clusters, node <- [one, two] do
+      call(node, :hold, [engine, how, numbers.names])
+    end
+
+    names = numbers.names
+    wait(fn -> Enum.all?(clusters, &sees_all?(engine, &1, names)) end)
+    count = numbers[engine]
+
+    figures =
+      for round <- 1..numbers.rounds, {how, nodes} <- rotate(clusters, round) do
+        IO.write(:stderr, "\r#{engine}: round #{round} of #{numbers.rounds} ")
+        [{_peer, own} = one, {_other_peer, other} | _rest] = nodes
+        lookup = &call(one, :lookup, [engine, &1, &2, names, numbers.lookups])
+
+        registered = [
+          {{:one, how}, call(one, :register, [engine, how, count])},
+          {{:three, how}, at_once(nodes, [engine, how, div(count, 3)]) / 3}
+        ]
+
+        looked_up = [{{:own, how}, lookup.(how, own)}, {{:other, how}, lookup.(how, other)}]
+        local = if how == :registry, do: [{{:own, :local}, lookup.(:local, own)}], else: []
+        registered ++ looked_up ++ local
+      end
+
+    IO.write(:stderr, "\n")
+    for {_how, nodes} <- clusters, {peer, _node} <- nodes, do: :peer.stop(peer)
+
+    medians =
+      figures
+      |> Enum.concat()
+      |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
+      |> Map.new(fn {key, samples} -> {key, median(samples)} end)
+
+    [
+      {engine, "registrations a second, one node", 1.0e6 / medians[{:one, :registry}],
+       "the engine alone", 1.0e6 / medians[{:one, :alone}],
+       medians[{:one, :alone}] / medians[{:one, :registry}]},
+      {engine, "registrations a second, three nodes at once",
+       1.0e6 / medians[{:three, :registry}], "the engine alone",
+       1.0e6 / medians[{:three, :alone}],
+       medians[{:three, :alone}] / medians[{:three, :registry}]},
+      {engine, "lookup of an own name, ns", medians[{:own, :registry}], "not in a cluster",
+       medians[{:own, :local}], medians[{:own, :local}] / medians[{:own, :registry}]},
+      {engine, "lookup of an own name, ns", medians[{:own, :registry}], "the engine alone",
+       medians[{:own, :alone}], medians[{:own, :alone}] / medians[{:own, :registry}]},
+      {engine, "lookup of another node's name, ns", medians[{:other, :registry}],
+       "the engine alone", medians[{:other, :alone}],
+       medians[{:other, :alone}] / medians[{:other, :registry}]}
+    ]
+  end
+
+  # Seconds of the slowest, as microseconds for one registration of each.
+  defp at_once(nodes, arguments) do
+    nodes
+    |> Enum.map(&Task.async(fn -> call(&1, :register, arguments) end))
+    |> Task.await_many(@patience)
+    |> Enum.max()
+  end
+
+  defp sees_all?(engine, {how, [one, {_peer, two} | _rest]}, names) do
+    call(one, :lookup, [engine, how, two, 1, 1]) &&
+      call(one, :lookup, [engine, how, two, names, 100])
+
+    true
+  catch
+    _kind, _reason -> false
+  end
+
+  defp start(engine, how, node_code) do
+    nodes = for _node <- 1..3, do: start_node(node_code)
+    for one <- nodes, {_peer, other} <- nodes, do: rpc(one, :net_kernel, :connect_node, [other])
+    for node <- nodes, do: call(node, :start, [engine, how])
+    for node <- nodes, do: wait(fn -> call(node, :members, [engine]) == 2 end)
+    nodes
+  end
+
+  defp start_node(node_code) do
+    {:ok, peer, node} =
+      :peer.start(%{
+        name: :"bench_#{System.pid()}_#{System.unique_integer([:positive])}",
+        host: ~c"127.0.0.1",
+        longnames: true,
+        connection: :standard_io,
+        args:
+          Enum.map(
+            ~w(-kernel inet_dist_use_interface {127,0,0,1} -kernel logger_level error) ++
+              ~w(-setcookie bench_workflow_metal_native_registry),
+            &String.to_charlist/1
+          )
+      })
+
+    node = {peer, node}
+    rpc(node, :code, :add_paths, [:code.get_path()])
+    {:ok, _started} = rpc(node, :application, :ensure_all_started, [:elixir])
+    {:module, module} = rpc(node, :code, :load_binary, [Bench.ClusterNode, ~c"nofile", node_code])
+    true = module == Bench.ClusterNode
+    node
+  end
+
+  defp call(node, function, arguments), do: rpc(node, Bench.ClusterNode, function, arguments)
+
+  defp rpc({peer, _node}, module, function, arguments),
+    do: :peer.call(peer, module, function, arguments, @patience)
+
+  defp wait(condition, attempts \\ 1_000) do
+    cond do
+      condition.() -> :ok
+      attempts == 0 -> raise "the nodes did not find each other"
+      true -> Process.sleep(20) && wait(condition, attempts - 1)
+    end
+  end
+
+  defp rotate(map, by) do
+    list = Map.to_list(map)
+    {head, tail} = Enum.split(list, rem(by, length(list)))
+    tail ++ head
+  end
+
+  defp median(samples), do: samples |> Enum.sort() |> Enum.at(div(length(samples), 2))
+
+  defp print(results) do
+    for {engine, what, ours, beside, theirs, ratio} <- results do
+      IO.puts(
+        String.pad_trailing("#{engine}: #{what}", 56) <>
+          String.pad_leading("#{round(ours)}", 9) <>
+          "   #{String.pad_trailing(beside, 17)}" <>
+          String.pad_leading("#{round(theirs)}", 9) <> "   x#{Float.round(ratio, 2)}"
+      )
+    end
+  end
+
+  defp json(results) do
+    rows =
+      for {engine, what, ours, beside, theirs, ratio} <- results do
+        ~s({"engine": "#{engine}", "what": "#{what}", "registry": #{ours}, ) <>
+          ~s("beside": "#{beside}", "other": #{theirs}, "ratio": #{ratio}})
+      end
+
+    ["[\n  ", Enum.intersperse(rows, ",\n  "), "\n]\n"]
+  end
+end
+
+Bench.Cluster.run(System.argv(), node_code)
