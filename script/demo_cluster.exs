@@ -1,0 +1,215 @@
+# What `script/demo --cluster` shows: three nodes on this machine that start the same names, one
+# that is killed, a netsplit and its healing, told in a table as it happens.
+
+{:module, _name, node_code, _} =
+  defmodule Demo.ClusterNode do
+    # What runs on the nodes.
+    alias WorkflowMetal.Registration.NativeRegistry
+
+    @registry Demo.Names
+    @workers Demo.Workers
+
+    def start(engine) do
+      {:ok, _started} = Application.ensure_all_started(:workflow_metal_native_registry)
+
+      children = [
+        {NativeRegistry, name: @registry, cluster: engine},
+        {DynamicSupervisor, name: @workers, strategy: :one_for_one}
+      ]
+
+      {:ok, pid} = Supervisor.start_link(children, strategy: :one_for_one)
+      Process.unlink(pid)
+      Process.whereis(@workers)
+    end
+
+    def open(names) do
+      # In an order of its own, so that each node gets some of them.
+      for name <- Enum.shuffle(names) do
+        {:ok, pid} =
+          NativeRegistry.start_child(%{registry: @registry}, name, @workers, {Demo.Case, []})
+
+        pid
+      end
+    end
+
+    def whereis(names),
+      do: for(name <- names, do: NativeRegistry.whereis_name({@registry, name}))
+
+    def supervisor, do: Process.whereis(@workers)
+    def running, do: DynamicSupervisor.count_children(@workers).active
+  end
+
+{:module, _name, case_code, _} =
+  defmodule Demo.Case do
+    use GenServer, restart: :transient
+
+    def start_link(options), do: GenServer.start_link(__MODULE__, nil, name: options[:name])
+
+    @impl GenServer
+    def init(state), do: {:ok, state}
+  end
+
+defmodule Demo.Cluster do
+  @names for number <- 1..30, do: {:case, number}
+  @patience 60_000
+
+  def main(code) do
+    engine = if Code.ensure_loaded?(:syn), do: :syn, else: :global
+    start_epmd()
+
+    IO.puts("""
+
+    Three nodes on this machine, each with a registry of the same name, `cluster: #{inspect(engine)}`. Each starts
+    #{length(@names)} cases of the same names. A case should run once among them, and every node should
+    find the same process. #{note(engine)}
+    """)
+
+    nodes = for letter <- ~w(a b c), do: start_node(letter, code)
+    connect(nodes)
+    supervisors = for node <- nodes, do: call(node, :start, [engine])
+    await_members(nodes, engine)
+
+    IO.puts(row(["", "runs on a", "on b", "on c", "found by all", "ms"]))
+    [a, b, c] = nodes
+
+    tell("nothing runs", nodes, nodes, fn -> :ok end)
+
+    tell("all three start all names", nodes, nodes, fn ->
+      nodes
+      |> Enum.map(&Task.async(fn -> call(&1, :open, [@names]) end))
+      |> Task.await_many(@patience)
+    end)
+
+    tell("c is killed", nodes, [a, b], fn -> halt(c) end)
+    tell("the link of a and b is cut, as a sees it", nodes, [a], fn -> cut(a, b) end)
+    tell("  as b sees it", nodes, [b], fn -> :ok end)
+    tell("a starts what it misses", nodes, [a], fn -> call(a, :open, [@names]) end)
+    tell("so does b", nodes, [b], fn -> call(b, :open, [@names]) end)
+    tell("the link is healed", nodes, [a, b], fn -> connect([a, b]) end)
+
+    alive = for node <- [a, b], do: call(node, :supervisor, [])
+
+    IO.puts("""
+
+    The cases that ran twice were settled by the rule: the process of the node whose name comes
+    first stays, the other leaves. #{supervisors(alive == Enum.take(supervisors, 2))}
+    """)
+
+    for {peer, _node} <- [a, b], do: :peer.stop(peer)
+  end
+
+  defp note(:syn), do: "syn is on the code path, so it is the engine."
+  defp note(:global), do: "With syn on the code path it would be syn."
+
+  defp supervisors(true), do: "No supervisor died of it."
+  defp supervisors(false), do: "A supervisor died of it, which it should not."
+
+  # One line of the table: what was done, and what the nodes say when they agree.
+  defp tell(what, nodes, asked, act) do
+    {microseconds, holders} =
+      :timer.tc(fn ->
+        act.()
+        settled(asked)
+      end)
+
+    counts =
+      for {_peer, node} = member <- nodes do
+        found = Enum.count(holders, &(is_pid(&1) and node(&1) == node))
+        if member in asked or found > 0, do: "#{found}", else: "-"
+      end
+
+    found = Enum.count(holders, &is_pid/1)
+    IO.puts(row([what] ++ counts ++ ["#{found} of #{length(@names)}", "#{div(microseconds, 1_000)}"]))
+  end
+
+  # When all that are asked answer the same, and what runs is as many as are found.
+  defp settled(asked, attempts \\ 3_000) do
+    views = for node <- asked, do: call(node, :whereis, [@names])
+    found = views |> hd() |> Enum.count(&is_pid/1)
+    nodes = for {_peer, node} <- asked, do: node
+    theirs = Enum.all?(hd(views), &(&1 == :undefined or node(&1) in nodes))
+    running = Enum.sum(for node <- asked, do: call(node, :running, []))
+
+    cond do
+      Enum.uniq(views) == [hd(views)] and theirs and running == found -> hd(views)
+      attempts == 0 -> raise "the nodes did not agree: #{inspect(views)}"
+      true -> Process.sleep(10) && settled(asked, attempts - 1)
+    end
+  end
+
+  defp row([first | rest]) do
+    widths = [10, 7, 7, 14, 8]
+    cells = for {cell, width} <- Enum.zip(rest, widths), do: String.pad_leading(cell, width)
+    String.pad_trailing(first, 42) <> Enum.join(cells)
+  end
+
+  defp start_epmd do
+    epmd = System.find_executable("epmd") || hd(Path.wildcard("#{:code.root_dir()}/erts-*/bin/epmd"))
+    {_output, 0} = System.cmd(epmd, ["-daemon"], env: [{"ERL_EPMD_ADDRESS", "127.0.0.1"}])
+  end
+
+  # Steered over its standard input and output, so that this node is no member.
+  defp start_node(letter, code) do
+    {:ok, peer, node} =
+      :peer.start_link(%{
+        name: :"#{letter}_#{System.pid()}",
+        host: ~c"127.0.0.1",
+        longnames: true,
+        connection: :standard_io,
+        args:
+          ~w(-kernel inet_dist_use_interface {127,0,0,1} -kernel dist_auto_connect never)
+          |> Enum.concat(~w(-kernel logger_level none -setcookie demo_of_native_registry))
+          |> Enum.map(&String.to_charlist/1)
+      })
+
+    node = {peer, node}
+    rpc(node, :code, :add_paths, [:code.get_path()])
+    {:ok, _started} = rpc(node, :application, :ensure_all_started, [:elixir])
+
+    for {module, binary} <- code do
+      {:module, ^module} = rpc(node, :code, :load_binary, [module, ~c"nofile", binary])
+    end
+
+    node
+  end
+
+  defp connect(nodes) do
+    for one <- nodes, {_peer, other} = node <- nodes, one != node do
+      rpc(one, :net_kernel, :connect_node, [other])
+    end
+
+    for node <- nodes, do: rpc(node, :global, :sync, [])
+  end
+
+  defp cut(one, {_peer, other}), do: rpc(one, :erlang, :disconnect_node, [other])
+
+  defp halt({peer, _node}) do
+    Process.unlink(peer)
+    :peer.cast(peer, :erlang, :halt, [1, [flush: false]])
+  end
+
+  defp await_members(nodes, :syn) do
+    for node <- nodes do
+      until(fn ->
+        length(rpc(node, :syn, :subcluster_nodes, [:registry, Demo.Names])) == length(nodes) - 1
+      end)
+    end
+  end
+
+  defp await_members(_nodes, :global), do: :ok
+
+  defp until(condition, attempts \\ 1_000) do
+    cond do
+      condition.() -> :ok
+      attempts == 0 -> raise "the nodes did not find each other"
+      true -> Process.sleep(10) && until(condition, attempts - 1)
+    end
+  end
+
+  defp call(node, function, arguments), do: rpc(node, Demo.ClusterNode, function, arguments)
+
+  defp rpc({peer, _node}, module, function, arguments),
+    do: :peer.call(peer, module, function, arguments, @patience)
+end
+
+Demo.Cluster.main([{Demo.ClusterNode, node_code}, {Demo.Case, case_code}])
