@@ -41,6 +41,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
     [
       {:workflow_metal, ">= 0.2.1", optional: true},
       {:telemetry, "~> 1.0", optional: true},
+      {:syn, "~> 3.3", optional: true},
       {:ex_doc, ">= 0.0.0", only: :dev, runtime: false}
     ]
   end

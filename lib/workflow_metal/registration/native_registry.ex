@@ -92,16 +92,60 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   256 KiB, a map within a map once more for each level. A value may take up to 1 MiB in
   external format.
 
+  ## Across a cluster
+
+  With the option `:cluster` the registries of one name, on all nodes that are connected, are one:
+  each name runs once among them.
+
+      config :workflow_metal_native_registry, MyApp.Workflows, cluster: :global
+
+  `:global` is OTP's own and needs nothing else; of nodes that register a name at once exactly one
+  wins. `:syn` needs the package of that name, is about fifty times as fast at registering, and
+  settles afterwards what two nodes registered at once. Any other module that implements
+  `WorkflowMetal.Registration.NativeRegistry.Cluster.Engine` will do, too.
+
+    * Names that processes of this node hold are answered from the table, as without a cluster.
+      Those of other nodes come from what the engine knows on this node; no lookup asks another.
+    * A registration asks the engine, for `:cluster_timeout` milliseconds at most. When there is no
+      answer by then, `start_child/4` and `register/3` answer `{:error, :cluster_timeout}`, and
+      `register_name/2`, whose contract knows no error, exits with
+      `{:shutdown, {:cluster_timeout, {WorkflowMetal.Registration.NativeRegistry, registry, name}}}`.
+    * After `start_child/4` a lookup on the same node finds the process, wherever it runs.
+    * A process of a node that is gone is answered until the engine has noticed, and may have ended
+      by the time it is used, as any process of another node.
+    * A netsplit leaves both sides at work. When it heals, a name that runs on both stays with the
+      process of the node whose name comes first, or with the one of the two that the function
+      `:on_conflict` answers, which is called with the registry, the name and the two pids. It is
+      called on several nodes, has to say the same on all of them, and has a second to do so. The
+      other process leaves with `{:shutdown, {:name_conflict, name, winner}}`; one that traps exits
+      is terminated with that reason, and killed if it has not ended after five seconds. It is
+      logged as a warning.
+    * A supervisor does not restart a child that `start_child/4` started and whose name another
+      node has taken: it forgets it. A `:permanent` child that was started otherwise would be
+      restarted again and again, until its supervisor gives up.
+    * `lookup/2` asks the holder's node for the value. All else that this module tells is of this
+      node: `keys/2`, `count/1`, `names/1`, `select/2`, `count_select/2`, `info/1` and events.
+      `await/3` looks for names of other nodes every 50 milliseconds.
+    * Two seconds after a node has joined, this node's processes are compared with what the engine
+      knows: whoever the engine has lost is registered again, and whoever lost a name to another
+      process while no message could reach him leaves. So no name is lost or doubled for longer
+      than it takes the engine to see all nodes, and those two seconds.
+
   ## What it does not do
 
-  Holders are processes of this node. Names are unique: there are no duplicate keys, and no
-  dispatch to many.
+  Only processes of this node can be registered. Names are unique: there are no duplicate keys, and
+  no dispatch to many.
 
   ## Options
 
     * `:name` - an atom, the name of the registry; required, and given by WorkflowMetal for its
       applications
     * `:listeners` - a list of atoms, the names of processes that are told of all changes
+    * `:cluster` - `:global`, `:syn` or the module of another engine; without it the registry is this
+      node's alone
+    * `:cluster_timeout` - how many milliseconds a registration waits for the engine, 5,000 unless
+      said otherwise
+    * `:on_conflict` - `{module, function}`, decides which process stays after a netsplit
 
   WorkflowMetal passes no options to its registry, so those for an application stand in the
   configuration:
