@@ -87,8 +87,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   def open(_registry, nil), do: :ok
 
   def open(registry, cluster) do
-    # First without a mirror, as the engine's events want to know whose they are.
-    :persistent_term.put(key(registry), cluster)
+    # The engine's events want to know whose they are.
+    if config(registry) == nil, do: :persistent_term.put(key(registry), cluster)
+    # To put what is there already costs nothing; anything else has all processes looked through.
     :persistent_term.put(key(registry), %{cluster | mirrors: cluster.engine.start(registry)})
   end
 
@@ -143,8 +144,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   @doc "Tells the engine that the process has given the name back."
   @spec unregister(NativeRegistry.registry(), NativeRegistry.name(), pid) :: :ok
   def unregister(registry, name, pid) do
-    with %{engine: engine, timeout: timeout} <- config(registry) do
-      engine.unregister(registry, name, pid, timeout)
+    case config(registry) do
+      nil -> :ok
+      %{engine: engine, timeout: timeout} -> engine.unregister(registry, name, pid, timeout)
     end
   end
 
@@ -321,10 +323,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   end
 
   defp reconcile(registry, name, pid) do
-    case config!(registry).engine.whereis(registry, name) do
-      ^pid -> :ok
-      :undefined -> if Process.alive?(pid), do: register(registry, name, pid)
-      other -> if Process.alive?(pid), do: leave(registry, name, pid, other)
+    engine = config!(registry).engine
+
+    with true <- Process.alive?(pid),
+         true <- engine.whereis(registry, name) == pid or register(registry, name, pid) == :no,
+         other when is_pid(other) and other != pid <- engine.whereis(registry, name) do
+      leave(registry, name, pid, other)
     end
   end
 

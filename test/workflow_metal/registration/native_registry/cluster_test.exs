@@ -110,6 +110,14 @@ for engine <- [:global, :syn] do
           assert call(two, Native, :whereis, [registry, {:name, 1}]) == {:elsewhere, first}
           :ok = call(two, :sys, :resume, [:"syn_registry_#{registry}"])
 
+          # Nor believed any more when nobody is left to tell of changes.
+          :ok = call(three, Application, :stop, [:syn])
+          assert call(three, ClusterNode, :whereis, [registry, {:name, 1}]) == :undefined
+          {:ok, _apps} = call(three, Application, :ensure_all_started, [:syn])
+          :ok = call(three, :syn, :add_node_to_scopes, [[registry]])
+
+          eventually(fn -> call(three, ClusterNode, :whereis, [registry, {:name, 1}]) == first end)
+
           call(one, Process, :exit, [first, :kill])
           {:ok, anew} = call(two, ClusterNode, :start_child, [registry, {:name, 1}])
 

@@ -8,9 +8,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
 
   @behaviour WorkflowMetal.Registration.NativeRegistry.Cluster.Engine
 
-  # An optional dependency, or on the code path without Mix's knowledge.
-  @compile {:no_warn_undefined, :syn}
-
   alias WorkflowMetal.Registration.NativeRegistry.Cluster
 
   # How long syn waits for itself, in milliseconds.
