@@ -15,8 +15,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
       # Without Hex, WorkflowMetal and engines reach the code path by ERL_LIBS, which is no
       # dependency that Mix knows of.
       prune_code_paths: false,
-      # For the same reason this is no mistake, whether or not it is there.
-      xref: [exclude: [:syn]],
       start_permanent: Mix.env() == :prod,
       deps: deps(Code.ensure_loaded?(Hex)),
       name: "WorkflowMetal NativeRegistry",

@@ -30,11 +30,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
 
     with other when other != __MODULE__ <- Application.get_env(:syn, :event_handler) do
       :persistent_term.put(@other_handler, other)
-      :syn.set_event_handler(__MODULE__)
+      syn(:set_event_handler, [__MODULE__])
     end
 
     # After the handler, which is told of all that the other nodes have.
-    :ok = :syn.add_node_to_scopes([registry])
+    :ok = syn(:add_node_to_scopes, [[registry]])
     :"syn_registry_#{registry}"
   end
 
@@ -80,11 +80,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
     end
   end
 
+  # Without Hex, syn is no dependency that Mix or Dialyzer knows of.
+  defp syn(function, arguments), do: apply(:syn, function, arguments)
+
   defp now, do: System.monotonic_time(:millisecond)
 
   # It may have done it, or do it yet. To ask again does no harm.
   defp ask(registry, name, pid) do
-    :syn.register(registry, name, pid, nil)
+    syn(:register, [registry, name, pid, nil])
   catch
     :exit, {:timeout, _call} -> :no_answer
   end
@@ -96,13 +99,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
   end
 
   defp free(registry, name, pid) do
-    if whereis(registry, name) == pid, do: :syn.unregister(registry, name)
+    if whereis(registry, name) == pid, do: syn(:unregister, [registry, name])
     :ok
   end
 
   @impl true
   def whereis(registry, name) do
-    case :syn.lookup(registry, name) do
+    case syn(:lookup, [registry, name]) do
       {pid, _meta} -> pid
       :undefined -> :undefined
     end
