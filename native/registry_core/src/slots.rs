@@ -31,6 +31,19 @@ pub(crate) struct Holder {
     pub(crate) value: u32,
 }
 
+impl Holder {
+    /// By the first and the last word of an entry.
+    #[inline]
+    fn of(first: u64, last: u64) -> Self {
+        Self {
+            pid: Pid(first),
+            // The upper half of the word.
+            #[allow(clippy::cast_possible_truncation)]
+            value: (last >> VALUE_SHIFT) as u32,
+        }
+    }
+}
+
 /// What is in a slot: the pid, then the bytes of the key. The last word has three bytes of the key,
 /// its length and the value.
 #[derive(Clone, Copy)]
@@ -64,8 +77,11 @@ impl<const W: usize> Entry<W> {
     pub(crate) fn of(key: &[u8]) -> Self {
         let mut words = [0; W];
         let (whole, rest) = key.as_chunks::<8>();
-        for (word, bytes) in words[1..].iter_mut().zip(whole) {
-            *word = u64::from_le_bytes(*bytes);
+        // By place, or it becomes a call to copy memory.
+        for at in 0..W - 1 {
+            if let Some(bytes) = whole.get(at) {
+                words[1 + at] = u64::from_le_bytes(*bytes);
+            }
         }
         if !rest.is_empty() {
             words[1 + whole.len()] = match key.last_chunk::<8>() {
@@ -81,12 +97,7 @@ impl<const W: usize> Entry<W> {
     }
 
     pub(crate) fn holder(&self) -> Holder {
-        Holder {
-            pid: Pid(self.0[0]),
-            // The upper half of the word.
-            #[allow(clippy::cast_possible_truncation)]
-            value: (self.0[W - 1] >> VALUE_SHIFT) as u32,
-        }
+        Holder::of(self.0[0], self.0[W - 1])
     }
 
     fn held_by(mut self, holder: Holder) -> Self {
@@ -122,6 +133,11 @@ impl<const W: usize> Slot<W> {
 
     fn get(&self) -> Entry<W> {
         Entry(array::from_fn(|at| self.word(at)))
+    }
+
+    #[inline]
+    fn holder(&self) -> Holder {
+        Holder::of(self.word(0), self.word(W - 1))
     }
 
     fn set(&self, entry: &Entry<W>) {
@@ -407,7 +423,7 @@ impl<const W: usize> Slots<W> {
                 *array = locked.content.array.clone();
             }
             let found = array.find(hash, |slot| slot.has_key_of(entry));
-            let holder = found.map(|at| array.slots[at].get().holder());
+            let holder = found.map(|at| array.slots[at].holder());
             fence(Ordering::Acquire);
             if shard.changes.load(Ordering::Relaxed) == before {
                 return holder;
