@@ -46,7 +46,7 @@ pub(crate) fn look_elsewhere<'a>(env: Env<'a>, open: &Open, name: &[u8]) -> Term
 /// `(registry, name)`: what a lookup answers of a name that no process of this node holds.
 #[rustler::nif]
 fn whereis_elsewhere<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Term<'a> {
-    with_name(env, registry, name, |open, name| {
+    with_name(env, registry, name, |open, _, name| {
         look_elsewhere(env, open, name)
     })
 }
@@ -55,7 +55,7 @@ fn whereis_elsewhere<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Te
 /// format, holds the name.
 #[rustler::nif]
 fn mirror<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>, pid: Binary<'a>) -> Term<'a> {
-    with_name(env, registry, name, |open, name| {
+    with_name(env, registry, name, |open, _, name| {
         if let Some(mirror) = &open.mirror {
             mirror.0.insert(name.into(), pid.as_slice().into());
         }
@@ -66,7 +66,7 @@ fn mirror<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>, pid: Binary<'a>)
 /// `(registry, name, pid)`: the engine has told that it does not hold it any more.
 #[rustler::nif]
 fn unmirror<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>, pid: Binary<'a>) -> Term<'a> {
-    with_name(env, registry, name, |open, name| {
+    with_name(env, registry, name, |open, _, name| {
         if let Some(mirror) = &open.mirror {
             mirror.0.remove_if(name, |_, held| **held == *pid);
         }
@@ -77,7 +77,7 @@ fn unmirror<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>, pid: Binary<'a
 /// `(registry)`: how many names of other nodes are mirrored.
 #[rustler::nif]
 fn mirrored(env: Env<'_>, registry: Atom) -> Term<'_> {
-    directory::with(word::of_atom(env, registry), |open, _| {
+    directory::with(word::of_atom(env, registry), |open, _, _| {
         open.mirror
             .as_ref()
             .map_or(0, |mirror| mirror.0.len())

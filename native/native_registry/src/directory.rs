@@ -10,7 +10,7 @@ use dashmap::mapref::entry::Entry;
 use once_cell::sync::{Lazy, OnceCell};
 use registry_core::journal::Journal;
 use registry_core::name::Buffer;
-use registry_core::{Pid, Registry, Withdrawn};
+use registry_core::{Pid, Reader, Registry, Withdrawn};
 use rustler::{Env, LocalPid, ResourceArc};
 use std::cell::RefCell;
 use std::io;
@@ -166,7 +166,13 @@ fn elsewhere<F: FnOnce() + Send + 'static>(work: F) {
 struct Local {
     buffer: Buffer,
     generation: u64,
-    recent: [Option<Arc<Open>>; 4],
+    recent: [Option<Recent>; 4],
+}
+
+/// A registry and what this thread knows of its table.
+struct Recent {
+    open: Arc<Open>,
+    reader: Box<Reader>,
 }
 
 thread_local! {
@@ -177,24 +183,37 @@ thread_local! {
     });
 }
 
+/// Forgets registries that may have been closed. With the last who knows one goes its table.
+#[cold]
+fn forget(recent: &mut [Option<Recent>; 4]) {
+    let outdated = std::mem::replace(recent, [const { None }; 4]);
+    if outdated.iter().any(Option::is_some) {
+        elsewhere(|| drop(outdated));
+    }
+}
+
 /// Calls `f` with the registry of this name and this thread's buffer; `None` when none is open.
 #[inline]
-pub(crate) fn with<R>(name: u64, f: impl FnOnce(&Open, &mut Buffer) -> R) -> Option<R> {
+pub(crate) fn with<R>(
+    name: u64,
+    f: impl FnOnce(&Open, &mut Reader, &mut Buffer) -> R,
+) -> Option<R> {
     LOCAL.with_borrow_mut(|local| {
         // Before the directory is read: what changes later makes this look outdated, not current.
         let generation = GENERATION.load(Ordering::Acquire);
         if local.generation != generation {
-            local.recent = [const { None }; 4];
             local.generation = generation;
+            forget(&mut local.recent);
         }
         // The word of an atom counts up in its upper bits.
-        let recent = &mut local.recent[(name >> 6) as usize % 4];
-        match recent {
-            Some(open) if open.name == name => Some(f(open, &mut local.buffer)),
-            _ => {
-                let open = recent.insert(DIRECTORY.get(&name)?.clone());
-                Some(f(open, &mut local.buffer))
-            }
-        }
+        let place = &mut local.recent[(name >> 6) as usize % 4];
+        let recent = match place {
+            Some(recent) if recent.open.name == name => recent,
+            _ => place.insert(Recent {
+                open: DIRECTORY.get(&name)?.clone(),
+                reader: Box::default(),
+            }),
+        };
+        Some(f(&recent.open, &mut recent.reader, &mut local.buffer))
     })
 }

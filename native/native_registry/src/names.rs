@@ -8,9 +8,9 @@ use crate::directory::{self, Open};
 use crate::nif::hot_nif;
 use crate::term::{self, Refused};
 use crate::word;
-use registry_core::RegisterError;
 use registry_core::journal::Value;
 use registry_core::name::{Buffer, Encoder as NameEncoder, MAX_BYTES, NameError};
+use registry_core::{Reader, RegisterError};
 use rustler::{Binary, Encoder, Env, LocalPid, Term};
 
 rustler::atoms! {
@@ -23,15 +23,15 @@ pub(crate) fn with_name<'a>(
     env: Env<'a>,
     registry: Term<'a>,
     name: Term<'a>,
-    f: impl FnOnce(&Open, &[u8]) -> Term<'a>,
+    f: impl FnOnce(&Open, &mut Reader, &[u8]) -> Term<'a>,
 ) -> Term<'a> {
-    directory::with(word::of(registry.as_c_arg()), |open, buffer| {
+    directory::with(word::of(registry.as_c_arg()), |open, reader, buffer| {
         let mut encoder = NameEncoder::new(buffer);
         match term::write(&mut encoder, name) {
             Ok(()) => {
                 let name = encoder.finish();
                 pay(env, name.len());
-                f(open, name)
+                f(open, reader, name)
             }
             Err(refused) => refusal(refused).encode(env),
         }
@@ -73,8 +73,8 @@ pub(crate) fn refusal(refused: Refused) -> rustler::Atom {
 
 /// `(registry, name)`: the holder's pid, which may have ended, or `:undefined`; see [`look_elsewhere`].
 fn whereis<'a>(env: Env<'a>, [registry, name]: [Term<'a>; 2]) -> Term<'a> {
-    with_name(env, registry, name, |open, name| {
-        match open.registry.whereis(name) {
+    with_name(env, registry, name, |open, reader, name| {
+        match open.registry.whereis(reader, name) {
             Some(holder) => word::to_pid(env, holder),
             None => look_elsewhere(env, open, name),
         }
@@ -85,7 +85,7 @@ hot_nif!(whereis / 2);
 /// `(registry, name)`: `{pid, value}` or `:undefined`; see [`look_elsewhere`].
 #[rustler::nif]
 fn lookup<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Term<'a> {
-    with_name(env, registry, name, |open, name| {
+    with_name(env, registry, name, |open, _, name| {
         match open.registry.lookup(name) {
             Some((holder, value)) => {
                 (word::to_pid(env, holder), encode_value(env, value.as_ref())).encode(env)
@@ -103,10 +103,10 @@ fn register<'a>(env: Env<'a>, [registry, name, pid, instead_of, value]: [Term<'a
         return ended().encode(env);
     };
     let instead_of = instead_of.decode::<LocalPid>().ok();
-    with_name(env, registry, name, |open, name| {
+    with_name(env, registry, name, |open, reader, name| {
         if open.mirror.is_some() {
             let instead_of = instead_of.map(|pid| word::of_pid(env, pid));
-            return match open.registry.whereis(name) {
+            return match open.registry.whereis(reader, name) {
                 Some(holder) if Some(holder) != instead_of => word::to_pid(env, holder),
                 _ => elsewhere().encode(env),
             };
@@ -128,7 +128,7 @@ fn hold<'a>(
     value: Term<'a>,
 ) -> Term<'a> {
     let instead_of = instead_of.decode::<LocalPid>().ok();
-    with_name(env, registry, name, |open, name| {
+    with_name(env, registry, name, |open, _, name| {
         claim(env, open, name, pid, instead_of, value)
     })
 }
@@ -165,7 +165,7 @@ fn update<'a>(
     pid: LocalPid,
     value: Term<'a>,
 ) -> Term<'a> {
-    with_name(env, registry, name, |open, name| {
+    with_name(env, registry, name, |open, _, name| {
         let pid = word::of_pid(env, pid);
         if open.registry.update(name, pid, decode_value(value)) {
             yes().encode(env)
@@ -193,7 +193,7 @@ fn unregister<'a>(env: Env<'a>, [registry, name, pid]: [Term<'a>; 3]) -> Term<'a
     let Ok(pid) = pid.decode::<LocalPid>() else {
         return no().encode(env);
     };
-    with_name(env, registry, name, |open, name| {
+    with_name(env, registry, name, |open, _, name| {
         match open.registry.unregister(name, word::of_pid(env, pid)) {
             true if open.mirror.is_some() => elsewhere().encode(env),
             true => yes().encode(env),

@@ -14,7 +14,7 @@ rustler::atoms! { ok, no_registry, no_thread, ended, names, processes, bytes, sh
 
 /// Calls `f` with the registry.
 fn with_open<'a>(env: Env<'a>, registry: Term<'a>, f: impl FnOnce(&Open) -> Term<'a>) -> Term<'a> {
-    directory::with(word::of(registry.as_c_arg()), |open, _| f(open))
+    directory::with(word::of(registry.as_c_arg()), |open, _, _| f(open))
         .unwrap_or_else(|| no_registry().encode(env))
 }
 
@@ -136,7 +136,7 @@ fn unsubscribe<'a>(
 /// registered. The name has to be looked up afterwards: it may have been before.
 #[rustler::nif]
 fn wait<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>, pid: LocalPid) -> Term<'a> {
-    with_name(env, registry, name, |open, name| {
+    with_name(env, registry, name, |open, _, name| {
         if open.journal().is_err() {
             return no_thread().encode(env);
         }

@@ -26,7 +26,7 @@ fn close(env: Env<'_>, registry: Atom, supervisor: LocalPid) -> bool {
 /// How many names and how many processes stand in the registry, or `:no_registry`.
 #[rustler::nif]
 fn sizes<'a>(env: Env<'a>, registry: Term<'a>) -> Term<'a> {
-    directory::with(word::of(registry.as_c_arg()), |open, _| {
+    directory::with(word::of(registry.as_c_arg()), |open, _, _| {
         (open.registry.len(), open.registry.holders()).encode(env)
     })
     .unwrap_or_else(|| no_registry().encode(env))

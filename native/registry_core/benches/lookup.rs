@@ -5,7 +5,7 @@ mod support;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use registry_core::name::Buffer;
-use registry_core::{Pid, Registry};
+use registry_core::{Pid, Reader, Registry};
 use std::hint::black_box;
 use support::{integers, texts, uuids};
 
@@ -29,6 +29,7 @@ fn lookup(criterion: &mut Criterion) {
     let mut buffer = Buffer::new();
     for count in [1_000, 100_000, 1_000_000] {
         let registry = Registry::new();
+        let mut reader = Reader::new();
         let names: Vec<_> = (0..count).map(texts).collect();
         for number in 0..count {
             let pid = Pid(u64::from(number));
@@ -44,7 +45,7 @@ fn lookup(criterion: &mut Criterion) {
             |bencher, _| {
                 bencher.iter(|| {
                     number = next(number, count);
-                    registry.whereis(integers(&mut buffer, number).unwrap())
+                    registry.whereis(&mut reader, integers(&mut buffer, number).unwrap())
                 });
             },
         );
@@ -54,7 +55,10 @@ fn lookup(criterion: &mut Criterion) {
             |bencher, _| {
                 bencher.iter(|| {
                     number = next(number, count);
-                    registry.whereis(uuids(&mut buffer, &names[number as usize]).unwrap())
+                    registry.whereis(
+                        &mut reader,
+                        uuids(&mut buffer, &names[number as usize]).unwrap(),
+                    )
                 });
             },
         );

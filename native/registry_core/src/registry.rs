@@ -3,7 +3,7 @@
 use crate::Pid;
 use crate::journal::{Journal, Value};
 use crate::name;
-use crate::table::{Fill, Record, Table};
+use crate::table::{Fill, Reader, Record, Table};
 use ahash::RandomState;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -95,8 +95,8 @@ impl Registry {
     /// Who holds the name. The process may have ended: only the VM knows.
     #[inline]
     #[must_use]
-    pub fn whereis(&self, name: &[u8]) -> Option<Pid> {
-        self.table.whereis(self.table.hash(name))
+    pub fn whereis(&self, reader: &mut Reader, name: &[u8]) -> Option<Pid> {
+        self.table.whereis(reader, self.table.hash(name))
     }
 
     /// Makes `pid` the holder of a name that nobody holds, or that `instead_of` holds, which the

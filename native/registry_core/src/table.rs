@@ -1,23 +1,18 @@
 //! The table: canonical name to holder.
 //!
-//! Names lie inside the entries, so that a lookup of one that is not in a cache misses twice, for
-//! the control bytes and for the entry. Entries come in three sizes, chosen by the name's length:
-//! a name of a few integers shares its 40 bytes with the pid, one of four UUIDs its 96, and only a
-//! longer one lies behind a pointer of its own.
+//! Names lie inside the slots of [`Slots`], in two sizes: one of a few integers shares 40 bytes with
+//! its pid, one of four UUIDs 96. Of a longer one the slot has a number, by which its bytes lie
+//! elsewhere.
 
 use crate::Pid;
 use crate::journal::{Change, Event, Journal, Value};
+use crate::slots::{Entry, Holder, Locked, SHARDS, Seen, Slots, room};
 use ahash::RandomState;
-use dashmap::mapref::entry::Entry;
-use dashmap::{DashMap, SharedValue};
-use std::hash::{BuildHasher, Hash, Hasher};
+use dashmap::DashMap;
+use dashmap::mapref::entry;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-
-/// Shards of each map. More make a collision of two schedulers rarer and a shard's growth, during
-/// which the shard is locked, shorter: 16,000 entries of a million names, under half a
-/// millisecond. Each costs 128 bytes whether used or not.
-const SHARDS: usize = 64;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// A name and its hash under the table's seeds.
 #[derive(Clone, Copy, Debug)]
@@ -26,55 +21,10 @@ pub(crate) struct Hashed<'a> {
     pub(crate) hash: u64,
 }
 
-/// How a name lies in an entry.
-trait Key: Clone + Eq + Hash {
-    fn new(name: &[u8]) -> Self;
-    fn bytes(&self) -> &[u8];
-}
-
-/// A name of up to `N` bytes inside the entry.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Inline<const N: usize> {
-    len: u8,
-    bytes: [u8; N],
-}
-
-impl<const N: usize> Key for Inline<N> {
-    fn new(name: &[u8]) -> Self {
-        let mut bytes = [0; N];
-        bytes[..name.len()].copy_from_slice(name);
-        // `Table` puts a name here only when `name.len() <= N`, and every `N` is below 256.
-        #[allow(clippy::cast_possible_truncation)]
-        let len = name.len() as u8;
-        Self { len, bytes }
-    }
-
-    #[inline]
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
-    }
-}
-
-impl Key for Box<[u8]> {
-    fn new(name: &[u8]) -> Self {
-        name.into()
-    }
-
-    fn bytes(&self) -> &[u8] {
-        self
-    }
-}
-
-const SHORT: usize = 27;
-const MEDIUM: usize = 83;
-
-/// Who holds a name. Bytes, so that it stands beside any key without padding: 40 bytes an entry
-/// with the shortest keys, 96 with the middle ones.
-#[derive(Clone, Copy)]
-struct Holder {
-    pid: [u8; 8],
-    value: [u8; 4],
-}
+/// Words of a slot, by the size of its name.
+const SHORT: usize = 5;
+const MEDIUM: usize = 12;
+const LONG: usize = 3;
 
 /// Where a value lies: most names have none, and pay four bytes for it.
 type ValueId = u32;
@@ -82,36 +32,43 @@ type ValueId = u32;
 /// Of a name without a value.
 const NO_VALUE: ValueId = 0;
 
-impl Holder {
-    fn new(pid: Pid, value: ValueId) -> Self {
-        Self {
-            pid: pid.0.to_ne_bytes(),
-            value: value.to_ne_bytes(),
-        }
-    }
-
-    #[inline]
-    fn pid(self) -> Pid {
-        Pid(u64::from_ne_bytes(self.pid))
-    }
-
-    fn value(self) -> ValueId {
-        ValueId::from_ne_bytes(self.value)
-    }
-}
-
-type Map<K> = DashMap<K, Holder, RandomState>;
-
 /// Canonical name to holder and value.
 pub(crate) struct Table {
     hasher: RandomState,
-    short: Map<Inline<SHORT>>,
-    medium: Map<Inline<MEDIUM>>,
-    long: Map<Box<[u8]>>,
-    /// Changed only while the shard of the value's name is locked for writing.
+    short: Slots<SHORT>,
+    medium: Slots<MEDIUM>,
+    long: Slots<LONG>,
+    /// The names in `long`, by what stands there. No number comes a second time.
+    texts: DashMap<u64, Box<[u8]>, RandomState>,
+    next_text: AtomicU64,
+    /// Changed only while the shard of the value's name is locked.
     values: DashMap<ValueId, Value, RandomState>,
     next_value: AtomicU32,
     pub(crate) journal: Arc<Journal>,
+}
+
+/// What a thread that looks names up keeps of the tables it used last, so that it need not take a
+/// lock. It goes with whatever [`crate::Registry`] it is given, best with always the same.
+pub struct Reader {
+    short: Seen<SHORT>,
+    medium: Seen<MEDIUM>,
+}
+
+impl Reader {
+    /// A reader that has seen nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            short: Seen::new(),
+            medium: Seen::new(),
+        }
+    }
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// A name with all that the table knows of it.
@@ -138,15 +95,14 @@ pub struct Fill {
     pub most: usize,
 }
 
-/// Where in a hash the size class of the name stands, so that a hash alone tells the map. Bits that
-/// nobody looks at: DashMap picks a shard and hashbrown its fingerprint by bits above these, and
-/// hashbrown picks a bucket by bits below, as long as a shard has fewer than 2^40 of them.
-const CLASS_SHIFT: u32 = 40;
+/// Where in a hash the size of the name stands, so that a hash alone tells the map. Below the bits
+/// that [`Slots`] uses.
+const SIZE_MASK: u64 = 3;
 
 /// Runs `$body` with `$map` bound to the map that holds names of this hash.
 macro_rules! with_map {
     ($table:expr, $hash:expr, |$map:ident| $body:expr) => {
-        match ($hash >> CLASS_SHIFT) & 3 {
+        match $hash & SIZE_MASK {
             1 => {
                 let $map = &$table.short;
                 $body
@@ -165,12 +121,13 @@ macro_rules! with_map {
 
 impl Table {
     pub(crate) fn new() -> Self {
-        let hasher = RandomState::new();
         Self {
-            short: DashMap::with_hasher_and_shard_amount(hasher.clone(), SHARDS),
-            medium: DashMap::with_hasher_and_shard_amount(hasher.clone(), SHARDS),
-            long: DashMap::with_hasher_and_shard_amount(hasher.clone(), SHARDS),
-            hasher,
+            hasher: RandomState::new(),
+            short: Slots::new(),
+            medium: Slots::new(),
+            long: Slots::new(),
+            texts: DashMap::with_hasher(RandomState::new()),
+            next_text: AtomicU64::new(0),
             values: DashMap::with_hasher(RandomState::new()),
             next_value: AtomicU32::new(1),
             journal: Arc::default(),
@@ -186,12 +143,28 @@ impl Table {
     }
 
     #[inline]
-    pub(crate) fn whereis(&self, name: Hashed<'_>) -> Option<Pid> {
-        with_map!(self, name.hash, |map| whereis(map, name))
+    pub(crate) fn whereis(&self, reader: &mut Reader, name: Hashed<'_>) -> Option<Pid> {
+        let holder = match name.hash & SIZE_MASK {
+            1 => {
+                let entry = Entry::of(name.name);
+                self.short.holder(&mut reader.short, name.hash, &entry)
+            }
+            2 => {
+                let entry = Entry::of(name.name);
+                self.medium.holder(&mut reader.medium, name.hash, &entry)
+            }
+            _ => self.holder(&self.long, name),
+        };
+        Some(holder?.pid)
     }
 
     pub(crate) fn lookup(&self, name: Hashed<'_>) -> Option<(Pid, Option<Value>)> {
-        with_map!(self, name.hash, |map| self.lookup_in(map, name))
+        with_map!(self, name.hash, |map| {
+            let locked = map.lock(name.hash);
+            let place = self.place(&locked, name)?;
+            let holder = locked.entry(place).holder();
+            Some((holder.pid, self.value(holder.value)))
+        })
     }
 
     /// Makes `pid` the holder of a name that has none, or that `instead_of` holds; otherwise
@@ -203,58 +176,83 @@ impl Table {
         instead_of: Option<Pid>,
         value: Option<Value>,
     ) -> Result<(), Pid> {
-        with_map!(self, name.hash, |map| self
-            .claim_in(map, name, pid, instead_of, value))
+        with_map!(self, name.hash, |map| {
+            let mut locked = map.lock(name.hash);
+            if let Some(place) = self.place(&locked, name) {
+                let held = locked.entry(place).holder();
+                if Some(held.pid) != instead_of {
+                    return Err(held.pid);
+                }
+                self.drop_value(held.value);
+                self.write(name.name, held.pid, || Change::Unregistered);
+                let value = self.keep_value(value.clone());
+                locked.hold(place, Holder { pid, value });
+            } else {
+                let value = self.keep_value(value.clone());
+                locked.insert(
+                    name.hash,
+                    self.entry(name.name),
+                    Holder { pid, value },
+                    |entry| self.hash_of(entry),
+                );
+            }
+            self.write(name.name, pid, || Change::Registered(value));
+            Ok(())
+        })
     }
 
     /// Gives the name another value if `pid` holds it.
     pub(crate) fn update(&self, name: Hashed<'_>, pid: Pid, value: Option<Value>) -> bool {
-        with_map!(self, name.hash, |map| self.update_in(map, name, pid, value))
+        with_map!(self, name.hash, |map| {
+            let mut locked = map.lock(name.hash);
+            let Some(place) = self.place(&locked, name) else {
+                return false;
+            };
+            let held = locked.entry(place).holder();
+            if held.pid != pid {
+                return false;
+            }
+            self.drop_value(held.value);
+            let value = self.keep_value(value);
+            locked.hold(place, Holder { pid, value });
+            true
+        })
     }
 
     /// Frees the name if `pid` holds it.
     pub(crate) fn release(&self, name: Hashed<'_>, pid: Pid) -> bool {
-        with_map!(self, name.hash, |map| self.remove_from(
-            map,
-            name.hash,
-            |key, holder| holder == pid && key == name.name
-        ))
+        with_map!(self, name.hash, |map| {
+            let mut locked = map.lock(name.hash);
+            let place = self.place(&locked, name);
+            let place = place.filter(|place| locked.entry(*place).holder().pid == pid);
+            self.remove(&mut locked, place)
+        })
     }
 
     /// Frees one name with this hash that `pid` holds.
     pub(crate) fn release_hash(&self, hash: u64, pid: Pid) -> bool {
-        with_map!(self, hash, |map| self.remove_from(
-            map,
-            hash,
-            |key, holder| holder == pid && self.hash(key).hash == hash
-        ))
+        with_map!(self, hash, |map| {
+            let mut locked = map.lock(hash);
+            let place = locked.place(hash, |entry| {
+                entry.holder().pid == pid && self.hash_of(entry) == hash
+            });
+            self.remove(&mut locked, place)
+        })
     }
 
     /// The names with this hash that `pid` holds: next to always one.
     pub(crate) fn names_of(&self, hash: u64, pid: Pid) -> Vec<Box<[u8]>> {
-        fn find<K: Key>(
-            map: &Map<K>,
-            hash: u64,
-            wanted: impl Fn(&[u8], Pid) -> bool,
-        ) -> Option<Box<[u8]>> {
-            let shard = map.shards()[shard_of(map, hash)].read();
-            let (key, _) = shard.get(hash, |(key, holder)| {
-                wanted(key.bytes(), holder.get().pid())
-            })?;
-            Some(key.bytes().into())
-        }
         let mut names: Vec<Box<[u8]>> = Vec::new();
-        loop {
-            let wanted = |key: &[u8], holder| {
-                holder == pid
-                    && self.hash(key).hash == hash
-                    && names.iter().all(|name| **name != *key)
-            };
-            match with_map!(self, hash, |map| find(map, hash, wanted)) {
-                Some(name) => names.push(name),
-                None => return names,
-            }
-        }
+        with_map!(self, hash, |map| {
+            let locked = map.lock(hash);
+            locked.place(hash, |entry| {
+                if entry.holder().pid == pid && self.hash_of(entry) == hash {
+                    names.extend(self.with_name(entry, |name| name.into()));
+                }
+                false
+            });
+        });
+        names
     }
 
     /// In how many pieces [`Table::piece`] gives the table.
@@ -272,18 +270,16 @@ impl Table {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.short.len() + self.medium.len() + self.long.len()
+        fn len<const W: usize>(map: &Slots<W>) -> usize {
+            map.fill().map(|(names, _)| names).sum()
+        }
+        len(&self.short) + len(&self.medium) + len(&self.long)
     }
 
     pub(crate) fn fill(&self) -> Fill {
-        fn add<K: Key>(map: &Map<K>, bytes: &mut usize, names: &mut [usize; SHARDS]) {
-            for (shard, names) in map.shards().iter().zip(names) {
-                let (buckets, len) = {
-                    let shard = shard.read();
-                    (shard.buckets(), shard.len())
-                };
-                // A byte of hashbrown's stands beside each entry.
-                *bytes += buckets * (size_of::<(K, Holder)>() + 1) + size_of_val(shard);
+        fn add<const W: usize>(map: &Slots<W>, bytes: &mut usize, names: &mut [usize; SHARDS]) {
+            for ((len, size), names) in map.fill().zip(names) {
+                *bytes += size;
                 *names += len;
             }
         }
@@ -302,117 +298,105 @@ impl Table {
 
     /// Forgets all names and gives their memory back.
     pub(crate) fn clear(&self) {
-        fn clear<K: Key>(map: &Map<K>) {
-            for shard in map.shards() {
-                let freed = std::mem::take(&mut *shard.write());
-                // After the lock is gone: freeing takes longer than swapping.
-                drop(freed);
-            }
-        }
-        clear(&self.short);
-        clear(&self.medium);
-        clear(&self.long);
+        self.short.clear();
+        self.medium.clear();
+        self.long.clear();
+        self.texts.clear();
+        self.texts.shrink_to_fit();
         self.values.clear();
         self.values.shrink_to_fit();
     }
 
-    fn lookup_in<K: Key>(&self, map: &Map<K>, name: Hashed<'_>) -> Option<(Pid, Option<Value>)> {
-        let shard = map.shards()[shard_of(map, name.hash)].read();
-        let (_, holder) = shard.get(name.hash, |(key, _)| key.bytes() == name.name)?;
-        let holder = *holder.get();
-        Some((holder.pid(), self.value(holder.value())))
+    /// The entry of a new name.
+    fn entry<const W: usize>(&self, name: &[u8]) -> Entry<W> {
+        if W != LONG {
+            return Entry::of(name);
+        }
+        let number = self.next_text.fetch_add(1, Ordering::Relaxed);
+        self.texts.insert(number, name.into());
+        Entry::of(&number.to_ne_bytes())
     }
 
-    fn claim_in<K: Key>(
+    /// Calls `f` with the name of an entry. `None` when it is gone, which only a long one can be.
+    fn with_name<const W: usize, R>(
         &self,
-        map: &Map<K>,
-        name: Hashed<'_>,
-        pid: Pid,
-        instead_of: Option<Pid>,
-        value: Option<Value>,
-    ) -> Result<(), Pid> {
-        let mut shard = map.shards()[shard_of(map, name.hash)].write();
-        if let Some((_, holder)) = shard.get_mut(name.hash, |(key, _)| key.bytes() == name.name) {
-            let holder = holder.get_mut();
-            if Some(holder.pid()) != instead_of {
-                return Err(holder.pid());
-            }
-            self.drop_value(holder.value());
-            self.write(name.name, holder.pid(), || Change::Unregistered);
-            *holder = Holder::new(pid, self.keep_value(value.clone()));
+        entry: &Entry<W>,
+        f: impl FnOnce(&[u8]) -> R,
+    ) -> Option<R> {
+        let key = entry.key();
+        if W == LONG {
+            self.text(key.bytes()).map(|text| f(&text))
         } else {
-            let holder = Holder::new(pid, self.keep_value(value.clone()));
-            shard.insert(
-                name.hash,
-                (K::new(name.name), SharedValue::new(holder)),
-                |(key, _)| hash(&self.hasher, key.bytes()),
-            );
+            Some(f(key.bytes()))
         }
-        self.write(name.name, pid, || Change::Registered(value));
-        Ok(())
     }
 
-    fn update_in<K: Key>(
-        &self,
-        map: &Map<K>,
-        name: Hashed<'_>,
-        pid: Pid,
-        value: Option<Value>,
-    ) -> bool {
-        let mut shard = map.shards()[shard_of(map, name.hash)].write();
-        let held = shard.get_mut(name.hash, |(key, _)| key.bytes() == name.name);
-        let Some(holder) = held.map(|(_, holder)| holder.get_mut()) else {
+    fn text(&self, key: &[u8]) -> Option<dashmap::mapref::one::Ref<'_, u64, Box<[u8]>>> {
+        self.texts.get(&u64::from_ne_bytes(key.try_into().ok()?))
+    }
+
+    fn hash_of<const W: usize>(&self, entry: &Entry<W>) -> u64 {
+        self.with_name(entry, |name| hash(&self.hasher, name))
+            .unwrap_or(0)
+    }
+
+    fn place<const W: usize>(&self, locked: &Locked<'_, W>, name: Hashed<'_>) -> Option<usize> {
+        if W == LONG {
+            locked.place(name.hash, |entry| {
+                self.with_name(entry, |text| text == name.name) == Some(true)
+            })
+        } else {
+            locked.place_of(name.hash, &Entry::of(name.name))
+        }
+    }
+
+    fn holder<const W: usize>(&self, map: &Slots<W>, name: Hashed<'_>) -> Option<Holder> {
+        let locked = map.lock(name.hash);
+        let place = self.place(&locked, name)?;
+        Some(locked.entry(place).holder())
+    }
+
+    /// Takes out what is at a place, if there is one; answers whether there was.
+    fn remove<const W: usize>(&self, locked: &mut Locked<'_, W>, place: Option<usize>) -> bool {
+        let Some(place) = place else {
             return false;
         };
-        if holder.pid() != pid {
-            return false;
-        }
-        self.drop_value(holder.value());
-        *holder = Holder::new(pid, self.keep_value(value));
-        true
-    }
-
-    fn remove_from<K: Key>(
-        &self,
-        map: &Map<K>,
-        hash: u64,
-        matches: impl Fn(&[u8], Pid) -> bool,
-    ) -> bool {
-        let mut shard = map.shards()[shard_of(map, hash)].write();
-        let removed = shard.remove_entry(hash, |(key, holder)| {
-            matches(key.bytes(), holder.get().pid())
+        let entry = locked.entry(place);
+        locked.remove(place);
+        let holder = entry.holder();
+        self.drop_value(holder.value);
+        self.with_name(&entry, |name| {
+            self.write(name, holder.pid, || Change::Unregistered);
         });
-        let Some((key, holder)) = removed else {
-            return false;
-        };
-        let holder = holder.into_inner();
-        self.drop_value(holder.value());
-        self.write(key.bytes(), holder.pid(), || Change::Unregistered);
+        if W == LONG
+            && let Ok(number) = entry.key().bytes().try_into()
+        {
+            self.texts.remove(&u64::from_ne_bytes(number));
+        }
         true
     }
 
     /// The entries of a shard that match. The shard is copied while it is locked and looked through
     /// afterwards: copying is the least that whoever wants to write there can be made to wait for.
-    fn copy_shard<K: Key>(
+    fn copy_shard<const W: usize>(
         &self,
-        map: &Map<K>,
+        map: &Slots<W>,
         shard: usize,
         matches: impl Fn(&[u8]) -> bool,
     ) -> Vec<Record> {
-        let copy = map.shards()[shard].read().clone();
-        copy.into_iter()
-            .filter(|(key, _)| matches(key.bytes()))
-            .filter_map(|(key, holder)| {
-                let holder = holder.into_inner();
-                let (mut pid, mut value) = (holder.pid(), self.value(holder.value()));
-                if value.is_none() && holder.value() != NO_VALUE {
-                    // Updated since the shard was copied, or freed.
-                    (pid, value) = self.lookup(self.hash(key.bytes()))?;
-                }
-                let name = key.bytes().into();
-                Some(Record { name, pid, value })
-            })
-            .collect()
+        let entries = map.entries(shard);
+        let records = entries.iter().filter_map(|entry| {
+            let name: Box<[u8]> =
+                self.with_name(entry, |name| matches(name).then(|| name.into()))??;
+            let holder = entry.holder();
+            let (mut pid, mut value) = (holder.pid, self.value(holder.value));
+            if value.is_none() && holder.value != NO_VALUE {
+                // Updated since the shard was copied, or freed.
+                (pid, value) = self.lookup(self.hash(&name))?;
+            }
+            Some(Record { name, pid, value })
+        });
+        records.collect()
     }
 
     fn value(&self, id: ValueId) -> Option<Value> {
@@ -432,7 +416,7 @@ impl Table {
             if id == NO_VALUE {
                 continue;
             }
-            if let Entry::Vacant(vacant) = self.values.entry(id) {
+            if let entry::Entry::Vacant(vacant) = self.values.entry(id) {
                 vacant.insert(value);
                 return id;
             }
@@ -464,24 +448,12 @@ fn hash(hasher: &RandomState, name: &[u8]) -> u64 {
     let mut state = hasher.build_hasher();
     state.write(name);
     // Never 0, so that no hash is.
-    let class = if name.len() <= SHORT {
+    let size = if name.len() <= const { room(SHORT) } {
         1
-    } else if name.len() <= MEDIUM {
+    } else if name.len() <= const { room(MEDIUM) } {
         2
     } else {
         3
     };
-    state.finish() & !(3 << CLASS_SHIFT) | class << CLASS_SHIFT
-}
-
-#[allow(clippy::cast_possible_truncation)] // DashMap takes the hash as a usize; either half does.
-fn shard_of<K: Key>(map: &Map<K>, hash: u64) -> usize {
-    map.determine_shard(hash as usize)
-}
-
-#[inline]
-fn whereis<K: Key>(map: &Map<K>, name: Hashed<'_>) -> Option<Pid> {
-    let shard = map.shards()[shard_of(map, name.hash)].read();
-    let (_, holder) = shard.get(name.hash, |(key, _)| key.bytes() == name.name)?;
-    Some(holder.get().pid())
+    state.finish() & !SIZE_MASK | size
 }

@@ -3,7 +3,7 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use registry_core::{Pid, RegisterError, Registry};
+use registry_core::{Pid, Reader, RegisterError, Registry};
 use std::collections::{HashMap, HashSet};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -60,7 +60,7 @@ proptest! {
 
     #[test]
     fn the_registry_does_what_a_plain_map_does(steps in steps()) {
-        let registry = Registry::new();
+        let (registry, mut reader) = (Registry::new(), Reader::new());
         let mut holders = HashMap::<u8, u64>::new();
         let mut ended = HashSet::new();
         let mut indexed = HashSet::new();
@@ -114,7 +114,7 @@ proptest! {
                 }
             }
             for number in 0..12 {
-                prop_assert_eq!(registry.whereis(&name(number)), holders.get(&number).map(|pid| Pid(*pid)));
+                prop_assert_eq!(registry.whereis(&mut reader, &name(number)), holders.get(&number).map(|pid| Pid(*pid)));
             }
             prop_assert_eq!((registry.len(), registry.holders()), (holders.len(), indexed.len()));
         }
@@ -127,7 +127,7 @@ proptest! {
 
 #[test]
 fn of_threads_that_claim_one_name_exactly_one_gets_it() {
-    let registry = Registry::new();
+    let (registry, mut reader) = (Registry::new(), Reader::new());
     let threads = 8;
     let barrier = Barrier::new(threads);
     let winners = AtomicU64::new(0);
@@ -148,7 +148,9 @@ fn of_threads_that_claim_one_name_exactly_one_gets_it() {
                 });
             }
         });
-        let winner = registry.whereis(&name(7)).expect("somebody won");
+        let winner = registry
+            .whereis(&mut reader, &name(7))
+            .expect("somebody won");
         assert_eq!(winners.load(Ordering::Relaxed), round + 1);
         assert_eq!(registry.sweep(winner), 1);
     }
@@ -198,14 +200,14 @@ fn a_name_passes_between_threads_without_ever_having_two_holders() {
         for thread in 0..4_u64 {
             let (registry, inside) = (&registry, &inside);
             scope.spawn(move || {
-                let pid = Pid(thread + 1);
+                let (pid, mut reader) = (Pid(thread + 1), Reader::new());
                 for _ in 0..20_000 {
                     if registry
                         .register(&name(3), pid, None, None, || true)
                         .is_ok()
                     {
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
-                        assert_eq!(registry.whereis(&name(3)), Some(pid));
+                        assert_eq!(registry.whereis(&mut reader, &name(3)), Some(pid));
                         inside.fetch_sub(1, Ordering::SeqCst);
                         assert!(registry.unregister(&name(3), pid));
                     }
@@ -214,6 +216,56 @@ fn a_name_passes_between_threads_without_ever_having_two_holders() {
         }
     });
     assert_eq!(registry.len(), 0);
+}
+
+#[test]
+fn a_name_that_stays_is_found_by_all_threads_while_others_come_and_go() {
+    let registry = Registry::new();
+    let (staying, passing) = (500, 20_000);
+    // Of all three sizes.
+    let name = |number: u32| {
+        let mut name = vec![1; [5, 80, 100][number as usize % 3]];
+        name[..4].copy_from_slice(&number.to_le_bytes());
+        name
+    };
+    let claim = |number| registry.register(&name(number), Pid(number.into()), None, None, || true);
+    for number in 0..staying {
+        claim(number).unwrap();
+    }
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut reader = Reader::new();
+                while !done.load(Ordering::SeqCst) {
+                    for number in 0..staying {
+                        let holder = registry.whereis(&mut reader, &name(number));
+                        assert_eq!(holder, Some(Pid(number.into())));
+                    }
+                }
+            });
+        }
+        let _done = Done(&done);
+        for round in 0..5 {
+            let numbers = staying..staying + passing / (round + 1);
+            for number in numbers.clone() {
+                claim(number).unwrap();
+            }
+            for number in numbers {
+                assert_eq!(registry.sweep(Pid(number.into())), 1);
+            }
+        }
+    });
+    assert_eq!(registry.len(), staying as usize);
+}
+
+/// Ends the readers, also when the writer fails.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 #[test]
@@ -236,7 +288,7 @@ fn one_process_may_hold_a_hundred_thousand_names() {
 
 #[test]
 fn clearing_forgets_everything() {
-    let registry = Registry::new();
+    let (registry, mut reader) = (Registry::new(), Reader::new());
     for number in 0..12 {
         registry
             .register(
@@ -250,5 +302,5 @@ fn clearing_forgets_everything() {
     }
     registry.clear();
     assert_eq!((registry.len(), registry.holders()), (0, 0));
-    assert_eq!(registry.whereis(&name(1)), None);
+    assert_eq!(registry.whereis(&mut reader, &name(1)), None);
 }
