@@ -11,11 +11,11 @@ use once_cell::sync::{Lazy, OnceCell};
 use registry_core::journal::Journal;
 use registry_core::name::Buffer;
 use registry_core::{Pid, Reader, Registry, Withdrawn};
-use rustler::{Env, LocalPid, ResourceArc};
+use rustler::{Env, LocalPid};
 use std::cell::RefCell;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 /// How many resources the monitors of one registry are spread over: the VM keeps the monitors of
@@ -36,7 +36,7 @@ pub(crate) struct Open {
     courier: OnceCell<()>,
     /// Emptied when the registry closes, which ends its monitors, although somebody may hold on
     /// to the rest for a while.
-    watches: [Mutex<Option<ResourceArc<Watch>>>; WATCHES],
+    watches: [Mutex<Option<Arc<Watch>>>; WATCHES],
 }
 
 impl Open {
@@ -48,9 +48,7 @@ impl Open {
             opened: Instant::now(),
             mirror: clustered.then(Mirror::new),
             courier: OnceCell::new(),
-            watches: std::array::from_fn(|_| {
-                Mutex::new(Some(ResourceArc::new(Watch { open: open.clone() })))
-            }),
+            watches: std::array::from_fn(|_| Mutex::new(Some(Arc::new(Watch::new(open.clone()))))),
         })
     }
 
@@ -62,7 +60,7 @@ impl Open {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        watch.is_some_and(|watch| watch.monitor(Some(env), &pid).is_some())
+        watch.is_some_and(|watch| watch.monitor(env, pid))
     }
 
     /// The journal, with somebody who delivers what is written there.
@@ -90,6 +88,11 @@ static DIRECTORY: Lazy<DashMap<u64, Arc<Open>, RandomState>> =
 /// Counts openings and closings, so that a thread knows when what it remembers may be wrong.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
+/// Never dropped. As long as there is a resource with a destructor, the VM does not unload the
+/// library, not even when the module is purged: threads of ours run in it, and the directory lies
+/// in it.
+static PIN: OnceCell<Watch> = OnceCell::new();
+
 /// Opens a registry for `supervisor`, or leaves it as it is if that supervisor has it open
 /// already; answers the other supervisor when another has.
 pub(crate) fn open(
@@ -98,6 +101,7 @@ pub(crate) fn open(
     supervisor: LocalPid,
     clustered: bool,
 ) -> Result<(), Pid> {
+    PIN.get_or_init(|| Watch::new(Weak::new()));
     let owner = word::of_pid(env, supervisor);
     let new = Open::new(name, owner, clustered);
     match DIRECTORY.entry(name) {

@@ -1,10 +1,12 @@
 //! Parts of names that the VM's API does not open.
 
-use rustler::{Resource, ResourceArc};
+use crate::watch::Watch;
+use rustler::{Env, Term};
+use std::sync::Weak;
 
 /// The mark by which the Elixir side says that a tuple stands for a part it has opened: the tuple
-/// is `{mark, kind, body}` or `{mark, kind, body, number}`. A term like this comes from nowhere
-/// else, so no name of a user can be mistaken for one.
+/// is `{mark, kind, body}` or `{mark, kind, body, number}`. The mark is a resource, and nobody is
+/// handed another one: no name of a user can be mistaken for such a tuple.
 pub(crate) struct Odd;
 
 impl Odd {
@@ -16,13 +18,15 @@ impl Odd {
     pub(crate) const FUN: u8 = 2;
     /// Body: a list of module, name and arity.
     pub(crate) const EXPORT: u8 = 3;
+
+    /// Whether the term is a mark.
+    pub(crate) fn marks(term: Term<'_>) -> bool {
+        term.is_ref() && Watch::is(term)
+    }
 }
 
-#[rustler::resource_impl]
-impl Resource for Odd {}
-
-/// A new mark.
+/// A new mark: a watch of nothing.
 #[rustler::nif]
-fn odd() -> ResourceArc<Odd> {
-    ResourceArc::new(Odd)
+fn odd(env: Env<'_>) -> Term<'_> {
+    Watch::new(Weak::new()).to_term(env)
 }

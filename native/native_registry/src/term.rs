@@ -7,9 +7,7 @@ use once_cell::sync::OnceCell;
 use registry_core::Pid;
 use registry_core::name::{Encoder, MAX_DEPTH, NameError, Pairs, Part, Reader};
 use rustler::sys::ErlNifTerm;
-use rustler::{
-    Binary, Encoder as _, Env, LocalPid, MapIterator, NewBinary, ResourceArc, Term, TermType,
-};
+use rustler::{Binary, Encoder as _, Env, LocalPid, MapIterator, NewBinary, Term, TermType};
 use std::mem::MaybeUninit;
 
 /// Why a term was not written as a name.
@@ -94,7 +92,7 @@ fn write_tuple<const PATTERN: bool>(
         if word(first).is_none() {
             // SAFETY: an element of a tuple of this env.
             let first = unsafe { Term::new(env, first) };
-            if first.is_ref() && first.decode::<ResourceArc<Odd>>().is_ok() {
+            if Odd::marks(first) {
                 return write_opened::<PATTERN>(encoder, env, &elements[1..], depth);
             }
         }
