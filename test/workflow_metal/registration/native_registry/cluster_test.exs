@@ -471,15 +471,18 @@ for engine <- [:global, :syn] do
               nodes
           end
 
-        for name <- names do
-          for node <- nodes,
-              do: assert({:ok, _pid} = call(node, ClusterNode, :start_child, [registry, name]))
-
-          agreed(nodes, registry, name)
-        end
-
+        for name <- names, do: agreed_and_running(nodes, registry, name)
         eventually(fn -> running(nodes, registry) == 10 end)
       end
+    end
+
+    # The last kills may still be on their way, and whoever is found may end of one.
+    defp agreed_and_running(nodes, registry, name) do
+      eventually(fn ->
+        {:ok, pid} = call(hd(nodes), ClusterNode, :start_child, [registry, name])
+        views = call_all(nodes, ClusterNode, :whereis, [registry, name])
+        if Enum.uniq(views) == [pid], do: pid
+      end)
     end
 
     defp running(nodes, registry) do
@@ -508,8 +511,7 @@ for engine <- [:global, :syn] do
 
         holders =
           for name <- names do
-            {:ok, _pid} = call(hd(nodes), ClusterNode, :start_child, [registry, name])
-            agreed(nodes, registry, name)
+            agreed_and_running(nodes, registry, name)
           end
 
         assert length(Enum.uniq(holders)) == 5
