@@ -46,7 +46,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
       {:task, {1, 2, 3, 4.0}},
       {:case, {"10f4b6e2-9b3a-4a4e-8d1c-0123456789ab", "10f4b6e2-9b3a-4a4e-8d1c-0123456789ac"}},
       {:case, {"loans", Integer.pow(2, 100)}},
-      {:text, String.duplicate("long", 100)},
+      {:text, String.duplicate("long", 25)},
       [%{a: 1, b: [2]}, &String.length/1]
     ]
 
@@ -159,7 +159,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
           {commands, text} = shrink(Enum.take(commands, last + 1), text, deadline)
 
           flunk(
-            "MODEL_SEED=#{seed}\n#{text}\nby these commands:\n#{inspect(commands, pretty: true)}"
+            "MODEL_SEED=#{seed}\n#{text}\nby these commands:\n#{inspect(commands, pretty: true, limit: :infinity)}"
           )
         end
       end
