@@ -8,10 +8,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
 
   alias WorkflowMetal.Registration.NativeRegistry.ModelTest.{Actor, Histories, Model}
 
-  @sequences 1_000
+  @sequences 400
   @commands 150
   @concurrent 3_000
-  @shrinks 300
+  @patience 10_000
+  @shrink_for 20_000
 
   defmodule Actor do
     @moduledoc false
@@ -45,7 +46,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
       {:task, {1, 2, 3, 4.0}},
       {:case, {"10f4b6e2-9b3a-4a4e-8d1c-0123456789ab", "10f4b6e2-9b3a-4a4e-8d1c-0123456789ac"}},
       {:case, {"loans", Integer.pow(2, 100)}},
-      {:text, String.duplicate("long", 100)},
+      {:text, String.duplicate("long", 25)},
       [%{a: 1, b: [2]}, &String.length/1]
     ]
 
@@ -153,11 +154,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
         :rand.seed(:exsss, seed)
         commands = for _command <- 1..@commands, do: Model.random_command()
 
-        with {:differs, _after, text} <- play(commands) do
-          {commands, text} = shrink(commands, text, @shrinks)
+        with {:differs, last, text} <- play(commands) do
+          deadline = System.monotonic_time(:millisecond) + @shrink_for
+          {commands, text} = shrink(Enum.take(commands, last + 1), text, deadline)
 
           flunk(
-            "MODEL_SEED=#{seed}\n#{text}\nby these commands:\n#{inspect(commands, pretty: true)}"
+            "MODEL_SEED=#{seed}\n#{text}\nby these commands:\n#{inspect(commands, pretty: true, limit: :infinity)}"
           )
         end
       end
@@ -165,12 +167,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
   end
 
   # Plays the commands; the first answer that is not the model's ends it.
-  defp play(commands) do
+  defp play(commands, patience \\ @patience) do
     registry = unique_registry()
     %{id: id} = start_registry(registry)
     supervisor = start_dynamic_supervisor()
     :ok = NativeRegistry.subscribe(registry)
-    world = %{registry: registry, supervisor: supervisor, id: id, pids: %{}}
+    world = %{registry: registry, supervisor: supervisor, id: id, pids: %{}, patience: patience}
 
     result =
       Enum.reduce_while(Enum.with_index(commands), {world, %Model{}}, fn {command, at}, state ->
@@ -200,15 +202,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
     result
   end
 
-  # Leaves out whatever is not needed to fail.
-  defp shrink(commands, text, left) do
-    0..(length(commands) - 1)
-    |> Enum.take(left)
-    |> Enum.find_value({commands, text}, fn at ->
+  # Leaves out whatever is not needed to fail, as long as there is time.
+  defp shrink(commands, text, deadline) do
+    Enum.find_value(0..(length(commands) - 1), {commands, text}, fn at ->
       shorter = List.delete_at(commands, at)
 
-      case play(shorter) do
-        {:differs, last, text} -> shrink(Enum.take(shorter, last + 1), text, left - at - 1)
+      with true <- System.monotonic_time(:millisecond) < deadline,
+           {:differs, last, text} <- play(shorter, 200) do
+        shrink(Enum.take(shorter, last + 1), text, deadline)
+      else
         _same -> nil
       end
     end)
@@ -268,7 +270,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
     compare_all(expected, NativeRegistry.select(world.registry, pattern))
 
     # Names of those who have just died may still count.
-    await_equal(length(expected), fn -> NativeRegistry.count_select(world.registry, pattern) end)
+    await_equal(world, length(expected), fn ->
+      NativeRegistry.count_select(world.registry, pattern)
+    end)
+
     {world, model}
   end
 
@@ -278,7 +283,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
   end
 
   defp step(:count, world, model) do
-    await_equal(map_size(model.names), fn -> NativeRegistry.count(world.registry) end)
+    await_equal(world, map_size(model.names), fn -> NativeRegistry.count(world.registry) end)
     {world, model}
   end
 
@@ -404,6 +409,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
       another ->
         %{registry: registry, pids: pids} = world
         names = Model.names_of(model, number)
+
+        # Something to clean up before it is told.
+        monitor = fn -> for _time <- 1..2_000, do: Process.monitor(world.supervisor) end
+        Actor.run(pids[number], monitor)
         reference = Process.monitor(pids[number])
         Process.exit(pids[number], :kill)
 
@@ -434,19 +443,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
     compare(Enum.frequencies(expected), Enum.frequencies(answer))
   end
 
-  defp await_equal(expected, function) do
-    await_equal(expected, function, System.monotonic_time(:millisecond) + 10_000)
+  defp await_equal(world, expected, function) do
+    await_equal_until(expected, function, System.monotonic_time(:millisecond) + world.patience)
   end
 
-  defp await_equal(expected, function, deadline) do
-    case function.() do
-      ^expected ->
-        :ok
+  defp await_equal_until(expected, function, deadline) do
+    answer = function.()
 
-      other ->
-        if System.monotonic_time(:millisecond) > deadline, do: compare(expected, other)
-        Process.sleep(1)
-        await_equal(expected, function, deadline)
+    if answer != expected do
+      if System.monotonic_time(:millisecond) > deadline, do: compare(expected, answer)
+      Process.sleep(1)
+      await_equal_until(expected, function, deadline)
     end
   end
 
@@ -463,18 +470,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
         end
 
       dead = for number <- model.dead, do: pids[number]
-      compare(expected, next_told(registry, name, expected, dead))
+      compare(expected, next_told(world, name, expected, dead))
     end
   end
 
-  defp next_told(registry, name, expected, dead) do
+  defp next_told(%{registry: registry} = world, name, expected, dead) do
     receive do
       told when elem(told, 1) == registry and elem(told, 2) === name ->
         if told != expected and elem(told, 3) in dead,
-          do: next_told(registry, name, expected, dead),
+          do: next_told(world, name, expected, dead),
           else: told
     after
-      10_000 -> :nothing
+      world.patience -> :nothing
     end
   end
 
