@@ -119,7 +119,10 @@ defmodule Demo.Cluster do
       end
 
     found = Enum.count(holders, &is_pid/1)
-    IO.puts(row([what] ++ counts ++ ["#{found} of #{length(@names)}", "#{div(microseconds, 1_000)}"]))
+
+    IO.puts(
+      row([what] ++ counts ++ ["#{found} of #{length(@names)}", "#{div(microseconds, 1_000)}"])
+    )
   end
 
   # When all that are asked answer the same, and what runs is as many as are found.
@@ -144,7 +147,9 @@ defmodule Demo.Cluster do
   end
 
   defp start_epmd do
-    epmd = System.find_executable("epmd") || hd(Path.wildcard("#{:code.root_dir()}/erts-*/bin/epmd"))
+    epmd =
+      System.find_executable("epmd") || hd(Path.wildcard("#{:code.root_dir()}/erts-*/bin/epmd"))
+
     {_output, 0} = System.cmd(epmd, ["-daemon"], env: [{"ERL_EPMD_ADDRESS", "127.0.0.1"}])
   end
 

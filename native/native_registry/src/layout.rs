@@ -17,7 +17,7 @@
 use crate::word;
 use once_cell::sync::OnceCell;
 use rustler::sys::ErlNifTerm;
-use rustler::{Encoder, Env, NewBinary, Term};
+use rustler::{Binary, Encoder, Env, NewBinary, Term};
 use std::slice;
 
 /// What the check has learnt; nothing when it failed.
@@ -178,10 +178,13 @@ fn learn(env: Env<'_>) -> Option<Layout> {
     let layout = Layout { binary: kind, unit };
 
     // Everything else on the heap has another header.
+    let many: Vec<_> = (0..100_i64).map(|key| (key, key)).collect();
     let strangers = [
         1.5_f64.encode(env),
         (1_i64 << 62).encode(env),
+        i64::MIN.encode(env),
         Term::map_new(env),
+        Term::map_from_pairs(env, &many).ok()?,
         env.make_ref().encode(env),
         binary(200),
     ];
@@ -191,6 +194,15 @@ fn learn(env: Env<'_>) -> Option<Layout> {
     if kind == 0 || !strangers.iter().all(strange) {
         return None;
     }
+    // Part of a binary may have a header of its own or be a copy, by release and size.
+    let parts = [1, 20, 150].into_iter().all(|size| {
+        let whole = Binary::from_term(binary(200)).ok();
+        let part = whole.and_then(|whole| whole.make_subbinary(1, size).ok());
+        part.is_some_and(|part| match layout.shape(&part.to_term(env)) {
+            Shape::Binary(bytes) => bytes == part.as_slice(),
+            shape => matches!(shape, Shape::Other),
+        })
+    });
     let binaries = (0..=64).all(|size| {
         let term = binary(size);
         let bytes: Vec<u8> = (1..=size).collect();
@@ -202,5 +214,5 @@ fn learn(env: Env<'_>) -> Option<Layout> {
         let elements: Vec<_> = elements.iter().map(Term::as_c_arg).collect();
         matches!(layout.shape(&term), Shape::Tuple(found) if found == elements)
     });
-    (binaries && tuples).then_some(layout)
+    (parts && binaries && tuples).then_some(layout)
 }

@@ -339,6 +339,21 @@ fn read_part<'a>(
             }
             Term::map_from_term_arrays(env, &keys, &values).ok()?
         }
+        Part::End | Part::Tail | Part::Any => return None,
+        rare => read_rare(env, rare, reader, pid)?,
+    })
+}
+
+/// The parts with long ways. By itself, as what it keeps on the stack would otherwise be kept at
+/// each level of a name, and a dirty scheduler has little.
+#[inline(never)]
+fn read_rare<'a>(
+    env: Env<'a>,
+    part: Part<'_>,
+    reader: &mut Reader<'_>,
+    pid: Pid,
+) -> Option<Term<'a>> {
+    Some(match part {
         Part::Big(negative, magnitude) => {
             let size = u32::try_from(magnitude.len()).ok()?.to_be_bytes();
             external(
@@ -365,7 +380,7 @@ fn read_part<'a>(
             external(env, &[&own[1..2], &count, &own[4..origin], numbers])?
         }
         Part::Remote(bytes) => env.binary_to_term(bytes)?.0,
-        Part::End | Part::Tail | Part::Any => return None,
+        _ => return None,
     })
 }
 

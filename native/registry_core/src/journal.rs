@@ -278,11 +278,14 @@ impl Journal {
     pub fn close(&self) {
         let mut state = self.state();
         state.closed = true;
-        state.in_vain = std::mem::take(&mut state.waiting)
-            .into_values()
-            .flatten()
-            .map(|(pid, number)| Recipient::Waiter(pid, number))
-            .collect();
+        let waiting = std::mem::take(&mut state.waiting);
+        // Added: those of an earlier closing may not have been told yet.
+        state.in_vain.extend(
+            waiting
+                .into_values()
+                .flatten()
+                .map(|(pid, number)| Recipient::Waiter(pid, number)),
+        );
         state.waiters.clear();
         self.active.store(false, Ordering::SeqCst);
         self.written.notify_all();

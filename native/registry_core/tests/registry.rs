@@ -1,10 +1,7 @@
-//! The rules of claiming a name, against a model and under threads.
+//! The rules of claiming a name, under threads and with many names.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use proptest::collection::vec;
-use proptest::prelude::*;
 use registry_core::{Pid, Reader, RegisterError, Registry};
-use std::collections::{HashMap, HashSet};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -14,115 +11,6 @@ fn name(number: u8) -> Vec<u8> {
     let mut name = vec![0; size];
     name[size - 1] = number;
     name
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Register {
-        name: u8,
-        pid: u64,
-    },
-    TakeOver {
-        name: u8,
-        pid: u64,
-        from: u64,
-    },
-    Unregister {
-        name: u8,
-        pid: u64,
-    },
-    /// The process ends; its notice may come much later.
-    End {
-        pid: u64,
-    },
-    Notice {
-        pid: u64,
-    },
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let (names, pids) = (0..12_u8, 1..6_u64);
-    vec(
-        prop_oneof![
-            4 => (names.clone(), pids.clone()).prop_map(|(name, pid)| Step::Register { name, pid }),
-            2 => (names.clone(), pids.clone(), pids.clone())
-                .prop_map(|(name, pid, from)| Step::TakeOver { name, pid, from }),
-            2 => (names, pids.clone()).prop_map(|(name, pid)| Step::Unregister { name, pid }),
-            1 => pids.clone().prop_map(|pid| Step::End { pid }),
-            1 => pids.prop_map(|pid| Step::Notice { pid }),
-        ],
-        0..200,
-    )
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
-
-    #[test]
-    fn the_registry_does_what_a_plain_map_does(steps in steps()) {
-        let (registry, mut reader) = (Registry::new(), Reader::new());
-        let mut holders = HashMap::<u8, u64>::new();
-        let mut ended = HashSet::new();
-        let mut indexed = HashSet::new();
-        for step in steps {
-            match step {
-                Step::Register { name: number, pid } | Step::TakeOver { name: number, pid, .. } => {
-                    let instead_of = match step {
-                        Step::TakeOver { from, .. } => Some(from),
-                        _ => None,
-                    };
-                    let taken = holders.get(&number).filter(|holder| Some(**holder) != instead_of);
-                    let expected = match taken {
-                        Some(&holder) => Err(RegisterError::Taken(Pid(holder))),
-                        // Who is watched already gets names until the notice of the end comes.
-                        None if ended.contains(&pid) && !indexed.contains(&pid) => {
-                            Err(RegisterError::Ended)
-                        }
-                        None => Ok(()),
-                    };
-                    let answer = registry.register(&name(number), Pid(pid), instead_of.map(Pid), None, || {
-                        !ended.contains(&pid)
-                    });
-                    prop_assert_eq!(answer, expected);
-                    match answer {
-                        Ok(()) => {
-                            indexed.insert(pid);
-                            holders.insert(number, pid);
-                        }
-                        Err(RegisterError::Ended) => {
-                            holders.remove(&number);
-                        }
-                        Err(RegisterError::Taken(_)) => {}
-                    }
-                }
-                Step::Unregister { name: number, pid } => {
-                    let held = holders.get(&number) == Some(&pid);
-                    prop_assert_eq!(registry.unregister(&name(number), Pid(pid)), held);
-                    if held {
-                        holders.remove(&number);
-                    }
-                }
-                Step::End { pid } => {
-                    ended.insert(pid);
-                }
-                Step::Notice { pid } => {
-                    if ended.contains(&pid) && indexed.remove(&pid) {
-                        let names = holders.values().filter(|holder| **holder == pid).count();
-                        prop_assert_eq!(registry.sweep(Pid(pid)), names);
-                        holders.retain(|_, holder| *holder != pid);
-                    }
-                }
-            }
-            for number in 0..12 {
-                prop_assert_eq!(registry.whereis(&mut reader, &name(number)), holders.get(&number).map(|pid| Pid(*pid)));
-            }
-            prop_assert_eq!((registry.len(), registry.holders()), (holders.len(), indexed.len()));
-        }
-        for pid in 1..6 {
-            registry.sweep(Pid(pid));
-        }
-        prop_assert_eq!((registry.len(), registry.holders()), (0, 0));
-    }
 }
 
 #[test]
