@@ -42,7 +42,7 @@ pub(crate) use hot_nif;
 #[inline]
 pub(crate) fn guarded<'a>(env: Env<'a>, body: impl FnOnce() -> Term<'a>) -> ErlNifTerm {
     // Nothing that a panic could leave half done is looked at again: this thread's buffer is
-    // written from its start, and a shard's lock is not poisoned.
+    // written from its start, and a lock is taken even if somebody panicked who had it.
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)) {
         Ok(term) => term.as_c_arg(),
         Err(_) => panicked(env),

@@ -1,12 +1,15 @@
 //! Slots of keys and their holders, which are read without a lock.
 //!
-//! A lock that readers take is a line of memory that their processors pass to and fro, and a barrier
-//! behind which the next lookup waits: without it a lookup of a name in the caches takes a sixth less
-//! time, and of two processes that read one name at once each needs less than half. DashMap has such
-//! a lock, and keeps tags apart from entries, which is one more miss with many names. Hence this:
+//! DashMap was here, and has a lock for readers too. That is a line of memory which their processors
+//! pass to and fro, and a barrier behind which the next lookup waits. Without it, among 1,000 names
+//! and with the VM's part included, a lookup takes 74 ns for 83, two readers of different names 79
+//! for 105, and two of one name 73 for 122. Nor can it be had look at a slot before the tag is there,
+//! which with 100,000 names saves a tenth of a lookup. Hence this:
 //!
 //! - Keys lie inside the slots, eight slots to a group. A word beside the slots has a tag of each
 //!   slot of a group, seven bits of its hash, so that next to never a slot is looked at in vain.
+//!   The slot where a key most likely is comes from memory at the same time as its tag. A name that
+//!   nobody holds pays for that: its lookup takes twice as long as without, with many names.
 //! - Whoever changes slots holds their shard's mutex and makes a count odd meanwhile. Who reads
 //!   compares the count before with that after and, when they differ, reads again. Slots are
 //!   atomics, so what is read in between is of no use, but no harm either.
