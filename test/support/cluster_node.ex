@@ -26,6 +26,27 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterNode do
     end
   end
 
+  # As an event handler of syn that a user may have: keeps what it is told.
+  def on_process_registered(scope, name, pid, meta, _reason) do
+    Agent.update(@log, &[%{level: :registered, msg: {scope, name, pid, meta}} | &1])
+  end
+
+  # A process that is registered with syn itself.
+  def register_with_syn(scope, name) do
+    caller = self()
+
+    pid =
+      spawn(fn ->
+        answer = apply(:syn, :register, [scope, name, self(), :meta])
+        send(caller, {self(), answer})
+        Process.sleep(:infinity)
+      end)
+
+    receive do
+      {^pid, :ok} -> pid
+    end
+  end
+
   def start_registry(registry, options) do
     {restarts, options} = Keyword.pop(options, :max_restarts, 3)
 

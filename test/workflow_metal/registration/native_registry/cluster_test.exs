@@ -421,6 +421,41 @@ for engine <- [:global, :syn] do
       end
     end
 
+    if engine == :syn do
+      describe "other scopes of syn" do
+        test "keep the handler that they had, and syn's own way with conflicts", _context do
+          [one, two] = nodes = start_nodes(2)
+          registry = unique_registry()
+
+          for node <- nodes do
+            {:ok, _apps} = call(node, Application, :ensure_all_started, [:syn])
+            :ok = call(node, :syn, :set_event_handler, [ClusterNode])
+            :ok = call(node, :syn, :add_node_to_scopes, [[:of_the_user]])
+          end
+
+          start_registries(nodes, registry, cluster: :syn)
+          await_members(nodes, :of_the_user, :syn)
+          cut([one], [two])
+          older = call(one, ClusterNode, :register_with_syn, [:of_the_user, :name])
+          younger = call(two, ClusterNode, :register_with_syn, [:of_the_user, :name])
+          watcher = call(one, ClusterNode, :watch_ends, [[older]])
+          connect(nodes)
+
+          assert call(one, ClusterNode, :ends, [watcher]) == [{:syn_resolve_kill, :name, :meta}]
+
+          for node <- nodes do
+            eventually(fn ->
+              call(node, :syn, :lookup, [:of_the_user, :name]) == {younger, :meta}
+            end)
+          end
+
+          told = for {:registered, what} <- call(two, ClusterNode, :logged, []), do: what
+          assert call(two, Kernel, :inspect, [{:of_the_user, :name, younger, :meta}]) in told
+          refute Enum.any?(told, &(&1 =~ inspect(registry)))
+        end
+      end
+    end
+
     describe "a node that joins" do
       test "has the others register again what the engine has lost", _context do
         %{nodes: [one, two] = nodes, registry: registry} = start_cluster(2)
