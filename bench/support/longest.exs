@@ -262,8 +262,16 @@ defmodule Bench.Longest do
   @doc "Starts a registry and answers its name."
   def start(registry) do
     {:ok, _pid} =
-      Supervisor.start_link([{NativeRegistry, name: registry}], strategy: :one_for_one)
+      Supervisor.start_link([{NativeRegistry, name: registry}],
+        strategy: :one_for_one,
+        name: supervisor(registry)
+      )
 
     registry
   end
+
+  @doc "Stops a registry that was started here."
+  def stop(registry), do: Supervisor.stop(supervisor(registry))
+
+  defp supervisor(registry), do: Module.concat(registry, Supervisor)
 end

@@ -144,10 +144,6 @@ unsafe extern "C" fn down(
     let _ = catch_unwind(AssertUnwindSafe(|| ended(&open, pid)));
 }
 
-/// The most names that are freed on the thread on which their holder ends, which may be that of a
-/// scheduler: a fraction of a millisecond.
-const AT_ONCE: usize = 1_000;
-
 fn ended(open: &Weak<Open>, pid: Pid) {
     let Some(open) = open.upgrade() else {
         return;
@@ -157,9 +153,10 @@ fn ended(open: &Weak<Open>, pid: Pid) {
         return;
     }
     let withdrawn = open.registry.withdraw(pid);
-    if withdrawn.len() <= AT_ONCE {
-        open.registry.release(withdrawn);
-    } else {
+    // This may be the thread of a scheduler.
+    if withdrawn.takes_long() {
         directory::release_soon(open, withdrawn);
+    } else {
+        open.registry.release(withdrawn);
     }
 }

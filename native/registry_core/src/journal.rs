@@ -8,7 +8,9 @@ use crate::Pid;
 use crate::name;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 
 /// A value that came with a name, in external format.
 pub type Value = Arc<[u8]>;
@@ -62,11 +64,20 @@ struct Subscription {
     since: u64,
 }
 
+/// What is to be told.
 #[derive(Default)]
-struct State {
-    events: VecDeque<Event>,
+struct Events {
+    queue: VecDeque<Event>,
     /// How many events there have been, taken out or not.
     written: u64,
+    closed: bool,
+    /// Those who waited when it was closed.
+    in_vain: Vec<Recipient>,
+}
+
+/// Who wants to be told.
+#[derive(Default)]
+struct Interest {
     listeners: Vec<u64>,
     subscriptions: HashMap<Pid, Vec<Subscription>>,
     /// Name to who waits for it.
@@ -74,11 +85,9 @@ struct State {
     /// Who waits, and for which names.
     waiters: HashMap<Pid, HashMap<u64, Box<[u8]>>>,
     closed: bool,
-    /// Those who waited when it was closed.
-    in_vain: Vec<Recipient>,
 }
 
-impl State {
+impl Interest {
     fn forget_waiter(&mut self, pid: Pid, number: u64) -> bool {
         let Some(names) = self.waiters.get_mut(&pid) else {
             return false;
@@ -100,12 +109,16 @@ impl State {
 }
 
 /// The changes not told yet, and who wants to be told.
+///
+/// Two locks, so that whoever changes a name does not wait while it is found out who is to be told of
+/// another change. Where both are needed, that of `interest` comes first.
 #[derive(Default)]
 pub struct Journal {
     /// Whether anybody wants to be told: all that a registration pays when nobody does.
     active: AtomicBool,
-    state: Mutex<State>,
+    events: Mutex<Events>,
     written: Condvar,
+    interest: RwLock<Interest>,
 }
 
 impl Journal {
@@ -117,24 +130,34 @@ impl Journal {
         self.active.load(Ordering::SeqCst)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn events(&self) -> MutexGuard<'_, Events> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn interest(&self) -> RwLockReadGuard<'_, Interest> {
+        self.interest.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change_interest(&self) -> RwLockWriteGuard<'_, Interest> {
+        self.interest
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sees to it that changes are written down exactly when somebody wants them.
-    fn update(&self, state: &State) {
-        let nobody = state.listeners.is_empty()
-            && state.subscriptions.is_empty()
-            && state.waiting.is_empty();
-        let wanted = !(state.closed || nobody);
+    fn update(&self, interest: &Interest) {
+        let nobody = interest.listeners.is_empty()
+            && interest.subscriptions.is_empty()
+            && interest.waiting.is_empty();
+        let wanted = !(interest.closed || nobody);
         self.active.store(wanted, Ordering::SeqCst);
     }
 
     pub(crate) fn write(&self, event: Event) {
-        let mut state = self.state();
-        if !state.closed {
-            state.written += 1;
-            state.events.push_back(event);
+        let mut events = self.events();
+        if !events.closed {
+            events.written += 1;
+            events.queue.push_back(event);
             self.written.notify_one();
         }
     }
@@ -142,65 +165,65 @@ impl Journal {
     /// Those processes, registered with the VM by these atoms, are told of all changes; nobody
     /// else is as a listener.
     pub fn listen(&self, listeners: Vec<u64>) {
-        let mut state = self.state();
-        state.listeners = listeners;
-        self.update(&state);
+        let mut interest = self.change_interest();
+        interest.listeners = listeners;
+        self.update(&interest);
     }
 
     /// The process is told of changes, from now on, of names that match the pattern; once, however
     /// many of its patterns match.
     pub fn subscribe(&self, pid: Pid, pattern: &[u8]) {
-        let mut state = self.state();
-        let since = state.written;
-        let patterns = state.subscriptions.entry(pid).or_default();
+        let mut interest = self.change_interest();
+        let since = self.events().written;
+        let patterns = interest.subscriptions.entry(pid).or_default();
         if patterns.iter().all(|other| *other.pattern != *pattern) {
             patterns.push(Subscription {
                 pattern: pattern.into(),
                 since,
             });
         }
-        self.update(&state);
+        self.update(&interest);
     }
 
     /// The process is told no more of names of this pattern; answers whether it was.
     pub fn unsubscribe(&self, pid: Pid, pattern: &[u8]) -> bool {
-        let mut state = self.state();
-        let Some(patterns) = state.subscriptions.get_mut(&pid) else {
+        let mut interest = self.change_interest();
+        let Some(patterns) = interest.subscriptions.get_mut(&pid) else {
             return false;
         };
         let before = patterns.len();
         patterns.retain(|subscription| *subscription.pattern != *pattern);
         let removed = patterns.len() < before;
         if patterns.is_empty() {
-            state.subscriptions.remove(&pid);
+            interest.subscriptions.remove(&pid);
         }
-        self.update(&state);
+        self.update(&interest);
         removed
     }
 
     /// The process waits for the name; answers the number by which it will be told.
     pub(crate) fn wait(&self, pid: Pid, name: &[u8]) -> u64 {
-        let mut state = self.state();
+        let mut interest = self.change_interest();
         let number = NEXT_WAITER.fetch_add(1, Ordering::Relaxed);
-        if state.closed {
-            state.in_vain.push(Recipient::Waiter(pid, number));
+        if interest.closed {
+            self.events().in_vain.push(Recipient::Waiter(pid, number));
             self.written.notify_all();
             return number;
         }
-        let waiting = state.waiting.entry(name.into()).or_default();
+        let waiting = interest.waiting.entry(name.into()).or_default();
         waiting.push((pid, number));
-        let names = state.waiters.entry(pid).or_default();
+        let names = interest.waiters.entry(pid).or_default();
         names.insert(number, name.into());
-        self.update(&state);
+        self.update(&interest);
         number
     }
 
     /// The process does not wait by this number any more; `false` when it has been told, or is
     /// about to be.
     pub fn forget_waiter(&self, pid: Pid, number: u64) -> bool {
-        let mut state = self.state();
-        let forgotten = state.forget_waiter(pid, number);
-        self.update(&state);
+        let mut interest = self.change_interest();
+        let forgotten = interest.forget_waiter(pid, number);
+        self.update(&interest);
         forgotten
     }
 
@@ -209,85 +232,95 @@ impl Journal {
         if !self.active() {
             return;
         }
-        let mut state = self.state();
-        state.subscriptions.remove(&pid);
-        let names = state.waiters.get(&pid);
+        // Most that end have asked for nothing, and need not wait for those who do.
+        let interest = self.interest();
+        if !interest.subscriptions.contains_key(&pid) && !interest.waiters.contains_key(&pid) {
+            return;
+        }
+        drop(interest);
+        let mut interest = self.change_interest();
+        interest.subscriptions.remove(&pid);
+        let names = interest.waiters.get(&pid);
         let numbers: Vec<_> = names.into_iter().flat_map(HashMap::keys).copied().collect();
         for number in numbers {
-            state.forget_waiter(pid, number);
+            interest.forget_waiter(pid, number);
         }
-        self.update(&state);
+        self.update(&interest);
     }
 
     /// How many processes subscribed, and how many wait.
     pub fn interested(&self) -> (usize, usize) {
-        let state = self.state();
-        let waiting = state.waiting.values().map(Vec::len).sum();
-        (state.subscriptions.len(), waiting)
+        let interest = self.interest();
+        let waiting = interest.waiting.values().map(Vec::len).sum();
+        (interest.subscriptions.len(), waiting)
     }
 
     /// Waits for the next thing to tell; `None` when the journal is closed and all has been told.
     pub fn take(&self) -> Option<Notice> {
-        let mut state = self.state();
+        let mut events = self.events();
         loop {
-            if let Some(event) = state.events.pop_front() {
-                let number = state.written - state.events.len() as u64 - 1;
-                let recipients = Self::recipients(&mut state, &event, number);
-                self.update(&state);
+            if let Some(event) = events.queue.pop_front() {
+                let number = events.written - events.queue.len() as u64 - 1;
+                drop(events);
+                let recipients = self.recipients(&event, number);
                 return Some(Notice::Event(event, recipients));
             }
-            if !state.in_vain.is_empty() {
-                return Some(Notice::Closed(std::mem::take(&mut state.in_vain)));
+            if !events.in_vain.is_empty() {
+                return Some(Notice::Closed(std::mem::take(&mut events.in_vain)));
             }
-            if state.closed {
+            if events.closed {
                 return None;
             }
-            state = self
+            events = self
                 .written
-                .wait(state)
+                .wait(events)
                 .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn recipients(state: &mut State, event: &Event, number: u64) -> Vec<Recipient> {
-        let mut recipients: Vec<_> = state
-            .listeners
-            .iter()
-            .copied()
-            .map(Recipient::Listener)
-            .collect();
+    fn recipients(&self, event: &Event, number: u64) -> Vec<Recipient> {
+        let interest = self.interest();
+        let listeners = interest.listeners.iter().copied();
+        let mut recipients: Vec<_> = listeners.map(Recipient::Listener).collect();
         let wants = |subscription: &Subscription| {
             subscription.since <= number && name::matches(&subscription.pattern, &event.name)
         };
-        for (pid, patterns) in &state.subscriptions {
+        for (pid, patterns) in &interest.subscriptions {
             if patterns.iter().any(wants) {
                 recipients.push(Recipient::Subscriber(*pid));
             }
         }
-        if matches!(event.change, Change::Registered(_)) {
-            let waiting = state.waiting.get(&event.name).cloned().unwrap_or_default();
-            for (pid, number) in waiting {
-                state.forget_waiter(pid, number);
+        let awaited = matches!(event.change, Change::Registered(_))
+            && interest.waiting.contains_key(&event.name);
+        drop(interest);
+        if awaited {
+            let mut interest = self.change_interest();
+            let waiting = interest.waiting.get(&event.name).cloned();
+            for (pid, number) in waiting.unwrap_or_default() {
+                interest.forget_waiter(pid, number);
                 recipients.push(Recipient::Waiter(pid, number));
             }
+            self.update(&interest);
         }
         recipients
     }
 
     /// Nothing is written down any more, and the courier may go once it has told the rest.
     pub fn close(&self) {
-        let mut state = self.state();
-        state.closed = true;
-        let waiting = std::mem::take(&mut state.waiting);
+        let mut interest = self.change_interest();
+        interest.closed = true;
+        let waiting = std::mem::take(&mut interest.waiting);
+        interest.waiters.clear();
+        self.active.store(false, Ordering::SeqCst);
+        let mut events = self.events();
+        events.closed = true;
         // Added: those of an earlier closing may not have been told yet.
-        state.in_vain.extend(
+        events.in_vain.extend(
             waiting
                 .into_values()
                 .flatten()
                 .map(|(pid, number)| Recipient::Waiter(pid, number)),
         );
-        state.waiters.clear();
-        self.active.store(false, Ordering::SeqCst);
         self.written.notify_all();
     }
 }

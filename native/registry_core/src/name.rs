@@ -13,6 +13,11 @@ use thiserror::Error;
 /// The longest name, in canonical bytes. Keeps any one call on a name under a millisecond.
 pub const MAX_BYTES: usize = 64 * 1024;
 
+/// What a part of a name counts for at least, and a map or a reference, whatever it takes: so that
+/// the number of parts is bounded as well as their bytes.
+const SMALL: usize = 4;
+const LARGE: usize = 32;
+
 /// The deepest nesting of a name. Keeps the walk of a name within a small part of a NIF's stack.
 pub const MAX_DEPTH: usize = 256;
 
@@ -131,6 +136,8 @@ impl Default for Buffer {
 pub struct Encoder<'a> {
     bytes: &'a mut [u8; MAX_BYTES],
     len: usize,
+    /// How many bytes more than they take small parts have counted for.
+    extra: usize,
     moved: &'a mut Vec<u8>,
     map_work: usize,
 }
@@ -142,6 +149,7 @@ impl<'a> Encoder<'a> {
         Self {
             bytes: &mut buffer.bytes,
             len: 0,
+            extra: 0,
             moved: &mut buffer.moved,
             map_work: 0,
         }
@@ -212,20 +220,22 @@ impl<'a> Encoder<'a> {
     #[inline]
     pub fn tuple(&mut self, arity: usize) -> Result<(), NameError> {
         match u8::try_from(arity) {
-            Ok(arity @ 0..=15) => self.put([arity << 2 | tag::TUPLE]),
+            Ok(arity @ 0..=15) => self.small([arity << 2 | tag::TUPLE]),
             _ => self.counted(tag::LONG_TUPLE, arity),
         }
     }
 
     /// The empty list.
     pub fn nil(&mut self) -> Result<(), NameError> {
-        self.put([tag::NIL])
+        self.small([tag::NIL])
     }
 
     /// A list of at least one element; its elements have to follow, then [`Self::list_end`], or
     /// [`Self::list_tail`] and the last tail.
     pub fn list(&mut self) -> Result<(), NameError> {
-        self.put([tag::LIST])
+        // As many again for its end.
+        self.count_for(SMALL, 0)?;
+        self.small([tag::LIST])
     }
 
     /// The end of a proper list.
@@ -265,6 +275,7 @@ impl<'a> Encoder<'a> {
 
     /// A reference of this node by its numbers.
     pub fn local_reference(&mut self, numbers: &[u8]) -> Result<(), NameError> {
+        self.count_for(LARGE, 2 + numbers.len())?;
         self.put([tag::LOCAL_REFERENCE])?;
         self.plain_binary(numbers)
     }
@@ -287,6 +298,7 @@ impl<'a> Encoder<'a> {
         size: usize,
         write: impl FnOnce(&mut Self, &mut Pairs) -> Result<(), E>,
     ) -> Result<(), E> {
+        self.count_for(LARGE, 5)?;
         self.counted(tag::MAP, size)?;
         let mut pairs = Pairs {
             start: self.len,
@@ -323,7 +335,10 @@ impl<'a> Encoder<'a> {
 
     fn plain_binary(&mut self, bytes: &[u8]) -> Result<(), NameError> {
         match u8::try_from(bytes.len()) {
-            Ok(size @ 0..=63) => self.put([size << 2 | tag::BINARY])?,
+            Ok(size @ 0..=63) => {
+                self.count_for(SMALL, 1 + bytes.len())?;
+                self.put([size << 2 | tag::BINARY])?;
+            }
             _ => self.counted(tag::LONG_BINARY, bytes.len())?,
         }
         let room = self
@@ -333,6 +348,23 @@ impl<'a> Encoder<'a> {
             .ok_or(NameError::TooLarge)?;
         room.copy_from_slice(bytes);
         self.len += bytes.len();
+        Ok(())
+    }
+
+    /// A part of one byte.
+    #[inline]
+    fn small(&mut self, byte: [u8; 1]) -> Result<(), NameError> {
+        self.count_for(SMALL, 1)?;
+        self.put(byte)
+    }
+
+    /// Has a part that takes `bytes` count for `least`.
+    #[inline]
+    fn count_for(&mut self, least: usize, bytes: usize) -> Result<(), NameError> {
+        self.extra += least.saturating_sub(bytes);
+        if self.len + self.extra > MAX_BYTES {
+            return Err(NameError::TooLarge);
+        }
         Ok(())
     }
 

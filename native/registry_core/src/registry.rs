@@ -67,6 +67,11 @@ pub struct Withdrawn {
 }
 
 impl Withdrawn {
+    /// The most names that are freed in a fraction of a millisecond, and how many of them a long one
+    /// counts for.
+    const AT_ONCE: usize = 1_000;
+    const LONG: usize = 50;
+
     /// How many names it held, give or take those of the same hash.
     pub fn len(&self) -> usize {
         self.hashes.len()
@@ -75,6 +80,12 @@ impl Withdrawn {
     /// Whether it held none.
     pub fn is_empty(&self) -> bool {
         self.hashes.is_empty()
+    }
+
+    /// Whether freeing the names takes longer than a scheduler should be held.
+    pub fn takes_long(&self) -> bool {
+        let weight = |hash: &u64| if Table::is_long(*hash) { Self::LONG } else { 1 };
+        self.len() > Self::AT_ONCE || self.hashes.keys().map(weight).sum::<usize>() > Self::AT_ONCE
     }
 }
 
@@ -88,7 +99,7 @@ impl Registry {
         Self {
             table: Table::new(),
             index: DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS),
-            several: DashMap::with_hasher(RandomState::new()),
+            several: DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS),
         }
     }
 

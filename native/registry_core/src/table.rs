@@ -24,7 +24,7 @@ pub(crate) struct Hashed<'a> {
 /// Words of a slot, by the size of its name.
 const SHORT: usize = 5;
 const MEDIUM: usize = 12;
-const LONG: usize = 3;
+const LONG: usize = 4;
 
 /// Where a value lies: most names have none, and pay four bytes for it.
 type ValueId = u32;
@@ -126,9 +126,9 @@ impl Table {
             short: Slots::new(),
             medium: Slots::new(),
             long: Slots::new(),
-            texts: DashMap::with_hasher(RandomState::new()),
+            texts: DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS),
             next_text: AtomicU64::new(0),
-            values: DashMap::with_hasher(RandomState::new()),
+            values: DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS),
             next_value: AtomicU32::new(1),
             journal: Arc::default(),
         }
@@ -191,7 +191,7 @@ impl Table {
                 let value = self.keep_value(value.clone());
                 locked.insert(
                     name.hash,
-                    self.entry(name.name),
+                    self.entry(name),
                     Holder { pid, value },
                     |entry| self.hash_of(entry),
                 );
@@ -227,6 +227,11 @@ impl Table {
             let place = place.filter(|place| locked.entry(*place).holder().pid == pid);
             self.remove(&mut locked, place)
         })
+    }
+
+    /// Whether a name with this hash is a long one.
+    pub(crate) fn is_long(hash: u64) -> bool {
+        hash & SIZE_MASK == 3
     }
 
     /// Frees one name with this hash that `pid` holds.
@@ -307,14 +312,15 @@ impl Table {
         self.values.shrink_to_fit();
     }
 
-    /// The entry of a new name.
-    fn entry<const W: usize>(&self, name: &[u8]) -> Entry<W> {
+    /// The entry of a new name. That of a long one has its hash, so that a table of long names grows
+    /// without going through them all.
+    fn entry<const W: usize>(&self, name: Hashed<'_>) -> Entry<W> {
         if W != LONG {
-            return Entry::of(name);
+            return Entry::of(name.name);
         }
         let number = self.next_text.fetch_add(1, Ordering::Relaxed);
-        self.texts.insert(number, name.into());
-        Entry::of(&number.to_ne_bytes())
+        self.texts.insert(number, name.name.into());
+        Entry::of([number.to_ne_bytes(), name.hash.to_ne_bytes()].as_flattened())
     }
 
     /// Calls `f` with the name of an entry. `None` when it is gone, which only a long one can be.
@@ -332,12 +338,15 @@ impl Table {
     }
 
     fn text(&self, key: &[u8]) -> Option<dashmap::mapref::one::Ref<'_, u64, Box<[u8]>>> {
-        self.texts.get(&u64::from_ne_bytes(key.try_into().ok()?))
+        self.texts.get(&number_of(key)?)
     }
 
     fn hash_of<const W: usize>(&self, entry: &Entry<W>) -> u64 {
-        self.with_name(entry, |name| hash(&self.hasher, name))
-            .unwrap_or(0)
+        let key = entry.key();
+        match key.bytes().last_chunk() {
+            Some(hash) if W == LONG => u64::from_ne_bytes(*hash),
+            _ => hash(&self.hasher, key.bytes()),
+        }
     }
 
     fn place<const W: usize>(&self, locked: &Locked<'_, W>, name: Hashed<'_>) -> Option<usize> {
@@ -369,9 +378,9 @@ impl Table {
             self.write(name, holder.pid, || Change::Unregistered);
         });
         if W == LONG
-            && let Ok(number) = entry.key().bytes().try_into()
+            && let Some(number) = number_of(entry.key().bytes())
         {
-            self.texts.remove(&u64::from_ne_bytes(number));
+            self.texts.remove(&number);
         }
         true
     }
@@ -440,6 +449,11 @@ impl Table {
             });
         }
     }
+}
+
+/// The number in the entry of a long name.
+fn number_of(key: &[u8]) -> Option<u64> {
+    key.first_chunk().map(|number| u64::from_ne_bytes(*number))
 }
 
 #[inline]

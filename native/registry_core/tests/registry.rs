@@ -192,3 +192,22 @@ fn clearing_forgets_everything() {
     assert_eq!((registry.len(), registry.holders()), (0, 0));
     assert_eq!(registry.whereis(&mut reader, &name(1)), None);
 }
+
+#[test]
+fn long_names_count_for_more_when_a_process_ends() {
+    let takes_long = |names: usize, length: usize| {
+        let registry = Registry::new();
+        for number in 0..names {
+            let mut name = vec![b'a'; length];
+            name[..8].copy_from_slice(&number.to_le_bytes());
+            registry
+                .register(&name, Pid(1), None, None, || true)
+                .unwrap();
+        }
+        registry.withdraw(Pid(1)).takes_long()
+    };
+    assert!(!takes_long(1_000, 8));
+    assert!(takes_long(1_001, 8));
+    assert!(!takes_long(20, 65_536));
+    assert!(takes_long(21, 65_536));
+}

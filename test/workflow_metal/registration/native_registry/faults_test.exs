@@ -123,15 +123,19 @@ defmodule WorkflowMetal.Registration.NativeRegistry.FaultsTest do
       assert NativeRegistry.whereis_name(context.meta, :name) == self()
     end
 
-    @tag :tmp_dir
     test "is not replaced by another copy of it: the code before stays", context do
       :yes = NativeRegistry.register_name({context.registry, :name}, self())
       here = Application.app_dir(:workflow_metal_native_registry)
-      copy = Path.join(context.tmp_dir, "workflow_metal_native_registry-9.9.9")
+      folder = Path.join(System.tmp_dir!(), "faults_test_#{System.pid()}")
+      copy = Path.join(folder, "workflow_metal_native_registry-9.9.9")
       File.mkdir_p!(copy)
       for folder <- ["ebin", "priv"], do: copy_files(Path.join(here, folder), copy, folder)
 
-      on_exit(fn -> replace_path(here) end)
+      on_exit(fn ->
+        replace_path(here)
+        File.rm_rf!(folder)
+      end)
+
       replace_path(copy)
       assert {:error, :on_load_failure} = :code.load_file(Native)
       assert NativeRegistry.whereis_name(context.meta, :name) == self()
