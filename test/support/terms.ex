@@ -260,7 +260,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Terms do
   defp similar_parts([head | tail]), do: [similar(head) | similar(tail)]
 
   defp similar_parts(map) when is_map(map) and map_size(map) < 30,
-    do: Map.new(map, fn {key, value} -> {similar(key), similar(value)} end)
+    do: map |> :maps.to_list() |> Map.new(fn {key, value} -> {similar(key), similar(value)} end)
 
   defp similar_parts(term), do: term
 
@@ -268,7 +268,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Terms do
   defp twin(float) when is_float(float) and float == 0.0, do: -1.0 * float
   defp twin(float) when is_float(float), do: trunc(float)
   defp twin(atom) when is_atom(atom), do: Atom.to_string(atom)
-  defp twin(binary) when is_binary(binary), do: String.to_charlist(binary)
+  defp twin(binary) when is_binary(binary), do: :binary.bin_to_list(binary)
   defp twin(bits) when is_bitstring(bits), do: <<bits::bitstring, 0::1>>
   defp twin(tuple) when is_tuple(tuple), do: Tuple.to_list(tuple)
   defp twin(map) when is_map(map), do: Map.to_list(map)

@@ -423,7 +423,7 @@ fn read_fun<'a>(env: Env<'a>, identity: Term<'a>, pid: Pid) -> Option<Term<'a>> 
     let rest = [
         &[arity.decode::<u8>().ok()?],
         Binary::from_term(unique).ok()?.as_slice(),
-        &index.decode::<u32>().ok()?.to_be_bytes(),
+        index_bytes(index.decode().ok()?)?.as_slice(),
         &u32::try_from(environment.len()).ok()?.to_be_bytes(),
         &body(module),
         &body(old_index),
@@ -435,6 +435,13 @@ fn read_fun<'a>(env: Env<'a>, identity: Term<'a>, pid: Pid) -> Option<Term<'a>> 
     // The size counts itself.
     let size = u32::try_from(4 + rest.len()).ok()?.to_be_bytes();
     external(env, &[&[NEW_FUN], &size, &rest])
+}
+
+/// The index of a function: 32 bits, which the VM may read as a number with a sign.
+fn index_bytes(index: i64) -> Option<[u8; 4]> {
+    let unsigned = u32::try_from(index).ok();
+    let bits = unsigned.or_else(|| i32::try_from(index).ok().map(i32::cast_unsigned));
+    bits.map(u32::to_be_bytes)
 }
 
 /// The external format of a term, without the version in front.

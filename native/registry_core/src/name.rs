@@ -542,20 +542,28 @@ impl<'a> Reader<'a> {
         self.rest
     }
 
-    /// Passes over a whole term; `None` when there is none. Goes as deep as a name may be.
+    /// Passes over a whole term; `None` when there is none, or one that is nested deeper than a name
+    /// can be.
     pub fn pass(&mut self) -> Option<()> {
-        match self.next()? {
-            Part::Tuple(arity) => (0..arity).try_for_each(|_| self.pass()),
-            Part::Map(pairs) => (0..2 * pairs).try_for_each(|_| self.pass()),
-            Part::Fun | Part::Export => self.pass(),
-            Part::List => self.pass_tail(),
+        // What tells a function from another is a list below it, which is no level of the term's.
+        self.pass_below(2 * MAX_DEPTH)
+    }
+
+    fn pass_below(&mut self, levels: usize) -> Option<()> {
+        let part = self.next()?;
+        let below = levels.checked_sub(1);
+        match part {
+            Part::Tuple(arity) => (0..arity).try_for_each(|_| self.pass_below(below?)),
+            Part::Map(pairs) => (0..2 * pairs).try_for_each(|_| self.pass_below(below?)),
+            Part::Fun | Part::Export => self.pass_below(below?),
+            Part::List => self.pass_tail(below?),
             Part::End | Part::Tail => None,
             _ => Some(()),
         }
     }
 
     /// Passes over what is left of a list, its end too.
-    fn pass_tail(&mut self) -> Option<()> {
+    fn pass_tail(&mut self, levels: usize) -> Option<()> {
         loop {
             let mut after = self.clone();
             match after.next()? {
@@ -565,9 +573,9 @@ impl<'a> Reader<'a> {
                 }
                 Part::Tail => {
                     *self = after;
-                    return self.pass();
+                    return self.pass_below(levels);
                 }
-                _ => self.pass()?,
+                _ => self.pass_below(levels)?,
             }
         }
     }
@@ -601,10 +609,13 @@ impl<'a> Reader<'a> {
 
     /// The binary that is the body of another part.
     fn body(&mut self) -> Option<&'a [u8]> {
-        match self.next()? {
-            Part::Binary(bytes) => Some(bytes),
-            _ => None,
-        }
+        let [first] = self.array()?;
+        let size = match first {
+            tag::LONG_BINARY => self.count()?,
+            _ if first & tag::MASK == tag::BINARY => usize::from(first >> 2),
+            _ => return None,
+        };
+        self.slice(size)
     }
 }
 
@@ -669,7 +680,7 @@ pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
             [tag::ANY] => name.pass(),
             [tag::TAIL] if pattern.rest.first() == Some(&tag::ANY) => {
                 pattern.rest = &pattern.rest[1..];
-                name.pass_tail()
+                name.pass_tail(2 * MAX_DEPTH)
             }
             expected => (name.step() == Some(expected)).then_some(()),
         };

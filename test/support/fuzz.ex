@@ -1,0 +1,195 @@
+defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz do
+  @moduledoc false
+  # Terms that nobody would write, made of bytes in external format, and what has to hold of each of
+  # them as a name: it is refused with an `ArgumentError`, or it comes back `===` itself in every way
+  # in which names come back.
+
+  alias WorkflowMetal.Registration.NativeRegistry
+  alias WorkflowMetal.Registration.NativeRegistry.{Native, Terms}
+
+  @corpus Path.expand("../corpus", __DIR__)
+
+  # First bytes of terms in external format, and bytes at which sizes change their kind.
+  @telling [70, 77, 88, 89, 90, 97, 98, 104, 105, 106, 107, 108, 109, 110, 111] ++
+             [112, 113, 116, 119, 131, 0, 1, 2, 15, 16, 63, 64, 127, 128, 254, 255]
+
+  @doc "The files of the corpus."
+  def corpus, do: [@corpus, "*.etf"] |> Path.join() |> Path.wildcard()
+
+  @doc "Keeps bytes for ever."
+  def keep(bytes) do
+    file = Path.join(@corpus, "#{:erlang.phash2(bytes, 0x100000000)}.etf")
+    File.write!(file, bytes)
+    file
+  end
+
+  @doc "The term of these bytes, if they are one; makes no atoms and no large terms of few bytes."
+  def decode(<<131, 80, _compressed::binary>>), do: :error
+
+  def decode(bytes) do
+    term = :erlang.binary_to_term(bytes, [:safe])
+    if :binary.match(bytes, <<112>>) == :nomatch or sound?(term), do: {:ok, term}, else: :error
+  rescue
+    ArgumentError -> :error
+  end
+
+  # OTP 25 takes bytes for a function whose creator is no process, and crashes when it is asked to
+  # write it down again.
+  defp sound?([head | tail]), do: sound?(head) and sound?(tail)
+  defp sound?(tuple) when is_tuple(tuple), do: tuple |> Tuple.to_list() |> sound?()
+  defp sound?(map) when is_map(map), do: map |> :maps.to_list() |> sound?()
+
+  defp sound?(fun) when is_function(fun) do
+    case :erlang.fun_info(fun, :type) do
+      {:type, :external} ->
+        true
+
+      {:type, :local} ->
+        {:pid, creator} = :erlang.fun_info(fun, :pid)
+        {:env, env} = :erlang.fun_info(fun, :env)
+        is_pid(creator) and sound?(env)
+    end
+  end
+
+  defp sound?(_term), do: true
+
+  @doc "Bytes like those of the corpus, and like those of terms that people and tests use."
+  def bytes(corpus) do
+    case :rand.uniform(100) do
+      kind when kind <= 10 -> :erlang.term_to_binary(Terms.random())
+      kind when kind <= 13 -> :erlang.term_to_binary(deep())
+      # Those take long.
+      14 -> :erlang.term_to_binary(large())
+      kind when kind <= 40 -> splice(one_of(corpus), one_of(corpus))
+      _mostly -> Enum.reduce(1..:rand.uniform(6), one_of(corpus), fn _time, b -> change(b) end)
+    end
+  end
+
+  defp one_of(corpus), do: elem(corpus, :rand.uniform(tuple_size(corpus)) - 1)
+
+  # About as deep as a name may be, and of everything that has a depth.
+  defp deep do
+    wraps = [&{&1}, &[&1], &[1 | &1], &%{1 => &1}, &%{&1 => 1}, &Terms.closure/1, &{:a, &1, "b"}]
+
+    wraps = if :rand.uniform(2) == 1, do: Enum.take_random(wraps, 1), else: wraps
+
+    Enum.reduce(1..(240 + :rand.uniform(30)), Terms.random(1), fn _level, term ->
+      Enum.random(wraps).(term)
+    end)
+  end
+
+  # About as large as a name may be.
+  defp large do
+    filler = :binary.copy(<<:rand.uniform(256) - 1>>, Enum.random([300, 32_700, 65_400, 65_530]))
+    size = :rand.uniform(32)
+
+    Enum.random([
+      filler <> :binary.copy("a", size),
+      <<filler::binary, 1::size(size)>>,
+      {filler, Terms.random(2)},
+      %{filler => Terms.random(1), Terms.random(1) => filler},
+      List.duplicate(Terms.random(1), 16_000 + size),
+      :binary.decode_unsigned(<<1, filler::binary>>)
+    ])
+  end
+
+  defp change(bytes) when byte_size(bytes) < 2, do: bytes
+
+  defp change(bytes) do
+    at = :rand.uniform(byte_size(bytes) - 1)
+    <<before::binary-size(at), byte, rest::binary>> = bytes
+
+    case :rand.uniform(7) do
+      1 ->
+        <<before::binary, Bitwise.bxor(byte, Bitwise.bsl(1, :rand.uniform(8) - 1)), rest::binary>>
+
+      2 ->
+        <<before::binary, Enum.random(@telling), rest::binary>>
+
+      3 ->
+        <<before::binary, byte + Enum.random([-1, 1]), rest::binary>>
+
+      4 ->
+        <<before::binary, Enum.random(@telling), byte, rest::binary>>
+
+      5 ->
+        <<before::binary, rest::binary>>
+
+      6 ->
+        <<before::binary, byte, byte, rest::binary>>
+
+      7 ->
+        <<before::binary, :rand.uniform(256) - 1, rest::binary>>
+    end
+  end
+
+  # A term of the one in place of bytes of the other.
+  defp splice(<<131, one::binary>>, other) do
+    at = :rand.uniform(byte_size(other)) - 1
+    before = binary_part(other, 0, max(at, 1))
+    rest = byte_size(other) - byte_size(before)
+    left_out = :rand.uniform(rest + 1) - 1
+    before <> one <> binary_part(other, byte_size(other) - left_out, left_out)
+  end
+
+  @doc """
+  Whether the term is a name or is refused; raises when it is neither. The registry is empty, before
+  and afterwards.
+  """
+  def check!(registry, name, others) do
+    case outcome(fn -> NativeRegistry.register_name({registry, name, :value}, self()) end) do
+      :yes ->
+        found!(registry, name, others)
+        :ok = NativeRegistry.unregister_name({registry, name})
+        empty!(registry, name)
+        :name
+
+      :refused ->
+        # And is so by everything that takes a name.
+        :refused = outcome(fn -> NativeRegistry.whereis_name({registry, name}) end)
+        :refused = outcome(fn -> NativeRegistry.lookup(registry, name) end)
+        :refused = outcome(fn -> NativeRegistry.unregister(registry, name) end)
+        empty!(registry, nil)
+        :refused
+    end
+  end
+
+  defp outcome(function) do
+    function.()
+  rescue
+    ArgumentError -> :refused
+  end
+
+  defp found!(registry, name, others) do
+    this = self()
+    copy = Terms.copy(name)
+    ^this = NativeRegistry.whereis_name({registry, name})
+    ^this = NativeRegistry.whereis_name({registry, copy})
+    [{^this, :value}] = NativeRegistry.lookup(registry, name)
+    :no = NativeRegistry.register_name({registry, copy}, this)
+
+    [listed] = NativeRegistry.keys(registry, this)
+    true = listed === name
+
+    [{selected, ^this, :value}] = NativeRegistry.select(registry, :_)
+    true = selected === name
+
+    # As a pattern it finds itself, whatever :_ in it may find besides.
+    case outcome(fn -> NativeRegistry.select(registry, name) end) do
+      [{^selected, ^this, :value}] -> 1 = NativeRegistry.count_select(registry, name)
+      # :_ in the key of a map.
+      :refused -> :ok
+    end
+
+    for other <- [Terms.similar(name) | others] do
+      holder = outcome(fn -> NativeRegistry.whereis_name({registry, other}) end)
+      true = holder in [this, :undefined, :refused]
+      true = holder == this == (other === name)
+    end
+  end
+
+  defp empty!(registry, name) do
+    :undefined = NativeRegistry.whereis_name({registry, name})
+    {0, _processes} = Native.sizes(registry)
+  end
+end
