@@ -10,7 +10,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz.Worker do
   def run(worker, seed, seconds) do
     :rand.seed(:exsss, {seed, worker, 0})
     registry = :"Elixir.Fuzz#{worker}"
-    {:ok, _supervisor} = Supervisor.start_link([{NativeRegistry, name: registry}], strategy: :one_for_one)
+
+    {:ok, _supervisor} =
+      Supervisor.start_link([{NativeRegistry, name: registry}], strategy: :one_for_one)
+
     corpus = Enum.map(Fuzz.corpus(), &File.read!/1)
     deadline = System.monotonic_time(:second) + seconds
 
@@ -78,8 +81,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz.Worker do
   end
 
   defp shape(fun, _depth) when is_function(fun), do: {:fun, :erlang.fun_info(fun, :type)}
-  defp shape(bits, _depth) when is_bitstring(bits), do: {:bits, rem(bit_size(bits), 8), bit_size(bits) < 512}
-  defp shape(integer, _depth) when is_integer(integer), do: {:integer, abs(integer) >= 0x7FFFFFFFFFFFFFFF}
+
+  defp shape(bits, _depth) when is_bitstring(bits),
+    do: {:bits, rem(bit_size(bits), 8), bit_size(bits) < 512}
+
+  defp shape(integer, _depth) when is_integer(integer),
+    do: {:integer, abs(integer) >= 0x7FFFFFFFFFFFFFFF}
+
   defp shape(float, _depth) when is_float(float), do: :float
   defp shape(atom, _depth) when is_atom(atom), do: :atom
   defp shape(pid, _depth) when is_pid(pid), do: {:pid, node(pid) == node()}
@@ -102,4 +110,6 @@ counts =
   |> Task.await_many(:infinity)
   |> Enum.reduce(&Map.merge(&1, &2, fn _what, one, other -> one + other end))
 
-IO.puts("#{counts.tried} tried, #{counts.terms} of them terms: #{counts.name} names, #{counts.refused} refused")
+IO.puts(
+  "#{counts.tried} tried, #{counts.terms} of them terms: #{counts.name} names, #{counts.refused} refused"
+)
