@@ -22,7 +22,7 @@ defmodule Longest do
 
     Longest.calls(registry, names, Longest.refused())
     |> Enum.map(fn {label, prepare} ->
-      {label, times(fn -> elem(Longest.time(prepare), 1) end)}
+      {label, times(fn -> Longest.time(prepare) end)}
     end)
     |> Enum.group_by(fn {label, _times} -> label |> String.split(":") |> hd() end)
     |> Enum.sort()

@@ -191,7 +191,7 @@ defmodule Bench.Longest do
     receive do
       {:called, ^pid, nanoseconds} ->
         Process.demonitor(reference, [:flush])
-        {pid, nanoseconds / 1_000}
+        nanoseconds / 1_000
 
       {:DOWN, ^reference, :process, ^pid, reason} ->
         exit(reason)
