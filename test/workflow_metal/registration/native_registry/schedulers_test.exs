@@ -4,8 +4,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
   # Alone on the machine, as it goes by the clock. What takes long does so each time; a single time is
   # the operating system's, which has the processor in between.
   #
-  # Not by `:erlang.system_monitor/2`: it reports two milliseconds and more, and on OTP 25 nothing of a
-  # process that has waited before.
+  # `:erlang.system_monitor/2` is asked too, but would not do alone: it reports two milliseconds and
+  # more, and on OTP 25 nothing of a process that has waited before.
   use WorkflowMetal.Registration.NativeRegistry.RegistryCase, async: false
 
   alias Bench.Longest
@@ -109,6 +109,34 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
       # The number of no normal scheduler.
       mfa = {Native, function, length(arguments)}
       assert_receive {:trace, ^pid, :in, ^mfa, 0}, 10_000
+    end
+  end
+
+  @tag timeout: 300_000
+  test "the VM reports no long schedule of any name again and again", %{registry: registry} do
+    :erlang.system_monitor(self(), long_schedule: 1)
+    on_exit(fn -> :erlang.system_monitor(:undefined) end)
+
+    reported = fn prepare ->
+      Longest.time(prepare)
+      reported?(false)
+    end
+
+    calls = Longest.calls(registry, Longest.names(), Longest.refused())
+
+    assert for(
+             {label, prepare} <- calls,
+             Enum.all?(1..20, fn _ -> reported.(prepare) end),
+             do: label
+           ) ==
+             []
+  end
+
+  defp reported?(reported) do
+    receive do
+      {:monitor, _pid, :long_schedule, _info} -> reported?(true)
+    after
+      0 -> reported
     end
   end
 
