@@ -21,8 +21,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PortableTest do
     {output, status} = System.cmd(mix(), arguments, env: environment, stderr_to_stdout: true)
 
     assert status == 0, output
-    # The second is how ExUnit says it since Elixir 1.20.
-    assert [_all, tests] = Regex.run(~r"(\d+)(?: tests, 0 failures|/\1 tests\))", output)
+    assert [_all, tests] = Regex.run(~r/ (\d+) tests\b/, output)
     assert String.to_integer(tests) > 100
   end
 
