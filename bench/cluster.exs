@@ -3,6 +3,8 @@
 #
 #     mix run bench/cluster.exs [--quick] [--json FILE]
 
+for file <- ~w(json measure), do: Code.require_file("support/#{file}.exs", __DIR__)
+
 {:module, _name, node_code, _} =
   defmodule Bench.ClusterNode do
     # What runs on the nodes.
@@ -133,6 +135,8 @@
   end
 
 defmodule Bench.Cluster do
+  alias Bench.{JSON, Measure}
+
   @patience 120_000
 
   def run(arguments, node_code) do
@@ -145,7 +149,7 @@ defmodule Bench.Cluster do
 
     results = for engine <- engines, result <- measure(engine, numbers, node_code), do: result
     print(results)
-    if options[:json], do: File.write!(options[:json], json(results))
+    if options[:json], do: File.write!(options[:json], JSON.encode(results))
   end
 
   defp quick, do: %{rounds: 3, global: 30, syn: 500, names: 300, lookups: 20_000}
@@ -153,60 +157,75 @@ defmodule Bench.Cluster do
 
   defp measure(engine, numbers, node_code) do
     # The engine alone has nodes of its own: this registry adds to what syn's handler does.
-    clusters = for how <- [:registry, :alone], into: %{}, do: {how, start(engine, how, node_code)}
+    clusters =
+      for how <- [:registry, :alone], do: %{key: how, nodes: start(engine, how, node_code)}
 
-    for {how, [one, two | _rest]} <- clusters, node <- [one, two] do
+    for %{key: how, nodes: [one, two | _rest]} <- clusters, node <- [one, two] do
       call(node, :hold, [engine, how, numbers.names])
     end
 
-    names = numbers.names
-    wait(fn -> Enum.all?(clusters, &sees_all?(engine, &1, names)) end)
-    count = numbers[engine]
+    Measure.wait_until(fn -> Enum.all?(clusters, &sees_all?(engine, &1, numbers.names)) end)
 
-    figures =
-      for round <- 1..numbers.rounds, {how, nodes} <- rotate(clusters, round) do
-        IO.write(:stderr, "\r#{engine}: round #{round} of #{numbers.rounds} ")
-        [{_peer, own} = one, {_other_peer, other} | _rest] = nodes
-        lookup = &call(one, :lookup, [engine, &1, &2, names, numbers.lookups])
-
-        registered = [
-          {{:one, how}, call(one, :register, [engine, how, count])},
-          {{:three, how}, at_once(nodes, [engine, how, div(count, 3)]) / 3}
-        ]
-
-        looked_up = [{{:own, how}, lookup.(how, own)}, {{:other, how}, lookup.(how, other)}]
-        local = if how == :registry, do: [{{:own, :local}, lookup.(:local, own)}], else: []
-        registered ++ looked_up ++ local
-      end
+    samples =
+      Measure.rounds(clusters, numbers.rounds, fn cluster, round ->
+        IO.write(:stderr, "\r#{engine}: round #{round + 1} of #{numbers.rounds} ")
+        sample(engine, cluster, numbers)
+      end)
 
     IO.write(:stderr, "\n")
-    for {_how, nodes} <- clusters, {peer, _node} <- nodes, do: :peer.stop(peer)
+    for %{nodes: nodes} <- clusters, {peer, _node} <- nodes, do: :peer.stop(peer)
 
-    medians =
-      figures
-      |> Enum.concat()
-      |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
-      |> Map.new(fn {key, samples} -> {key, median(samples)} end)
+    %{registry: ours, alone: theirs} =
+      Map.new(samples, fn {how, samples} -> {how, medians(samples)} end)
 
     [
-      {engine, "registrations a second, one node", 1.0e6 / medians[{:one, :registry}],
-       "the engine alone", 1.0e6 / medians[{:one, :alone}],
-       medians[{:one, :alone}] / medians[{:one, :registry}]},
-      {engine, "registrations a second, three nodes at once",
-       1.0e6 / medians[{:three, :registry}], "the engine alone",
-       1.0e6 / medians[{:three, :alone}],
-       medians[{:three, :alone}] / medians[{:three, :registry}]},
-      {engine, "lookup of an own name, ns", medians[{:own, :registry}], "not in a cluster",
-       medians[{:own, :local}], medians[{:own, :local}] / medians[{:own, :registry}]},
-      {engine, "lookup of an own name, ns", medians[{:own, :registry}], "the engine alone",
-       medians[{:own, :alone}], medians[{:own, :alone}] / medians[{:own, :registry}]},
-      {engine, "lookup of another node's name, ns", medians[{:other, :registry}],
-       "the engine alone", medians[{:other, :alone}],
-       medians[{:other, :alone}] / medians[{:other, :registry}]}
+      rate(engine, "registrations a second, one node", ours.one, theirs.one),
+      rate(engine, "registrations a second, three nodes at once", ours.three, theirs.three),
+      time(engine, "lookup of an own name, ns", ours.own, "not in a cluster", ours.local),
+      time(engine, "lookup of an own name, ns", ours.own, "the engine alone", theirs.own),
+      time(
+        engine,
+        "lookup of another node's name, ns",
+        ours.other,
+        "the engine alone",
+        theirs.other
+      )
     ]
   end
 
-  # Seconds of the slowest, as microseconds for one registration of each.
+  # Microseconds for a registration, nanoseconds for a lookup.
+  defp sample(engine, %{key: how, nodes: nodes}, numbers) do
+    [{_peer, own} = one, {_other_peer, other} | _rest] = nodes
+    lookup = &call(one, :lookup, [engine, &1, &2, numbers.names, numbers.lookups])
+
+    %{
+      one: call(one, :register, [engine, how, numbers[engine]]),
+      three: at_once(nodes, [engine, how, div(numbers[engine], 3)]) / 3,
+      own: lookup.(how, own),
+      other: lookup.(how, other),
+      local: if(how == :registry, do: lookup.(:local, own), else: 0)
+    }
+  end
+
+  defp medians(samples) do
+    Map.new(hd(samples), fn {what, _sample} ->
+      {what, Measure.median(for sample <- samples, do: sample[what])}
+    end)
+  end
+
+  defp rate(engine, what, ours, theirs) do
+    result(engine, what, 1.0e6 / ours, "the engine alone", 1.0e6 / theirs, theirs / ours)
+  end
+
+  defp time(engine, what, ours, beside, theirs) do
+    result(engine, what, ours, beside, theirs, theirs / ours)
+  end
+
+  defp result(engine, what, ours, beside, theirs, ratio) do
+    %{engine: engine, what: what, registry: ours, beside: beside, other: theirs, ratio: ratio}
+  end
+
+  # For one registration on each of the nodes, by the slowest of them.
   defp at_once(nodes, arguments) do
     nodes
     |> Enum.map(&Task.async(fn -> call(&1, :register, arguments) end))
@@ -214,7 +233,7 @@ defmodule Bench.Cluster do
     |> Enum.max()
   end
 
-  defp sees_all?(engine, {how, [one, {_peer, two} | _rest]}, names) do
+  defp sees_all?(engine, %{key: how, nodes: [one, {_peer, two} | _rest]}, names) do
     call(one, :lookup, [engine, how, two, 1, 1]) &&
       call(one, :lookup, [engine, how, two, names, 100])
 
@@ -227,7 +246,7 @@ defmodule Bench.Cluster do
     nodes = for _node <- 1..3, do: start_node(node_code)
     for one <- nodes, {_peer, other} <- nodes, do: rpc(one, :net_kernel, :connect_node, [other])
     for node <- nodes, do: call(node, :start, [engine, how])
-    for node <- nodes, do: wait(fn -> call(node, :members, [engine]) == 2 end)
+    for node <- nodes, do: Measure.wait_until(fn -> call(node, :members, [engine]) == 2 end)
     nodes
   end
 
@@ -259,41 +278,15 @@ defmodule Bench.Cluster do
   defp rpc({peer, _node}, module, function, arguments),
     do: :peer.call(peer, module, function, arguments, @patience)
 
-  defp wait(condition, attempts \\ 1_000) do
-    cond do
-      condition.() -> :ok
-      attempts == 0 -> raise "the nodes did not find each other"
-      true -> Process.sleep(20) && wait(condition, attempts - 1)
-    end
-  end
-
-  defp rotate(map, by) do
-    list = Map.to_list(map)
-    {head, tail} = Enum.split(list, rem(by, length(list)))
-    tail ++ head
-  end
-
-  defp median(samples), do: samples |> Enum.sort() |> Enum.at(div(length(samples), 2))
-
   defp print(results) do
-    for {engine, what, ours, beside, theirs, ratio} <- results do
+    for result <- results do
       IO.puts(
-        String.pad_trailing("#{engine}: #{what}", 56) <>
-          String.pad_leading("#{round(ours)}", 9) <>
-          "   #{String.pad_trailing(beside, 17)}" <>
-          String.pad_leading("#{round(theirs)}", 9) <> "   x#{Float.round(ratio, 2)}"
+        String.pad_trailing("#{result.engine}: #{result.what}", 56) <>
+          String.pad_leading("#{round(result.registry)}", 9) <>
+          "   #{String.pad_trailing(result.beside, 17)}" <>
+          String.pad_leading("#{round(result.other)}", 9) <> "   x#{Float.round(result.ratio, 2)}"
       )
     end
-  end
-
-  defp json(results) do
-    rows =
-      for {engine, what, ours, beside, theirs, ratio} <- results do
-        ~s({"engine": "#{engine}", "what": "#{what}", "registry": #{ours}, ) <>
-          ~s("beside": "#{beside}", "other": #{theirs}, "ratio": #{ratio}})
-      end
-
-    ["[\n  ", Enum.intersperse(rows, ",\n  "), "\n]\n"]
   end
 end
 

@@ -88,9 +88,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   A name may take up to 64 KiB in canonical form and be nested up to 256 levels deep; what is
   beyond raises `ArgumentError`. The canonical form has 4 bytes for an atom or a small integer
   (0 to 268,435,455), 9 for any other integer of 64 bits, 1 to 5 more than its contents for a
-  binary or a tuple, and 17 for a UUID written in lower case. Any part counts for at least 4 bytes, and
-  a map or a reference for 32, so that no name takes long to read. Maps are put in order, which may move
-  256 KiB, a map within a map once more for each level. A value may take up to 1 MiB in
+  binary or a tuple, and 17 for a UUID written in lower case. Any part counts for at least 4 bytes,
+  and a map or a reference for 32, so that no name takes long to read. Maps are put in order, which
+  may move 256 KiB, a map within a map once more for each level. A value may take up to 1 MiB in
   external format.
 
   ## Across a cluster
@@ -101,7 +101,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       config :workflow_metal_native_registry, MyApp.Workflows, cluster: :global
 
   `:global` is OTP's own and needs nothing else; of nodes that register a name at once exactly one
-  wins. `:syn` needs the package of that name, is about fifty times as fast at registering, and
+  wins. `:syn` needs the package of that name, is about forty times as fast at registering, and
   settles afterwards what two nodes registered at once. Any other module that implements
   `WorkflowMetal.Registration.NativeRegistry.Cluster.Engine` will do, too.
 

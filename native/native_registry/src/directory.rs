@@ -187,12 +187,16 @@ thread_local! {
     });
 }
 
-/// Forgets registries that may have been closed. With the last who knows one goes its table.
+/// Forgets registries that have been closed. With the last who knows one goes its table.
 #[cold]
 fn forget(recent: &mut [Option<Recent>; 4]) {
-    let outdated = std::mem::replace(recent, [const { None }; 4]);
-    if outdated.iter().any(Option::is_some) {
-        elsewhere(|| drop(outdated));
+    let closed = |recent: &mut Recent| {
+        let open = DIRECTORY.get(&recent.open.name);
+        !open.is_some_and(|open| Arc::ptr_eq(&open, &recent.open))
+    };
+    let closed = recent.each_mut().map(|place| place.take_if(closed));
+    if closed.iter().any(Option::is_some) {
+        elsewhere(|| drop(closed));
     }
 }
 

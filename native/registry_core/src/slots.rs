@@ -374,8 +374,10 @@ impl<const W: usize> Shard<W> {
     fn change<R>(&self, change: impl FnOnce() -> R) -> R {
         let changes = self.changes.load(Ordering::Relaxed);
         self.changes.store(changes + 1, Ordering::Relaxed);
+        // Who sees anything of the change sees the odd count, too: with the fence in `holder`.
         fence(Ordering::Release);
         let result = change();
+        // Who sees this count sees all of the change.
         self.changes.store(changes + 2, Ordering::Release);
         result
     }
@@ -415,6 +417,7 @@ impl<const W: usize> Slots<W> {
         let shard = &self.0[shard_of(hash)];
         let (number, array) = &mut seen.0[shard_of(hash)];
         for _ in 0..TRIES {
+            // All of the changes before this count are seen.
             let before = shard.changes.load(Ordering::Acquire);
             if before % 2 == 1 {
                 std::hint::spin_loop();
@@ -427,6 +430,7 @@ impl<const W: usize> Slots<W> {
             }
             let found = array.find(hash, |slot| slot.has_key_of(entry));
             let holder = found.map(|at| array.slots[at].holder());
+            // The second look at the count comes after all that was read: with the fence in `change`.
             fence(Ordering::Acquire);
             if shard.changes.load(Ordering::Relaxed) == before {
                 return holder;

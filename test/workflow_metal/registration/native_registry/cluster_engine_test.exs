@@ -52,7 +52,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       Agent.get_and_update(process(registry), fn names ->
         holder = names[name]
 
-        if holder && Cluster.alive?(holder),
+        if is_pid(holder) and Cluster.alive?(holder),
           do: {:no, names},
           else: {:yes, Map.put(names, name, pid)}
       end)
@@ -303,6 +303,23 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
                {:error, :cluster_timeout}
 
       assert DynamicSupervisor.count_children(supervisor).specs == 0
+    end
+
+    test "of a name of ours, after nodes have come, has us register it again or leave", context do
+      %{registry: registry, meta: meta} = context
+      [lost, taken] = for _holder <- 1..2, do: idle()
+      assert NativeRegistry.register_name({registry, :lost}, lost) == :yes
+      assert NativeRegistry.register_name({registry, :taken}, taken) == :yes
+      remote = Terms.remote_pid(7)
+      Engine.put(registry, :lost, :undefined)
+      Engine.put(registry, :taken, remote)
+
+      reference = Process.monitor(taken)
+      send(Process.whereis(Owner.name(registry)), {:nodeup, :"other@127.0.0.1"})
+      assert await_down(reference) == {:shutdown, {:name_conflict, :taken, remote}}
+      assert NativeRegistry.whereis_name(meta, :taken) == remote
+      eventually(fn -> Engine.whereis(registry, :lost) == lost end)
+      assert Process.alive?(lost)
     end
 
     test "in failing is an error", %{registry: registry} do

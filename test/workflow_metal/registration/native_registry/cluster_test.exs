@@ -113,6 +113,10 @@ for engine <- [:global, :syn] do
           # Nor believed any more when nobody is left to tell of changes.
           :ok = call(three, Application, :stop, [:syn])
           assert call(three, ClusterNode, :whereis, [registry, {:name, 1}]) == :undefined
+
+          assert {:error, _reason} =
+                   call(three, ClusterNode, :start_child, [registry, {:name, 1}])
+
           {:ok, _apps} = call(three, Application, :ensure_all_started, [:syn])
           :ok = call(three, :syn, :add_node_to_scopes, [[registry]])
 

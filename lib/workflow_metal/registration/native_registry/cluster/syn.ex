@@ -60,25 +60,25 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
   defp attempt(registry, name, pid, deadline, silence) do
     case ask(registry, name, pid) do
       :ok -> :yes
-      {:error, :taken} -> if whereis(registry, name) == :undefined, do: :again, else: :no
       {:error, :not_alive} -> :no
-      {:error, reason} -> {:error, reason}
+      {:error, :taken} -> if whereis(registry, name) == :undefined, do: :again, else: :no
       :no_answer when silence == :once -> {:error, :cluster_timeout}
       :no_answer -> :again
+      {:error, reason} -> {:error, reason}
     end
-    |> case do
-      :again ->
-        if now() > deadline do
-          {:error, :cluster_timeout}
-        else
-          Process.sleep(@pause)
-          attempt(registry, name, pid, deadline, silence)
-        end
+    |> again(fn -> attempt(registry, name, pid, deadline, silence) end, deadline)
+  end
 
-      answer ->
-        answer
+  defp again(:again, attempt, deadline) do
+    if now() > deadline do
+      {:error, :cluster_timeout}
+    else
+      Process.sleep(@pause)
+      attempt.()
     end
   end
+
+  defp again(answer, _attempt, _deadline), do: answer
 
   # Without Hex, syn is no dependency that Mix or Dialyzer knows of.
   defp syn(function, arguments), do: apply(:syn, function, arguments)
@@ -90,6 +90,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
     syn(:register, [registry, name, pid, nil])
   catch
     :exit, {:timeout, _call} -> :no_answer
+    # syn has been stopped.
+    kind, reason -> {:error, {kind, reason}}
   end
 
   @impl true
@@ -115,27 +117,30 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
   end
 
   @doc false
-  def on_process_registered(registry, name, pid, meta, reason) do
-    case Cluster.config(registry) do
-      nil -> forward(:on_process_registered, [registry, name, pid, meta, reason])
-      _config when node(pid) == node() -> :ok
-      _config -> Cluster.mirror(registry, name, pid)
-    end
+  def on_process_registered(scope, name, pid, meta, reason) do
+    if ours?(scope),
+      do: mirror(&Cluster.mirror/3, scope, name, pid),
+      else: forward(:on_process_registered, [scope, name, pid, meta, reason])
   end
 
   @doc false
-  def on_process_unregistered(registry, name, pid, meta, reason) do
-    case Cluster.config(registry) do
-      nil -> forward(:on_process_unregistered, [registry, name, pid, meta, reason])
-      _config when node(pid) == node() -> :ok
-      _config -> Cluster.unmirror(registry, name, pid)
-    end
+  def on_process_unregistered(scope, name, pid, meta, reason) do
+    if ours?(scope),
+      do: mirror(&Cluster.unmirror/3, scope, name, pid),
+      else: forward(:on_process_unregistered, [scope, name, pid, meta, reason])
   end
+
+  # Names of this node stand in the table.
+  defp mirror(tell, registry, name, pid) when node(pid) != node(), do: tell.(registry, name, pid)
+  defp mirror(_tell, _registry, _name, _pid), do: :ok
+
+  # A registry of another engine may have the name of a user's scope.
+  defp ours?(scope), do: match?(%{engine: __MODULE__}, Cluster.config(scope))
 
   # Called on both nodes of a conflict, each of which sees to its own process.
   @doc false
   def resolve_registry_conflict(registry, name, {one, _, _} = first, {other, _, _} = second) do
-    if Cluster.config(registry) do
+    if ours?(registry) do
       winner = Cluster.decide(registry, name, one, other)
 
       for loser <- [one, other], loser != winner, node(loser) == node() do
