@@ -109,13 +109,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
     |> Task.await_many(@patience)
   end
 
+  # Again and again: nodes of which one has just been cut off, :global takes apart as well, a moment
+  # after they may have been connected here.
   def connect(nodes) do
-    for one <- nodes, {_peer, other} = node <- nodes, one != node do
-      eventually(fn -> call(one, :net_kernel, :connect_node, [other]) end)
-    end
+    eventually(fn ->
+      for one <- nodes, {_peer, other} = node <- nodes, one != node do
+        call(one, :net_kernel, :connect_node, [other])
+      end
 
-    for node <- nodes, do: eventually(fn -> sees?(node, nodes) end)
-    for node <- nodes, do: call(node, :global, :sync, [])
+      for node <- nodes, do: call(node, :global, :sync, [])
+      Enum.all?(nodes, &sees?(&1, nodes))
+    end)
+
     :ok
   end
 
