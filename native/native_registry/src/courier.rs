@@ -1,5 +1,6 @@
 //! The thread that tells of changes.
 
+use crate::directory::Value;
 use crate::term;
 use crate::word;
 use registry_core::journal::{Change, Event, Journal, Notice, Recipient};
@@ -12,7 +13,7 @@ use std::sync::Arc;
 rustler::atoms! { register, unregister, nil, workflow_metal_native_registry, closed }
 
 /// Starts the courier of a registry. It ends when the journal is closed.
-pub(crate) fn start(registry: u64, journal: Arc<Journal>) -> io::Result<()> {
+pub(crate) fn start(registry: u64, journal: Arc<Journal<Value>>) -> io::Result<()> {
     let deliver = move || {
         let mut env = OwnedEnv::new();
         while let Some(notice) = journal.take() {
@@ -85,13 +86,13 @@ fn waited<'a>(env: Env<'a>, number: u64, what: Term<'a>) -> Term<'a> {
 }
 
 /// `{:register, registry, name, pid, value}` or `{:unregister, registry, name, pid}`.
-fn message<'a>(env: Env<'a>, registry: u64, event: &Event) -> Option<Term<'a>> {
+fn message<'a>(env: Env<'a>, registry: u64, event: &Event<Value>) -> Option<Term<'a>> {
     let registry = word::to_term(env, registry);
     let name = term::read(env, &event.name, event.pid)?;
     let pid = word::to_pid(env, event.pid);
-    Some(match &event.change {
-        Change::Registered(value) => {
-            let value = match value {
+    Some(match event.change {
+        Change::Registered => {
+            let value = match &event.kept {
                 Some(bytes) => env.binary_to_term(bytes)?.0,
                 None => nil().encode(env),
             };

@@ -8,9 +8,10 @@ use ahash::RandomState;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use once_cell::sync::{Lazy, OnceCell};
+use registry_core::Registry;
 use registry_core::journal::Journal;
 use registry_core::name::Buffer;
-use registry_core::{Pid, Reader, Registry, Withdrawn};
+use registry_core::{Pid, Reader, Withdrawn};
 use rustler::{Env, LocalPid};
 use std::cell::RefCell;
 use std::io;
@@ -22,13 +23,16 @@ use std::time::Instant;
 /// one resource in one tree under one lock.
 const WATCHES: usize = 64;
 
+/// A value that came with a name, in external format.
+pub(crate) type Value = Arc<[u8]>;
+
 /// A registry that is open: from the first start of its owner until its supervisor stops it.
 pub(crate) struct Open {
     /// The atom that names it, as its word.
     name: u64,
     /// The supervisor of its owner. The registry outlives the owner, not the supervisor.
     pub(crate) supervisor: Pid,
-    pub(crate) registry: Registry,
+    pub(crate) registry: Registry<Value>,
     pub(crate) opened: Instant,
     /// Of names that other nodes hold; none in a registry of this node alone.
     pub(crate) mirror: Option<Mirror>,
@@ -64,7 +68,7 @@ impl Open {
     }
 
     /// The journal, with somebody who delivers what is written there.
-    pub(crate) fn journal(&self) -> io::Result<&Journal> {
+    pub(crate) fn journal(&self) -> io::Result<&Journal<Value>> {
         let journal = self.registry.journal();
         self.courier
             .get_or_try_init(|| courier::start(self.name, Arc::clone(journal)))?;

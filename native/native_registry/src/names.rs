@@ -4,11 +4,10 @@
 //! `{:elsewhere, pid}` say that this node's table is not the last word.
 
 use crate::cluster::look_elsewhere;
-use crate::directory::{self, Open};
+use crate::directory::{self, Open, Value};
 use crate::nif::hot_nif;
 use crate::term::{self, Refused};
 use crate::word;
-use registry_core::journal::Value;
 use registry_core::name::{Buffer, Encoder as NameEncoder, MAX_BYTES, NameError};
 use registry_core::{Reader, RegisterError};
 use rustler::{Binary, Encoder, Env, LocalPid, Term};

@@ -2,7 +2,7 @@
 //! in a place; they come as the binary that `pattern` has made of them, whose bytes mean something
 //! in this VM only. Those that may take long run on dirty schedulers.
 
-use crate::directory::{self, Open};
+use crate::directory::{self, Open, Value};
 use crate::names::{encode_value, refusal, with_name};
 use crate::term;
 use crate::word;
@@ -40,17 +40,17 @@ fn piece<'a>(env: Env<'a>, registry: Term<'a>, pattern: Binary<'a>, from: usize)
     with_open(env, registry, |open| {
         let mut records = Vec::new();
         let mut next = from;
-        while next < Registry::PIECES && records.len() < AT_ONCE {
+        while next < Registry::<Value>::PIECES && records.len() < AT_ONCE {
             records.extend(open.registry.piece(next, &pattern));
             next += 1;
         }
-        let term = |record: &Record| {
+        let term = |record: &Record<Value>| {
             let name = term::read(env, &record.name, record.pid)?;
             let value = encode_value(env, record.value.as_ref());
             Some((name, word::to_pid(env, record.pid), value).encode(env))
         };
         let terms: Vec<_> = records.iter().filter_map(term).collect();
-        let next = (next < Registry::PIECES).then_some(next);
+        let next = (next < Registry::<Value>::PIECES).then_some(next);
         (terms, next).encode(env)
     })
 }
@@ -60,7 +60,7 @@ fn piece<'a>(env: Env<'a>, registry: Term<'a>, pattern: Binary<'a>, from: usize)
 fn count_matching<'a>(env: Env<'a>, registry: Term<'a>, pattern: Binary<'a>) -> Term<'a> {
     with_open(env, registry, |open| {
         let count = |piece| open.registry.piece(piece, &pattern).len();
-        let names: usize = (0..Registry::PIECES).map(count).sum();
+        let names: usize = (0..Registry::<Value>::PIECES).map(count).sum();
         names.encode(env)
     })
 }

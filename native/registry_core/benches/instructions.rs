@@ -17,7 +17,7 @@ use support::{integers, texts, uuids};
 const LOOKUPS: u32 = 10_000;
 
 #[inline(never)]
-fn measured_integers(registry: &Registry, buffer: &mut Buffer) -> usize {
+fn measured_integers(registry: &Registry<()>, buffer: &mut Buffer) -> usize {
     let mut reader = Reader::new();
     (0..LOOKUPS)
         .filter(|number| {
@@ -29,7 +29,7 @@ fn measured_integers(registry: &Registry, buffer: &mut Buffer) -> usize {
 }
 
 #[inline(never)]
-fn measured_uuids(registry: &Registry, buffer: &mut Buffer, names: &[[String; 4]]) -> usize {
+fn measured_uuids(registry: &Registry<()>, buffer: &mut Buffer, names: &[[String; 4]]) -> usize {
     let mut reader = Reader::new();
     names
         .iter()
@@ -42,7 +42,7 @@ fn measured_uuids(registry: &Registry, buffer: &mut Buffer, names: &[[String; 4]
 }
 
 fn main() {
-    let registry = Registry::new();
+    let registry = Registry::<()>::new();
     let mut buffer = Buffer::new();
     let names: Vec<_> = (0..LOOKUPS).map(texts).collect();
     for number in 0..LOOKUPS {

@@ -28,7 +28,7 @@ fn write(criterion: &mut Criterion) {
 fn lookup(criterion: &mut Criterion) {
     let mut buffer = Buffer::new();
     for count in [1_000, 100_000, 1_000_000] {
-        let registry = Registry::new();
+        let registry = Registry::<()>::new();
         let mut reader = Reader::new();
         let names: Vec<_> = (0..count).map(texts).collect();
         for number in 0..count {

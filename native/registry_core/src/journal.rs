@@ -9,28 +9,27 @@ use crate::name;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{
-    Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
 
-/// A value that came with a name, in external format.
-pub type Value = Arc<[u8]>;
-
-/// A change of one name.
+/// A change of one name. `V` is what the table keeps with a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct Event<V> {
     /// In canonical bytes.
     pub name: Box<[u8]>,
     /// Who holds it now, or did until now.
     pub pid: Pid,
+    /// What is kept with the name, or was until now.
+    pub kept: Option<V>,
     /// What happened.
     pub change: Change,
 }
 
 /// What happened to a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It was registered, with this value if any.
-    Registered(Option<Value>),
+    /// It was registered.
+    Registered,
     /// It was given back, taken from a dead holder, or freed after its holder ended.
     Unregistered,
 }
@@ -48,9 +47,9 @@ pub enum Recipient {
 
 /// What [`Journal::take`] answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
+pub enum Notice<V> {
     /// A change, and who is to be told.
-    Event(Event, Vec<Recipient>),
+    Event(Event<V>, Vec<Recipient>),
     /// The registry is closed, and these waited for names in vain.
     Closed(Vec<Recipient>),
 }
@@ -65,9 +64,8 @@ struct Subscription {
 }
 
 /// What is to be told.
-#[derive(Default)]
-struct Events {
-    queue: VecDeque<Event>,
+struct Events<V> {
+    queue: VecDeque<Event<V>>,
     /// How many events there have been, taken out or not.
     written: u64,
     closed: bool,
@@ -112,16 +110,31 @@ impl Interest {
 ///
 /// Two locks, so that whoever changes a name does not wait while it is found out who is to be told of
 /// another change. Where both are needed, that of `interest` comes first.
-#[derive(Default)]
-pub struct Journal {
+pub struct Journal<V> {
     /// Whether anybody wants to be told: all that a registration pays when nobody does.
     active: AtomicBool,
-    events: Mutex<Events>,
+    events: Mutex<Events<V>>,
     written: Condvar,
     interest: RwLock<Interest>,
 }
 
-impl Journal {
+impl<V> Default for Journal<V> {
+    fn default() -> Self {
+        Self {
+            active: AtomicBool::default(),
+            events: Mutex::new(Events {
+                queue: VecDeque::new(),
+                written: 0,
+                closed: false,
+                in_vain: Vec::new(),
+            }),
+            written: Condvar::new(),
+            interest: RwLock::default(),
+        }
+    }
+}
+
+impl<V> Journal<V> {
     /// Whether changes have to be written down.
     #[inline]
     pub(crate) fn active(&self) -> bool {
@@ -130,7 +143,7 @@ impl Journal {
         self.active.load(Ordering::SeqCst)
     }
 
-    fn events(&self) -> MutexGuard<'_, Events> {
+    fn events(&self) -> MutexGuard<'_, Events<V>> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -153,7 +166,7 @@ impl Journal {
         self.active.store(wanted, Ordering::SeqCst);
     }
 
-    pub(crate) fn write(&self, event: Event) {
+    pub(crate) fn write(&self, event: Event<V>) {
         let mut events = self.events();
         if !events.closed {
             events.written += 1;
@@ -256,7 +269,7 @@ impl Journal {
     }
 
     /// Waits for the next thing to tell; `None` when the journal is closed and all has been told.
-    pub fn take(&self) -> Option<Notice> {
+    pub fn take(&self) -> Option<Notice<V>> {
         let mut events = self.events();
         loop {
             if let Some(event) = events.queue.pop_front() {
@@ -278,7 +291,7 @@ impl Journal {
         }
     }
 
-    fn recipients(&self, event: &Event, number: u64) -> Vec<Recipient> {
+    fn recipients(&self, event: &Event<V>, number: u64) -> Vec<Recipient> {
         let interest = self.interest();
         let listeners = interest.listeners.iter().copied();
         let mut recipients: Vec<_> = listeners.map(Recipient::Listener).collect();
@@ -290,8 +303,8 @@ impl Journal {
                 recipients.push(Recipient::Subscriber(*pid));
             }
         }
-        let awaited = matches!(event.change, Change::Registered(_))
-            && interest.waiting.contains_key(&event.name);
+        let awaited =
+            event.change == Change::Registered && interest.waiting.contains_key(&event.name);
         drop(interest);
         if awaited {
             let mut interest = self.change_interest();

@@ -1,9 +1,9 @@
 //! The rules of claiming a name.
 
 use crate::Pid;
-use crate::journal::{Journal, Value};
+use crate::journal::Journal;
 use crate::name;
-use crate::table::{Fill, Reader, Record, Table};
+use crate::table::{Fill, Reader, Record, Table, is_long};
 use ahash::RandomState;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -22,7 +22,7 @@ pub enum RegisterError {
     Ended,
 }
 
-/// Names and their holders.
+/// Names and their holders. With each name may be kept a `V`: what the caller wants back with it.
 ///
 /// Two maps: the table says who holds a name, the index which names a process holds. The index
 /// keeps a name's 64-bit hash, not the name; the hash and the holder find it in the table.
@@ -39,8 +39,8 @@ pub enum RegisterError {
 /// have it watched. The watch's notice calls [`Registry::sweep`]; if watching fails, the process
 /// has ended already and [`Registry::register`] sweeps itself. So a name that is put under a
 /// process that stands in the index is always freed by somebody.
-pub struct Registry {
-    table: Table,
+pub struct Registry<V> {
+    table: Table<V>,
     index: DashMap<Pid, OneName, RandomState>,
     /// The names of the processes whose entry in the index is [`SEVERAL`].
     several: DashMap<Pid, Hashes, RandomState>,
@@ -84,7 +84,7 @@ impl Withdrawn {
 
     /// Whether freeing the names takes longer than a scheduler should be held.
     pub fn takes_long(&self) -> bool {
-        let weight = |hash: &u64| if Table::is_long(*hash) { Self::LONG } else { 1 };
+        let weight = |hash: &u64| if is_long(*hash) { Self::LONG } else { 1 };
         self.len() > Self::AT_ONCE || self.hashes.keys().map(weight).sum::<usize>() > Self::AT_ONCE
     }
 }
@@ -92,7 +92,7 @@ impl Withdrawn {
 /// Shards of the index; see the table's for what a shard costs.
 const SHARDS: usize = 64;
 
-impl Registry {
+impl<V: Clone> Registry<V> {
     /// A registry without names.
     #[must_use]
     pub fn new() -> Self {
@@ -121,7 +121,7 @@ impl Registry {
         name: &[u8],
         pid: Pid,
         instead_of: Option<Pid>,
-        value: Option<Value>,
+        value: Option<V>,
         watch: impl FnOnce() -> bool,
     ) -> Result<(), RegisterError> {
         let name = self.table.hash(name);
@@ -150,12 +150,12 @@ impl Registry {
     }
 
     /// Who holds the name, and its value.
-    pub fn lookup(&self, name: &[u8]) -> Option<(Pid, Option<Value>)> {
+    pub fn lookup(&self, name: &[u8]) -> Option<(Pid, Option<V>)> {
         self.table.lookup(self.table.hash(name))
     }
 
     /// Gives the name another value if `pid` holds it; answers whether it did.
-    pub fn update(&self, name: &[u8], pid: Pid, value: Option<Value>) -> bool {
+    pub fn update(&self, name: &[u8], pid: Pid, value: Option<V>) -> bool {
         self.table.update(self.table.hash(name), pid, value)
     }
 
@@ -192,16 +192,16 @@ impl Registry {
     }
 
     /// In how many pieces [`Registry::piece`] gives the names.
-    pub const PIECES: usize = Table::PIECES;
+    pub const PIECES: usize = Table::<V>::PIECES;
 
     /// The names of one piece that match a pattern. All pieces together have every name that was
     /// held all the while, once, and may have any that came or went meanwhile.
-    pub fn piece(&self, piece: usize, pattern: &[u8]) -> Vec<Record> {
+    pub fn piece(&self, piece: usize, pattern: &[u8]) -> Vec<Record<V>> {
         self.table.piece(piece, |name| name::matches(pattern, name))
     }
 
     /// What is told to listeners, subscribers and those who wait.
-    pub fn journal(&self) -> &Arc<Journal> {
+    pub fn journal(&self) -> &Arc<Journal<V>> {
         &self.table.journal
     }
 
@@ -318,7 +318,7 @@ impl Registry {
     }
 }
 
-impl Default for Registry {
+impl<V: Clone> Default for Registry<V> {
     fn default() -> Self {
         Self::new()
     }

@@ -5,7 +5,7 @@
 //! elsewhere.
 
 use crate::Pid;
-use crate::journal::{Change, Event, Journal, Value};
+use crate::journal::{Change, Event, Journal};
 use crate::slots::{Entry, Holder, Locked, SHARDS, Seen, Slots, room};
 use ahash::RandomState;
 use dashmap::DashMap;
@@ -32,8 +32,8 @@ type ValueId = u32;
 /// Of a name without a value.
 const NO_VALUE: ValueId = 0;
 
-/// Canonical name to holder and value.
-pub(crate) struct Table {
+/// Canonical name to holder, and to what is kept with the name, a `V`.
+pub(crate) struct Table<V> {
     hasher: RandomState,
     short: Slots<SHORT>,
     medium: Slots<MEDIUM>,
@@ -42,9 +42,9 @@ pub(crate) struct Table {
     texts: DashMap<u64, Box<[u8]>, RandomState>,
     next_text: AtomicU64,
     /// Changed only while the shard of the value's name is locked.
-    values: DashMap<ValueId, Value, RandomState>,
+    values: DashMap<ValueId, V, RandomState>,
     next_value: AtomicU32,
-    pub(crate) journal: Arc<Journal>,
+    pub(crate) journal: Arc<Journal<V>>,
 }
 
 /// What a thread that looks names up keeps of the tables it used last, so that it need not take a
@@ -73,13 +73,13 @@ impl Default for Reader {
 
 /// A name with all that the table knows of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct Record<V> {
     /// In canonical bytes.
     pub name: Box<[u8]>,
     /// Its holder, which may have ended.
     pub pid: Pid,
-    /// Its value.
-    pub value: Option<Value>,
+    /// What is kept with it.
+    pub value: Option<V>,
 }
 
 /// How full the table is.
@@ -98,6 +98,11 @@ pub struct Fill {
 /// Where in a hash the size of the name stands, so that a hash alone tells the map. Below the bits
 /// that [`Slots`] uses.
 const SIZE_MASK: u64 = 3;
+
+/// Whether a name with this hash is a long one.
+pub(crate) fn is_long(hash: u64) -> bool {
+    hash & SIZE_MASK == 3
+}
 
 /// Runs `$body` with `$map` bound to the map that holds names of this hash.
 macro_rules! with_map {
@@ -119,7 +124,7 @@ macro_rules! with_map {
     };
 }
 
-impl Table {
+impl<V: Clone> Table<V> {
     pub(crate) fn new() -> Self {
         Self {
             hasher: RandomState::new(),
@@ -158,7 +163,7 @@ impl Table {
         Some(holder?.pid)
     }
 
-    pub(crate) fn lookup(&self, name: Hashed<'_>) -> Option<(Pid, Option<Value>)> {
+    pub(crate) fn lookup(&self, name: Hashed<'_>) -> Option<(Pid, Option<V>)> {
         with_map!(self, name.hash, |map| {
             let locked = map.lock(name.hash);
             let place = self.place(&locked, name)?;
@@ -174,7 +179,7 @@ impl Table {
         name: Hashed<'_>,
         pid: Pid,
         instead_of: Option<Pid>,
-        value: Option<Value>,
+        value: Option<V>,
     ) -> Result<(), Pid> {
         with_map!(self, name.hash, |map| {
             let mut locked = map.lock(name.hash);
@@ -183,8 +188,8 @@ impl Table {
                 if Some(held.pid) != instead_of {
                     return Err(held.pid);
                 }
-                self.drop_value(held.value);
-                self.write(name.name, held.pid, || Change::Unregistered);
+                let dropped = self.drop_value(held.value);
+                self.write(name.name, held.pid, Change::Unregistered, || dropped);
                 let value = self.keep_value(value.clone());
                 locked.hold(place, Holder { pid, value });
             } else {
@@ -196,13 +201,13 @@ impl Table {
                     |entry| self.hash_of(entry),
                 );
             }
-            self.write(name.name, pid, || Change::Registered(value));
+            self.write(name.name, pid, Change::Registered, || value);
             Ok(())
         })
     }
 
     /// Gives the name another value if `pid` holds it.
-    pub(crate) fn update(&self, name: Hashed<'_>, pid: Pid, value: Option<Value>) -> bool {
+    pub(crate) fn update(&self, name: Hashed<'_>, pid: Pid, value: Option<V>) -> bool {
         with_map!(self, name.hash, |map| {
             let mut locked = map.lock(name.hash);
             let Some(place) = self.place(&locked, name) else {
@@ -227,11 +232,6 @@ impl Table {
             let place = place.filter(|place| locked.entry(*place).holder().pid == pid);
             self.remove(&mut locked, place)
         })
-    }
-
-    /// Whether a name with this hash is a long one.
-    pub(crate) fn is_long(hash: u64) -> bool {
-        hash & SIZE_MASK == 3
     }
 
     /// Frees one name with this hash that `pid` holds.
@@ -264,7 +264,7 @@ impl Table {
     pub(crate) const PIECES: usize = 3 * SHARDS;
 
     /// The names of one shard of one map that match.
-    pub(crate) fn piece(&self, piece: usize, matches: impl Fn(&[u8]) -> bool) -> Vec<Record> {
+    pub(crate) fn piece(&self, piece: usize, matches: impl Fn(&[u8]) -> bool) -> Vec<Record<V>> {
         let shard = piece % SHARDS;
         match piece / SHARDS {
             0 => self.copy_shard(&self.short, shard, matches),
@@ -373,9 +373,9 @@ impl Table {
         let entry = locked.entry(place);
         locked.remove(place);
         let holder = entry.holder();
-        self.drop_value(holder.value);
+        let dropped = self.drop_value(holder.value);
         self.with_name(&entry, |name| {
-            self.write(name, holder.pid, || Change::Unregistered);
+            self.write(name, holder.pid, Change::Unregistered, || dropped);
         });
         if W == LONG
             && let Some(number) = number_of(entry.key().bytes())
@@ -392,7 +392,7 @@ impl Table {
         map: &Slots<W>,
         shard: usize,
         matches: impl Fn(&[u8]) -> bool,
-    ) -> Vec<Record> {
+    ) -> Vec<Record<V>> {
         let entries = map.entries(shard);
         let records = entries.iter().filter_map(|entry| {
             let name: Box<[u8]> =
@@ -408,14 +408,14 @@ impl Table {
         records.collect()
     }
 
-    fn value(&self, id: ValueId) -> Option<Value> {
+    fn value(&self, id: ValueId) -> Option<V> {
         if id == NO_VALUE {
             return None;
         }
         self.values.get(&id).map(|value| value.clone())
     }
 
-    fn keep_value(&self, value: Option<Value>) -> ValueId {
+    fn keep_value(&self, value: Option<V>) -> ValueId {
         let Some(value) = value else {
             return NO_VALUE;
         };
@@ -432,20 +432,22 @@ impl Table {
         }
     }
 
-    fn drop_value(&self, id: ValueId) {
-        if id != NO_VALUE {
-            self.values.remove(&id);
+    fn drop_value(&self, id: ValueId) -> Option<V> {
+        if id == NO_VALUE {
+            return None;
         }
+        self.values.remove(&id).map(|(_, value)| value)
     }
 
     /// Writes a change down if anybody wants to know. The name's shard is locked.
     #[inline]
-    fn write(&self, name: &[u8], pid: Pid, change: impl FnOnce() -> Change) {
+    fn write(&self, name: &[u8], pid: Pid, change: Change, kept: impl FnOnce() -> Option<V>) {
         if self.journal.active() {
             self.journal.write(Event {
                 name: name.into(),
                 pid,
-                change: change(),
+                kept: kept(),
+                change,
             });
         }
     }

@@ -15,7 +15,7 @@
 //! runs, and a select or a list of names finds each as it was at some time while it ran.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use registry_core::journal::{Change, Notice, Value};
+use registry_core::journal::{Change, Notice};
 use registry_core::name::{Buffer, Encoder};
 use registry_core::{Pid, Reader, RegisterError, Registry};
 use std::collections::BTreeMap;
@@ -24,6 +24,9 @@ use std::sync::{Barrier, Mutex, mpsc};
 use std::thread;
 use todc_utils::linearizability::{WGLChecker, history::Action, history::History};
 use todc_utils::specifications::Specification;
+
+/// What is kept with a name here.
+type Value = std::sync::Arc<[u8]>;
 
 const THREADS: usize = 3;
 const NAMES: usize = 2;
@@ -189,7 +192,7 @@ struct Recorded {
 
 /// What the threads of one round share.
 struct Round {
-    registry: Registry,
+    registry: Registry<Value>,
     ended: [AtomicBool; PIDS],
     clock: AtomicUsize,
     sweeps: AtomicUsize,
@@ -330,7 +333,8 @@ impl Round {
                 }
             }
             80..85 => {
-                let pieces = (0..Registry::PIECES).map(|piece| self.registry.piece(piece, any));
+                let pieces =
+                    (0..Registry::<Value>::PIECES).map(|piece| self.registry.piece(piece, any));
                 let records: Vec<_> = pieces.flatten().collect();
                 let to = self.now();
                 for (number, name) in names.iter().enumerate() {
@@ -422,11 +426,11 @@ impl Round {
         self.registry.journal().close();
         while let Some(Notice::Event(event, _)) = self.registry.journal().take() {
             let before = match event.change {
-                Change::Registered(_) => holders.insert(event.name.clone(), event.pid),
+                Change::Registered => holders.insert(event.name.clone(), event.pid),
                 Change::Unregistered => holders.remove(&event.name),
             };
             let sound = match event.change {
-                Change::Registered(_) => before.is_none(),
+                Change::Registered => before.is_none(),
                 Change::Unregistered => before == Some(event.pid),
             };
             assert!(

@@ -5,7 +5,7 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use registry_core::journal::{Change, Event, Journal, Notice, Recipient, Value};
+use registry_core::journal::{Change, Event, Journal, Notice, Recipient};
 use registry_core::name::{Buffer, Encoder};
 use registry_core::{Pid, Reader, Record, RegisterError, Registry, Withdrawn};
 use std::cell::RefCell;
@@ -13,6 +13,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, LazyLock, mpsc};
 use std::thread;
 use std::time::Duration;
+
+/// What is kept with a name here.
+type Value = Arc<[u8]>;
 
 const NAMES: u8 = 12;
 const PIDS: u64 = 6;
@@ -161,7 +164,7 @@ enum What {
     /// It was registered, with this value.
     Came(Option<usize>),
     /// It was given back.
-    Went,
+    Went(Option<usize>),
 }
 
 #[derive(Default)]
@@ -203,14 +206,14 @@ impl Model {
         instead_of: Option<u64>,
         value: Option<usize>,
     ) -> Result<(), RegisterError> {
-        if let Some(&(holder, _)) = self.holders.get(&name) {
+        if let Some(&(holder, kept)) = self.holders.get(&name) {
             if Some(holder) != instead_of {
                 return Err(RegisterError::Taken(Pid(holder)));
             }
             self.tell(vec![Told {
                 name,
                 pid: holder,
-                what: What::Went,
+                what: What::Went(kept),
             }]);
         }
         self.holders.insert(name, (pid, value));
@@ -260,11 +263,11 @@ impl Model {
         if *times == 0 {
             books.remove(&name);
         }
-        self.holders.remove(&name);
+        let kept = self.holders.remove(&name).and_then(|(_, kept)| kept);
         self.tell(vec![Told {
             name,
             pid,
-            what: What::Went,
+            what: What::Went(kept),
         }]);
         true
     }
@@ -283,15 +286,13 @@ impl Model {
             .copied()
             .filter(|&name| self.holds(name, pid))
             .collect();
-        for name in &freed {
-            self.holders.remove(name);
-        }
         let told = |&name| Told {
             name,
             pid,
-            what: What::Went,
+            what: What::Went(self.holders.remove(&name).and_then(|(_, kept)| kept)),
         };
-        self.tell(freed.iter().map(told).collect());
+        let told = freed.iter().map(told).collect();
+        self.tell(told);
         freed.len()
     }
 
@@ -337,7 +338,7 @@ impl Model {
     }
 
     /// Whether this is the notice that comes next; if so, it has come.
-    fn take(&mut self, notice: Option<&Notice>, values: &Values) -> Result<(), String> {
+    fn take(&mut self, notice: Option<&Notice<Value>>, values: &Values) -> Result<(), String> {
         match notice {
             Some(Notice::Event(event, recipients)) => self.take_event(event, recipients, values),
             Some(Notice::Closed(recipients)) => {
@@ -354,7 +355,7 @@ impl Model {
 
     fn take_event(
         &mut self,
-        event: &Event,
+        event: &Event<Value>,
         recipients: &[Recipient],
         values: &Values,
     ) -> Result<(), String> {
@@ -381,7 +382,7 @@ impl Model {
                 expected.push(Recipient::Subscriber(Pid(*pid)));
             }
         }
-        if told.what != What::Went {
+        if !matches!(told.what, What::Went(_)) {
             self.waiting.retain(|&(pid, name, number)| {
                 if name == told.name {
                     expected.push(Recipient::Waiter(Pid(pid), number));
@@ -396,7 +397,7 @@ impl Model {
 
 /// Takes the next notice, of which there is one unless something is wrong: then it would be waited
 /// for without end.
-fn take(journal: &Arc<Journal>) -> Result<Option<Notice>, TestCaseError> {
+fn take(journal: &Arc<Journal<Value>>) -> Result<Option<Notice<Value>>, TestCaseError> {
     let (sender, receiver) = mpsc::channel();
     let journal = Arc::clone(journal);
     thread::spawn(move || sender.send(journal.take()));
@@ -433,13 +434,16 @@ impl Values {
         Some(Arc::clone(&self.0[number?]))
     }
 
-    fn event(&self, told: &Told) -> Event {
+    fn event(&self, told: &Told) -> Event<Value> {
         Event {
             name: name(told.name).into(),
             pid: Pid(told.pid),
+            kept: match told.what {
+                What::Went(value) | What::Came(value) => self.of(value),
+            },
             change: match told.what {
-                What::Went => Change::Unregistered,
-                What::Came(value) => Change::Registered(self.of(value)),
+                What::Went(_) => Change::Unregistered,
+                What::Came(_) => Change::Registered,
             },
         }
     }
@@ -452,8 +456,7 @@ impl Values {
             .iter()
             .flatten()
             .filter_map(|told| match told.what {
-                What::Came(value) => value,
-                What::Went => None,
+                What::Came(value) | What::Went(value) => value,
             });
         let mut uses = vec![1; self.0.len()];
         held.chain(told).for_each(|number| uses[number] += 1);
@@ -463,7 +466,7 @@ impl Values {
 
 /// What one history is about.
 struct Run {
-    registry: Registry,
+    registry: Registry<Value>,
     reader: RefCell<Reader>,
     model: Model,
     withdrawn: Vec<Withdrawn>,
@@ -512,10 +515,10 @@ impl Run {
             }
             Step::Select(pattern) => {
                 let bytes = pattern.bytes();
-                let mut found: Vec<Record> = (0..Registry::PIECES)
+                let mut found: Vec<Record<Value>> = (0..Registry::<Value>::PIECES)
                     .flat_map(|piece| registry.piece(piece, &bytes))
                     .collect();
-                let mut expected: Vec<Record> = model
+                let mut expected: Vec<Record<Value>> = model
                     .holders
                     .iter()
                     .filter(|&(&number, _)| pattern.matches(number))

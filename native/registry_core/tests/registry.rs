@@ -15,7 +15,7 @@ fn name(number: u8) -> Vec<u8> {
 
 #[test]
 fn of_threads_that_claim_one_name_exactly_one_gets_it() {
-    let (registry, mut reader) = (Registry::new(), Reader::new());
+    let (registry, mut reader) = (Registry::<()>::new(), Reader::new());
     let threads = 8;
     let barrier = Barrier::new(threads);
     let winners = AtomicU64::new(0);
@@ -48,7 +48,7 @@ fn of_threads_that_claim_one_name_exactly_one_gets_it() {
 #[test]
 fn registrations_that_race_with_the_notice_of_their_holders_end_leave_nothing() {
     for round in 0..2_000_u64 {
-        let registry = Registry::new();
+        let registry = Registry::<()>::new();
         let pid = Pid(round + 1);
         let ended = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -82,7 +82,7 @@ fn registrations_that_race_with_the_notice_of_their_holders_end_leave_nothing() 
 
 #[test]
 fn a_name_passes_between_threads_without_ever_having_two_holders() {
-    let registry = Registry::new();
+    let registry = Registry::<()>::new();
     let inside = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for thread in 0..4_u64 {
@@ -108,7 +108,7 @@ fn a_name_passes_between_threads_without_ever_having_two_holders() {
 
 #[test]
 fn a_name_that_stays_is_found_by_all_threads_while_others_come_and_go() {
-    let registry = Registry::new();
+    let registry = Registry::<()>::new();
     let (staying, passing) = (500, 20_000);
     // Of all three sizes.
     let name = |number: u32| {
@@ -158,7 +158,7 @@ impl Drop for Done<'_> {
 
 #[test]
 fn one_process_may_hold_a_hundred_thousand_names() {
-    let registry = Registry::new();
+    let registry = Registry::<()>::new();
     let pid = Pid(1);
     for number in 0..100_000_u32 {
         assert_eq!(
@@ -176,7 +176,7 @@ fn one_process_may_hold_a_hundred_thousand_names() {
 
 #[test]
 fn clearing_forgets_everything() {
-    let (registry, mut reader) = (Registry::new(), Reader::new());
+    let (registry, mut reader) = (Registry::<()>::new(), Reader::new());
     for number in 0..12 {
         registry
             .register(
@@ -196,7 +196,7 @@ fn clearing_forgets_everything() {
 #[test]
 fn long_names_count_for_more_when_a_process_ends() {
     let takes_long = |names: usize, length: usize| {
-        let registry = Registry::new();
+        let registry = Registry::<()>::new();
         for number in 0..names {
             let mut name = vec![b'a'; length];
             name[..8].copy_from_slice(&number.to_le_bytes());
