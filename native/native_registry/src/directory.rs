@@ -2,26 +2,18 @@
 
 use crate::cluster::Mirror;
 use crate::courier;
-use crate::watch::Watch;
+use crate::watch::{Watch, Watches};
 use crate::word;
-use ahash::RandomState;
-use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
-use once_cell::sync::{Lazy, OnceCell};
-use registry_core::Registry;
+use once_cell::sync::OnceCell;
+use registry_core::epoch::{Current, Guard, Shared};
 use registry_core::journal::Journal;
 use registry_core::name::Buffer;
-use registry_core::{Pid, Reader, Withdrawn};
+use registry_core::{Pid, Registry, Withdrawn};
 use rustler::{Env, LocalPid};
 use std::cell::RefCell;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
-
-/// How many resources the monitors of one registry are spread over: the VM keeps the monitors of
-/// one resource in one tree under one lock.
-const WATCHES: usize = 64;
 
 /// A value that came with a name, in external format.
 pub(crate) type Value = Arc<[u8]>;
@@ -38,9 +30,8 @@ pub(crate) struct Open {
     pub(crate) mirror: Option<Mirror>,
     /// Started when somebody first wants to be told of changes.
     courier: OnceCell<()>,
-    /// Emptied when the registry closes, which ends its monitors, although somebody may hold on
-    /// to the rest for a while.
-    watches: [Mutex<Option<Arc<Watch>>>; WATCHES],
+    /// Closed with the registry, although somebody may hold on to the rest for a while.
+    pub(crate) watches: Watches,
 }
 
 impl Open {
@@ -52,19 +43,13 @@ impl Open {
             opened: Instant::now(),
             mirror: clustered.then(Mirror::new),
             courier: OnceCell::new(),
-            watches: std::array::from_fn(|_| Mutex::new(Some(Arc::new(Watch::new(open.clone()))))),
+            watches: Watches::new(open.clone()),
         })
     }
 
     /// Has the process watched; `false` when it has ended, or the registry is closing.
     pub(crate) fn watch(&self, env: Env<'_>, pid: LocalPid) -> bool {
-        // Neighbouring pids differ in the bits above the tag.
-        let at = (word::of_pid(env, pid).0 >> 4) as usize % WATCHES;
-        let watch = self.watches[at]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        watch.is_some_and(|watch| watch.monitor(env, pid))
+        self.watches.monitor(env, pid, word::of_pid(env, pid))
     }
 
     /// The journal, with somebody who delivers what is written there.
@@ -77,20 +62,45 @@ impl Open {
 
     /// Forgets everything. Takes its time with a large registry.
     fn clear(&self) {
-        for watch in &self.watches {
-            let watch = watch.lock().unwrap_or_else(PoisonError::into_inner).take();
-            // After the lock is gone: this ends the resource's monitors.
-            drop(watch);
-        }
+        self.watches.close();
         self.registry.clear();
     }
 }
 
-static DIRECTORY: Lazy<DashMap<u64, Arc<Open>, RandomState>> =
-    Lazy::new(|| DashMap::with_hasher(RandomState::new()));
+/// Registries whose names end in the same bits. A list is never changed but replaced by another.
+type Bucket = Current<Vec<(u64, Arc<Open>)>>;
 
-/// Counts openings and closings, so that a thread knows when what it remembers may be wrong.
-static GENERATION: AtomicU64 = AtomicU64::new(0);
+/// More than most systems have registries, so that few share a bucket: eight kilobytes.
+const BUCKETS: usize = 1_024;
+
+/// All registries that are open, to be read without a lock.
+static DIRECTORY: [Bucket; BUCKETS] = [const { Current::none() }; BUCKETS];
+
+/// Held by who replaces a bucket.
+static CHANGE: Mutex<()> = Mutex::new(());
+
+#[inline]
+fn bucket(name: u64) -> &'static Bucket {
+    // The word of an atom counts up in its upper bits.
+    #[allow(clippy::cast_possible_truncation)]
+    &DIRECTORY[(name >> 6) as usize % BUCKETS]
+}
+
+#[inline]
+fn open_in(bucket: &[(u64, Arc<Open>)], name: u64) -> Option<&Arc<Open>> {
+    let open = bucket.iter().find(|(other, _)| *other == name);
+    open.map(|(_, open)| open)
+}
+
+fn change() -> MutexGuard<'static, ()> {
+    CHANGE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Replaces a bucket by one with these. Only while [`CHANGE`] is locked.
+fn replace(bucket: &Bucket, registries: Vec<(u64, Arc<Open>)>) {
+    let registries = (!registries.is_empty()).then(|| Shared::new(registries));
+    drop(bucket.replace(registries));
+}
 
 /// Never dropped. As long as there is a resource with a destructor, the VM does not unload the
 /// library, not even when the module is purged: threads of ours run in it, and the directory lies
@@ -107,15 +117,20 @@ pub(crate) fn open(
 ) -> Result<(), Pid> {
     PIN.get_or_init(|| Watch::new(Weak::new()));
     let owner = word::of_pid(env, supervisor);
-    let new = Open::new(name, owner, clustered);
-    match DIRECTORY.entry(name) {
-        Entry::Occupied(open) if open.get().supervisor == owner => return Ok(()),
-        Entry::Occupied(open) => return Err(open.get().supervisor),
-        Entry::Vacant(vacant) => {
-            vacant.insert(Arc::clone(&new));
-        }
+    let (changing, guard) = (change(), Guard::new());
+    let before = bucket(name).get(&guard).map_or(&[][..], |bucket| bucket);
+    if let Some(open) = open_in(before, name) {
+        return match open.supervisor {
+            supervisor if supervisor == owner => Ok(()),
+            other => Err(other),
+        };
     }
-    GENERATION.fetch_add(1, Ordering::Release);
+    let new = Open::new(name, owner, clustered);
+    let mut registries = before.to_vec();
+    registries.push((name, Arc::clone(&new)));
+    replace(bucket(name), registries);
+    drop(changing);
+    guard.end();
     if !new.watch(env, supervisor) {
         close(name, owner);
     }
@@ -124,13 +139,24 @@ pub(crate) fn open(
 
 /// Closes a registry if this supervisor has it open; answers whether it had.
 pub(crate) fn close(name: u64, supervisor: Pid) -> bool {
-    let closed = DIRECTORY.remove_if(&name, |_, open| open.supervisor == supervisor);
-    // Before the names go: nobody who starts now may find an empty registry instead of none.
-    GENERATION.fetch_add(1, Ordering::Release);
-    let Some((_, open)) = closed else {
+    let (changing, guard) = (change(), Guard::new());
+    let mut registries = bucket(name)
+        .get(&guard)
+        .map_or(Vec::new(), |bucket| bucket.clone());
+    let place = registries
+        .iter()
+        .position(|(other, open)| *other == name && open.supervisor == supervisor);
+    let Some(place) = place else {
         return false;
     };
+    let (_, open) = registries.swap_remove(place);
+    // Before the names go: nobody who starts now may find an empty registry instead of none.
+    replace(bucket(name), registries);
+    drop(changing);
+    guard.end();
     open.clear();
+    // What was cleared is freed with the end of a guard.
+    Guard::new().end();
     true
 }
 
@@ -147,11 +173,13 @@ pub(crate) fn close_soon(open: &Open) {
 pub(crate) fn release_soon(open: Arc<Open>, withdrawn: Withdrawn) {
     elsewhere(move || {
         open.registry.release(withdrawn);
+        // What has become too large is freed with the end of a guard.
+        Guard::new().end();
     });
 }
 
 /// Does work that takes long on a thread of its own: notices come on threads of the VM.
-fn elsewhere<F: FnOnce() + Send + 'static>(work: F) {
+pub(crate) fn elsewhere<F: FnOnce() + Send + 'static>(work: F) {
     fn run<F: FnOnce()>(work: &Mutex<Option<F>>) {
         let work = work.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(work) = work {
@@ -169,63 +197,24 @@ fn elsewhere<F: FnOnce() + Send + 'static>(work: F) {
     }
 }
 
-/// What a thread keeps for itself: where it writes names, and the registries it used last. The
-/// memory of registries spares each lookup a lock and a count that all threads would share.
-struct Local {
-    buffer: Buffer,
-    generation: u64,
-    recent: [Option<Recent>; 4],
-}
-
-/// A registry and what this thread knows of its table.
-struct Recent {
-    open: Arc<Open>,
-    reader: Box<Reader>,
-}
-
 thread_local! {
-    static LOCAL: RefCell<Local> = RefCell::new(Local {
-        buffer: Buffer::new(),
-        generation: 0,
-        recent: [const { None }; 4],
-    });
+    /// Where this thread writes names.
+    static BUFFER: RefCell<Buffer> = RefCell::new(Buffer::new());
 }
 
-/// Forgets registries that have been closed. With the last who knows one goes its table.
-#[cold]
-fn forget(recent: &mut [Option<Recent>; 4]) {
-    let closed = |recent: &mut Recent| {
-        let open = DIRECTORY.get(&recent.open.name);
-        !open.is_some_and(|open| Arc::ptr_eq(&open, &recent.open))
-    };
-    let closed = recent.each_mut().map(|place| place.take_if(closed));
-    if closed.iter().any(Option::is_some) {
-        elsewhere(|| drop(closed));
-    }
-}
-
-/// Calls `f` with the registry of this name and this thread's buffer; `None` when none is open.
+/// Calls `f` with the registry of this name and this thread's buffer; `None` when none is open. For
+/// what is done soon: no memory is given back meanwhile.
 #[inline]
-pub(crate) fn with<R>(
-    name: u64,
-    f: impl FnOnce(&Open, &mut Reader, &mut Buffer) -> R,
-) -> Option<R> {
-    LOCAL.with_borrow_mut(|local| {
-        // Before the directory is read: what changes later makes this look outdated, not current.
-        let generation = GENERATION.load(Ordering::Acquire);
-        if local.generation != generation {
-            local.generation = generation;
-            forget(&mut local.recent);
-        }
-        // The word of an atom counts up in its upper bits.
-        let place = &mut local.recent[(name >> 6) as usize % 4];
-        let recent = match place {
-            Some(recent) if recent.open.name == name => recent,
-            _ => place.insert(Recent {
-                open: DIRECTORY.get(&name)?.clone(),
-                reader: Box::default(),
-            }),
-        };
-        Some(f(&recent.open, &mut recent.reader, &mut local.buffer))
-    })
+pub(crate) fn with<R>(name: u64, f: impl FnOnce(&Open, &Guard, &mut Buffer) -> R) -> Option<R> {
+    let guard = Guard::new();
+    let open = open_in(bucket(name).get(&guard)?, name)?;
+    let result = BUFFER.with_borrow_mut(|buffer| f(open, &guard, buffer));
+    guard.end();
+    Some(result)
+}
+
+/// The registry of this name, for what takes longer; `None` when none is open.
+pub(crate) fn find(name: u64) -> Option<Arc<Open>> {
+    let guard = Guard::new();
+    open_in(bucket(name).get(&guard)?, name).cloned()
 }

@@ -8,8 +8,9 @@ use crate::directory::{self, Open, Value};
 use crate::nif::hot_nif;
 use crate::term::{self, Refused};
 use crate::word;
+use registry_core::RegisterError;
+use registry_core::epoch::Guard;
 use registry_core::name::{Buffer, Encoder as NameEncoder, MAX_BYTES, NameError};
-use registry_core::{Reader, RegisterError};
 use rustler::{Binary, Encoder, Env, LocalPid, Term};
 
 rustler::atoms! {
@@ -22,15 +23,15 @@ pub(crate) fn with_name<'a>(
     env: Env<'a>,
     registry: Term<'a>,
     name: Term<'a>,
-    f: impl FnOnce(&Open, &mut Reader, &[u8]) -> Term<'a>,
+    f: impl FnOnce(&Open, &Guard, &[u8]) -> Term<'a>,
 ) -> Term<'a> {
-    directory::with(word::of(registry.as_c_arg()), |open, reader, buffer| {
+    directory::with(word::of(registry.as_c_arg()), |open, guard, buffer| {
         let mut encoder = NameEncoder::new(buffer);
         match term::write(&mut encoder, name) {
             Ok(()) => {
                 let name = encoder.finish();
                 pay(env, name.len());
-                f(open, reader, name)
+                f(open, guard, name)
             }
             Err(refused) => refusal(refused).encode(env),
         }
@@ -72,8 +73,8 @@ pub(crate) fn refusal(refused: Refused) -> rustler::Atom {
 
 /// `(registry, name)`: the holder's pid, which may have ended, or `:undefined`; see [`look_elsewhere`].
 fn whereis<'a>(env: Env<'a>, [registry, name]: [Term<'a>; 2]) -> Term<'a> {
-    with_name(env, registry, name, |open, reader, name| {
-        match open.registry.whereis(reader, name) {
+    with_name(env, registry, name, |open, guard, name| {
+        match open.registry.whereis(guard, name) {
             Some(holder) => word::to_pid(env, holder),
             None => look_elsewhere(env, open, name),
         }
@@ -102,10 +103,10 @@ fn register<'a>(env: Env<'a>, [registry, name, pid, instead_of, value]: [Term<'a
         return ended().encode(env);
     };
     let instead_of = instead_of.decode::<LocalPid>().ok();
-    with_name(env, registry, name, |open, reader, name| {
+    with_name(env, registry, name, |open, guard, name| {
         if open.mirror.is_some() {
             let instead_of = instead_of.map(|pid| word::of_pid(env, pid));
-            return match open.registry.whereis(reader, name) {
+            return match open.registry.whereis(guard, name) {
                 Some(holder) if Some(holder) != instead_of => word::to_pid(env, holder),
                 _ => elsewhere().encode(env),
             };

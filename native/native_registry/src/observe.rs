@@ -14,8 +14,11 @@ rustler::atoms! { ok, no_registry, no_thread, ended, names, processes, bytes, sh
 
 /// Calls `f` with the registry.
 fn with_open<'a>(env: Env<'a>, registry: Term<'a>, f: impl FnOnce(&Open) -> Term<'a>) -> Term<'a> {
-    directory::with(word::of(registry.as_c_arg()), |open, _, _| f(open))
-        .unwrap_or_else(|| no_registry().encode(env))
+    // Not `with`: some of these take long.
+    match directory::find(word::of(registry.as_c_arg())) {
+        Some(open) => f(&open),
+        None => no_registry().encode(env),
+    }
 }
 
 /// `(name)`: the pattern as a binary.

@@ -6,6 +6,7 @@
 use crate::directory::{self, Open};
 use crate::word;
 use registry_core::Pid;
+use registry_core::epoch::Guard;
 use rustler::sys::{
     ErlNifEnv, ErlNifMonitor, ErlNifPid, ErlNifResourceDown, ErlNifResourceDtor,
     ErlNifResourceFlags, ErlNifResourceType, ErlNifResourceTypeInit, c_void, enif_alloc_resource,
@@ -16,12 +17,21 @@ use rustler::{Env, LocalPid, Term};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use std::sync::Weak;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::sleep;
+use std::time::Duration;
 
-/// The type of the resources behind a [`Watch`]: each holds what `Weak::into_raw` made of the
-/// registry, by bytes, so that nothing depends on how the VM aligns it.
+/// The type of the resources behind a [`Watch`]: each holds what `Arc::into_raw` made of its
+/// [`Subject`], by bytes, so that nothing depends on how the VM aligns it.
 static TYPE: AtomicPtr<ErlNifResourceType> = AtomicPtr::new(ptr::null_mut());
+
+/// What a [`Watch`] is there for.
+struct Subject {
+    open: Weak<Open>,
+    /// How many processes are being watched, or are about to be.
+    monitored: AtomicUsize,
+}
 
 /// A resource that monitors the holders of names, and the registry's supervisor. The VM calls
 /// [`down`] while such a process ends, on whatever thread that happens; no Erlang process is
@@ -29,6 +39,7 @@ static TYPE: AtomicPtr<ErlNifResourceType> = AtomicPtr::new(ptr::null_mut());
 pub(crate) struct Watch {
     /// One reference of ours to the resource.
     resource: *const c_void,
+    subject: Arc<Subject>,
 }
 
 // SAFETY: the VM counts references to a resource, and locks its monitors, for all threads.
@@ -64,21 +75,25 @@ impl Watch {
 
     /// A watch for a registry. It may outlive the registry, which owns it.
     pub(crate) fn new(open: Weak<Open>) -> Self {
+        let subject = Arc::new(Subject {
+            open,
+            monitored: AtomicUsize::new(0),
+        });
         // SAFETY: the type is open, as the VM calls no NIF before; the resource has room for a
         // pointer, and nobody else has it yet.
         let resource = unsafe {
             let resource =
-                enif_alloc_resource(TYPE.load(Ordering::Acquire), size_of::<*const Open>());
+                enif_alloc_resource(TYPE.load(Ordering::Acquire), size_of::<*const Subject>());
             resource
-                .cast::<*const Open>()
-                .write_unaligned(open.into_raw());
+                .cast::<*const Subject>()
+                .write_unaligned(Arc::into_raw(Arc::clone(&subject)));
             resource
         };
-        Self { resource }
+        Self { resource, subject }
     }
 
     /// Has the process watched; `false` when it has ended.
-    pub(crate) fn monitor(&self, env: Env<'_>, pid: LocalPid) -> bool {
+    fn monitor(&self, env: Env<'_>, pid: LocalPid) -> bool {
         // SAFETY: the env of the call, a resource with a `down` callback, and nobody asks which
         // monitor it is.
         unsafe {
@@ -119,9 +134,9 @@ impl Drop for Watch {
 /// Called by the VM when the last reference to a resource has gone.
 unsafe extern "C" fn drop_open(_env: *mut ErlNifEnv, resource: *mut c_void) {
     // SAFETY: every resource of the type holds what `into_raw` made, and is not used after this.
-    let open = unsafe { Weak::from_raw(resource.cast::<*const Open>().read_unaligned()) };
+    let subject = unsafe { Arc::from_raw(resource.cast::<*const Subject>().read_unaligned()) };
     // Frees memory, or nothing: no panic can come of it.
-    drop(open);
+    drop(subject);
 }
 
 /// Called by the VM when a process that is monitored ends.
@@ -131,9 +146,9 @@ unsafe extern "C" fn down(
     pid: *const ErlNifPid,
     _monitor: *const ErlNifMonitor,
 ) {
-    // SAFETY: as in `drop_open`; the resource keeps its own count of the weak reference.
-    let open = unsafe { Weak::from_raw(resource.cast::<*const Open>().read_unaligned()) };
-    let open = ManuallyDrop::new(open);
+    // SAFETY: as in `drop_open`; the resource keeps its own count.
+    let subject = unsafe { Arc::from_raw(resource.cast::<*const Subject>().read_unaligned()) };
+    let subject = ManuallyDrop::new(subject);
     let lifetime = ();
     // SAFETY: the env of this callback, of which there is no other `Env`, and a pid of its own.
     let pid = unsafe {
@@ -141,11 +156,12 @@ unsafe extern "C" fn down(
         word::of_pid(env, LocalPid::from_c_arg(*pid))
     };
     // What a panic leaves half done is looked at by nobody else: see `nif::guarded`.
-    let _ = catch_unwind(AssertUnwindSafe(|| ended(&open, pid)));
+    let _ = catch_unwind(AssertUnwindSafe(|| ended(&subject, pid)));
 }
 
-fn ended(open: &Weak<Open>, pid: Pid) {
-    let Some(open) = open.upgrade() else {
+fn ended(subject: &Subject, pid: Pid) {
+    let last = subject.monitored.fetch_sub(1, Ordering::Relaxed) == 1;
+    let Some(open) = subject.open.upgrade() else {
         return;
     };
     if pid == open.supervisor {
@@ -153,10 +169,119 @@ fn ended(open: &Weak<Open>, pid: Pid) {
         return;
     }
     let withdrawn = open.registry.withdraw(pid);
+    if last {
+        open.watches.prune(pid, subject);
+    }
     // This may be the thread of a scheduler.
     if withdrawn.takes_long() {
         directory::release_soon(open, withdrawn);
     } else {
         open.registry.release(withdrawn);
+        // What has become too large is freed with the end of a guard.
+        Guard::new().end();
+    }
+}
+
+/// The watches of a registry.
+pub(crate) struct Watches {
+    open: Weak<Open>,
+    /// By the pid of the process: the VM keeps the monitors of one resource in one tree under one
+    /// lock. The last of each takes the next process. `None` when the registry has closed.
+    spread: [Mutex<Option<Vec<Arc<Watch>>>>; SPREAD],
+}
+
+const SPREAD: usize = 64;
+
+/// The most processes of a watch. When the last reference to a resource goes, a scheduler ends all
+/// its monitors in one piece: so many take a fraction of a millisecond.
+const AT_MOST: usize = 256;
+
+impl Watches {
+    /// None yet: a registry without holders has none.
+    pub(crate) fn new(open: Weak<Open>) -> Self {
+        Self {
+            open,
+            spread: [const { Mutex::new(Some(Vec::new())) }; SPREAD],
+        }
+    }
+
+    fn of(&self, pid: Pid) -> &Mutex<Option<Vec<Arc<Watch>>>> {
+        // Neighbouring pids differ in the bits above the tag.
+        #[allow(clippy::cast_possible_truncation)]
+        &self.spread[(pid.0 >> 4) as usize % SPREAD]
+    }
+
+    /// Has the process watched; `false` when it has ended, or the registry is closing.
+    pub(crate) fn monitor(&self, env: Env<'_>, process: LocalPid, pid: Pid) -> bool {
+        let Some(watch) = self.choose(pid) else {
+            return false;
+        };
+        let watched = watch.monitor(env, process);
+        if !watched {
+            watch.subject.monitored.fetch_sub(1, Ordering::Relaxed);
+        }
+        watched
+    }
+
+    /// A watch that has room for the process, which is counted.
+    fn choose(&self, pid: Pid) -> Option<Arc<Watch>> {
+        let mut watches = self.of(pid).lock().unwrap_or_else(PoisonError::into_inner);
+        let watches = watches.as_mut()?;
+        let monitored = |watch: &Arc<Watch>| watch.subject.monitored.load(Ordering::Relaxed);
+        if watches.last().is_none_or(|last| monitored(last) >= AT_MOST) {
+            // This looks at all, but once for at least half as many processes as a watch has.
+            let roomy = |watch: &Arc<Watch>| monitored(watch) <= AT_MOST / 2;
+            match watches.iter().position(roomy) {
+                Some(place) => {
+                    let last = watches.len() - 1;
+                    watches.swap(place, last);
+                }
+                None => watches.push(Arc::new(Watch::new(self.open.clone()))),
+            }
+        }
+        let watch = watches.last()?;
+        watch.subject.monitored.fetch_add(1, Ordering::Relaxed);
+        Some(Arc::clone(watch))
+    }
+
+    /// Gives back the watches beside `but`, whose last process has just ended, that have no process
+    /// either. `but` stays because the VM is still using it.
+    fn prune(&self, pid: Pid, but: &Subject) {
+        let mut watches = self.of(pid).lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watches) = watches.as_mut() {
+            watches.retain(|watch| {
+                let this = std::ptr::eq(&raw const *watch.subject, but);
+                this || watch.subject.monitored.load(Ordering::Relaxed) > 0
+            });
+            watches.shrink_to(watches.len() * 2);
+        }
+    }
+
+    /// Ends all monitors. Not all at once: each process that is let go has to take note of it, and
+    /// others want to run between them.
+    pub(crate) fn close(&self) {
+        let mut watches = Vec::new();
+        for some in &self.spread {
+            let some = some.lock().unwrap_or_else(PoisonError::into_inner).take();
+            watches.extend(some.into_iter().flatten());
+        }
+        let monitored = |watch: &Arc<Watch>| watch.subject.monitored.load(Ordering::Relaxed);
+        if watches.iter().map(monitored).sum::<usize>() <= AT_MOST {
+            return;
+        }
+        directory::elsewhere(move || {
+            for watch in watches {
+                let subject = Arc::downgrade(&watch.subject);
+                drop(watch);
+                // The VM has a scheduler do it. When it does not get there, there is no hurry.
+                for _ in 0..100 {
+                    if subject.strong_count() == 0 {
+                        break;
+                    }
+                    sleep(Duration::from_micros(100));
+                }
+                sleep(Duration::from_millis(1));
+            }
+        });
     }
 }

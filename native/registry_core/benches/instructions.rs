@@ -10,19 +10,19 @@
 
 mod support;
 
+use registry_core::epoch::Guard;
 use registry_core::name::Buffer;
-use registry_core::{Pid, Reader, Registry};
+use registry_core::{Pid, Registry};
 use support::{integers, texts, uuids};
 
 const LOOKUPS: u32 = 10_000;
 
 #[inline(never)]
 fn measured_integers(registry: &Registry<()>, buffer: &mut Buffer) -> usize {
-    let mut reader = Reader::new();
     (0..LOOKUPS)
         .filter(|number| {
             registry
-                .whereis(&mut reader, integers(buffer, *number).unwrap())
+                .whereis(&Guard::new(), integers(buffer, *number).unwrap())
                 .is_some()
         })
         .count()
@@ -30,12 +30,11 @@ fn measured_integers(registry: &Registry<()>, buffer: &mut Buffer) -> usize {
 
 #[inline(never)]
 fn measured_uuids(registry: &Registry<()>, buffer: &mut Buffer, names: &[[String; 4]]) -> usize {
-    let mut reader = Reader::new();
     names
         .iter()
         .filter(|name| {
             registry
-                .whereis(&mut reader, uuids(buffer, name).unwrap())
+                .whereis(&Guard::new(), uuids(buffer, name).unwrap())
                 .is_some()
         })
         .count()

@@ -4,8 +4,9 @@
 mod support;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use registry_core::epoch::Guard;
 use registry_core::name::Buffer;
-use registry_core::{Pid, Reader, Registry};
+use registry_core::{Pid, Registry};
 use std::hint::black_box;
 use support::{integers, texts, uuids};
 
@@ -29,7 +30,6 @@ fn lookup(criterion: &mut Criterion) {
     let mut buffer = Buffer::new();
     for count in [1_000, 100_000, 1_000_000] {
         let registry = Registry::<()>::new();
-        let mut reader = Reader::new();
         let names: Vec<_> = (0..count).map(texts).collect();
         for number in 0..count {
             let pid = Pid(u64::from(number));
@@ -45,7 +45,7 @@ fn lookup(criterion: &mut Criterion) {
             |bencher, _| {
                 bencher.iter(|| {
                     number = next(number, count);
-                    registry.whereis(&mut reader, integers(&mut buffer, number).unwrap())
+                    registry.whereis(&Guard::new(), integers(&mut buffer, number).unwrap())
                 });
             },
         );
@@ -56,7 +56,7 @@ fn lookup(criterion: &mut Criterion) {
                 bencher.iter(|| {
                     number = next(number, count);
                     registry.whereis(
-                        &mut reader,
+                        &Guard::new(),
                         uuids(&mut buffer, &names[number as usize]).unwrap(),
                     )
                 });

@@ -5,14 +5,17 @@
 //! written there meanwhile.
 #![forbid(unsafe_code)]
 
+pub mod epoch;
 pub mod journal;
+mod long;
 pub mod name;
 mod registry;
 mod slots;
+mod sync;
 mod table;
 
 pub use registry::{RegisterError, Registry, Withdrawn};
-pub use table::{Fill, Reader, Record};
+pub use table::{Fill, Record};
 
 /// A process, by the word that identifies it in this VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

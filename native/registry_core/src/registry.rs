@@ -1,14 +1,17 @@
 //! The rules of claiming a name.
 
 use crate::Pid;
+use crate::epoch::Guard;
 use crate::journal::Journal;
 use crate::name;
-use crate::table::{Fill, Reader, Record, Table, is_long};
+use crate::table::{Fill, Record, Table, is_long};
 use ahash::RandomState;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use hashbrown::raw::RawTable;
 use std::collections::{BTreeMap, btree_map};
-use std::sync::Arc;
+use std::ops::Bound;
+use std::sync::{Arc, OnceLock};
 use thiserror::Error;
 
 /// Why a name was not registered.
@@ -41,9 +44,82 @@ pub enum RegisterError {
 /// process that stands in the index is always freed by somebody.
 pub struct Registry<V> {
     table: Table<V>,
-    index: DashMap<Pid, OneName, RandomState>,
+    index: Lazy<OneName>,
     /// The names of the processes whose entry in the index is [`SEVERAL`].
-    several: DashMap<Pid, Hashes, RandomState>,
+    several: Lazy<Hashes>,
+}
+
+/// A map by process that is made when there is something to put in, and whose shards give memory
+/// back when most of what they had has gone.
+struct Lazy<T>(OnceLock<DashMap<Pid, T, RandomState>>);
+
+/// A shard with fewer entries than one in so many places is made anew, unless it is small.
+const SPARSE: usize = 8;
+const SMALL: usize = 64;
+
+impl<T> Lazy<T> {
+    const fn new() -> Self {
+        Self(OnceLock::new())
+    }
+
+    fn made(&self) -> Option<&DashMap<Pid, T, RandomState>> {
+        self.0.get()
+    }
+
+    fn map(&self) -> &DashMap<Pid, T, RandomState> {
+        self.0
+            .get_or_init(|| DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS))
+    }
+
+    fn remove(&self, pid: Pid) -> Option<T> {
+        let map = self.made()?;
+        let removed = map.remove(&pid)?.1;
+        self.shrink(map, pid);
+        Some(removed)
+    }
+
+    /// After something was removed.
+    fn shrink(&self, map: &DashMap<Pid, T, RandomState>, pid: Pid) {
+        let shard = &map.shards()[map.determine_map(&pid)];
+        let outdated = |len: usize, capacity: usize, buckets: usize| {
+            // At most seven of eight buckets are filled, less those where something was that has
+            // left a mark. A map that is full of marks would double.
+            let marks = (buckets / 8 * 7).saturating_sub(capacity);
+            capacity > SMALL && (len * SPARSE < capacity || marks * SPARSE > buckets)
+        };
+        let entries = shard.read();
+        if !outdated(entries.len(), entries.capacity(), entries.buckets()) {
+            return;
+        }
+        drop(entries);
+        let mut entries = shard.write();
+        if outdated(entries.len(), entries.capacity(), entries.buckets()) {
+            let hash = |pid: &Pid| map.hasher().hash_one(pid);
+            let mut fresh = RawTable::with_capacity(entries.len() + 1);
+            for entry in entries.drain() {
+                fresh.insert(hash(&entry.0), entry, |(pid, _)| hash(pid));
+            }
+            *entries = fresh;
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.made().map_or(0, DashMap::len)
+    }
+
+    fn bytes(&self) -> usize {
+        let shards = self.made().map_or(&[][..], |map| map.shards());
+        // A byte of the map's own for each entry.
+        let entries = shards.iter().map(|shard| shard.read().capacity());
+        size_of_val(shards) + entries.sum::<usize>() * (size_of::<(Pid, T)>() + 1)
+    }
+
+    fn clear(&self) {
+        if let Some(map) = self.made() {
+            map.clear();
+            map.shrink_to_fit();
+        }
+    }
 }
 
 /// The hash of the only name that a process holds, or [`SEVERAL`]. Most processes hold one name,
@@ -98,16 +174,16 @@ impl<V: Clone> Registry<V> {
     pub fn new() -> Self {
         Self {
             table: Table::new(),
-            index: DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS),
-            several: DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS),
+            index: Lazy::new(),
+            several: Lazy::new(),
         }
     }
 
     /// Who holds the name. The process may have ended: only the VM knows.
     #[inline]
     #[must_use]
-    pub fn whereis(&self, reader: &mut Reader, name: &[u8]) -> Option<Pid> {
-        self.table.whereis(reader, self.table.hash(name))
+    pub fn whereis(&self, guard: &Guard, name: &[u8]) -> Option<Pid> {
+        self.table.whereis(guard, self.table.hash(name))
     }
 
     /// Makes `pid` the holder of a name that nobody holds, or that `instead_of` holds, which the
@@ -130,7 +206,7 @@ impl<V: Clone> Registry<V> {
                 .claim(name, pid, instead_of, value)
                 .map_err(RegisterError::Taken)
         };
-        match self.index.entry(pid) {
+        match self.index.map().entry(pid) {
             Entry::Occupied(mut held) => {
                 claim()?;
                 self.hold(pid, held.get_mut(), name.hash);
@@ -163,7 +239,7 @@ impl<V: Clone> Registry<V> {
     /// journal forgets it as [`Registry::sweep`] frees its names. `watch` as in
     /// [`Registry::register`]; `false` when the process has ended.
     pub fn attend(&self, pid: Pid, watch: impl FnOnce() -> bool) -> bool {
-        if let Entry::Vacant(vacant) = self.index.entry(pid) {
+        if let Entry::Vacant(vacant) = self.index.map().entry(pid) {
             vacant.insert(SEVERAL);
         } else {
             return true;
@@ -177,18 +253,36 @@ impl<V: Clone> Registry<V> {
 
     /// The names that `pid` holds.
     pub fn names_of(&self, pid: Pid) -> Vec<Box<[u8]>> {
-        let hashes: Vec<u64> = match self.index.get(&pid).map(|held| *held) {
-            None => return Vec::new(),
-            Some(SEVERAL) => match self.several.get(&pid) {
-                None => return Vec::new(),
-                Some(hashes) => hashes.keys().copied().collect(),
-            },
-            Some(hash) => vec![hash],
-        };
-        hashes
-            .into_iter()
-            .flat_map(|hash| self.table.names_of(hash, pid))
-            .collect()
+        let held = self
+            .index
+            .made()
+            .and_then(|index| index.get(&pid).map(|held| *held));
+        match held {
+            None => Vec::new(),
+            Some(SEVERAL) => self.several_names_of(pid),
+            Some(hash) => self.table.names_of(hash, pid),
+        }
+    }
+
+    /// A thousand at a time: whoever registers or ends meanwhile may need the same lock.
+    fn several_names_of(&self, pid: Pid) -> Vec<Box<[u8]>> {
+        let (mut names, mut last) = (Vec::new(), Bound::Unbounded);
+        loop {
+            let held = self.several.made().and_then(|several| several.get(&pid));
+            let hashes: Vec<u64> = held.map_or(Vec::new(), |held| {
+                let rest = held.range((last, Bound::Unbounded));
+                rest.map(|(hash, _)| *hash).take(1_000).collect()
+            });
+            let Some(&hash) = hashes.last() else {
+                return names;
+            };
+            last = Bound::Excluded(hash);
+            names.extend(
+                hashes
+                    .into_iter()
+                    .flat_map(|hash| self.table.names_of(hash, pid)),
+            );
+        }
     }
 
     /// In how many pieces [`Registry::piece`] gives the names.
@@ -213,12 +307,15 @@ impl<V: Clone> Registry<V> {
 
     /// How full the table is.
     pub fn fill(&self) -> Fill {
-        self.table.fill()
+        let mut fill = self.table.fill();
+        fill.bytes += self.index.bytes() + self.several.bytes();
+        fill
     }
 
     /// Frees the name if `pid` holds it; answers whether it did.
     pub fn unregister(&self, name: &[u8], pid: Pid) -> bool {
-        let Some(mut held) = self.index.get_mut(&pid) else {
+        let index = self.index.made();
+        let Some(mut held) = index.and_then(|index| index.get_mut(&pid)) else {
             return false;
         };
         let name = self.table.hash(name);
@@ -237,10 +334,10 @@ impl<V: Clone> Registry<V> {
 
     /// The first half of [`Registry::sweep`]: takes the process out of the index.
     pub fn withdraw(&self, pid: Pid) -> Withdrawn {
-        let hashes = match self.index.remove(&pid) {
+        let hashes = match self.index.remove(pid) {
             None => Hashes::new(),
-            Some((_, SEVERAL)) => self.several.remove(&pid).unwrap_or((pid, Hashes::new())).1,
-            Some((_, hash)) => Hashes::from([(hash, 1)]),
+            Some(SEVERAL) => self.several.remove(pid).unwrap_or_default(),
+            Some(hash) => Hashes::from([(hash, 1)]),
         };
         // Last: whoever subscribes the process while it is in the index leaves this to us.
         self.journal().forget(pid);
@@ -258,7 +355,7 @@ impl<V: Clone> Registry<V> {
     }
 
     fn hold(&self, pid: Pid, held: &mut OneName, hash: u64) {
-        match self.several.entry(pid) {
+        match self.several.map().entry(pid) {
             Entry::Vacant(_) if *held == SEVERAL => *held = hash,
             names => {
                 let mut names = names.or_default();
@@ -276,7 +373,7 @@ impl<V: Clone> Registry<V> {
             *held = SEVERAL;
             return;
         }
-        let Entry::Occupied(mut names) = self.several.entry(pid) else {
+        let Entry::Occupied(mut names) = self.several.map().entry(pid) else {
             return;
         };
         if let btree_map::Entry::Occupied(mut count) = names.get_mut().entry(hash) {
@@ -287,13 +384,13 @@ impl<V: Clone> Registry<V> {
         }
         if names.get().is_empty() {
             names.remove();
+            self.several.shrink(self.several.map(), pid);
         }
     }
 
     /// Forgets everything.
     pub fn clear(&self) {
         self.index.clear();
-        self.index.shrink_to_fit();
         self.several.clear();
         self.table.clear();
         self.table.journal.close();

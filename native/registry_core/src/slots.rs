@@ -1,51 +1,36 @@
 //! Slots of keys and their holders, which are read without a lock.
 //!
-//! DashMap was here, and has a lock for readers too. That is a line of memory which their processors
-//! pass to and fro, and a barrier behind which the next lookup waits. Without it, among 1,000 names
-//! and with the VM's part included, a lookup takes 74 ns for 83, two readers of different names 79
-//! for 105, and two of one name 73 for 122. Nor can it be had look at a slot before the tag is there,
-//! which with 100,000 names saves a tenth of a lookup. Hence this:
+//! - Keys lie inside the slots, seven slots to a group. A word beside the slots has a tag of each
+//!   slot of a group, seven bits of its hash, so that a slot is next to never read in vain. Its last
+//!   byte counts the entries that found the group full and went on to the next: a lookup ends at the
+//!   first group with none, and an entry that is removed leaves no trace.
+//! - The slot where a key most likely is comes from memory at the same time as its tag.
+//! - Who changes slots holds their shard's mutex and makes a count odd meanwhile. Who reads compares
+//!   the count before with that after and, when they differ, reads again. Slots are atomics, so what
+//!   is read in between is useless, but does no harm.
+//! - Arrays of slots are replaced when they grow or shrink, and freed when nobody reads them any
+//!   more, see [`crate::epoch`].
 //!
-//! - Keys lie inside the slots, eight slots to a group. A word beside the slots has a tag of each
-//!   slot of a group, seven bits of its hash, so that next to never a slot is looked at in vain.
-//!   The slot where a key most likely is comes from memory at the same time as its tag. A name that
-//!   nobody holds pays for that: its lookup takes twice as long as without, with many names.
-//! - Whoever changes slots holds their shard's mutex and makes a count odd meanwhile. Who reads
-//!   compares the count before with that after and, when they differ, reads again. Slots are
-//!   atomics, so what is read in between is of no use, but no harm either.
-//! - Arrays of slots are replaced when they grow. Readers keep those they know, see [`Seen`], so
-//!   nobody has to find out when an old one may be freed.
+//! loom explores these rules in the tests below: `script/loom`.
 
 use crate::Pid;
+use crate::epoch::{Current, Guard, Shared};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, fence, spin_loop};
 use std::array;
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::ops::Deref;
+use std::sync::{OnceLock, PoisonError};
 
 /// Shards. More make a collision of two writers rarer and a shard's growth, during which others
-/// cannot write there, shorter: 8,000 slots of a million names, half a millisecond. Each costs 64
-/// bytes whether used or not.
-pub(crate) const SHARDS: usize = 128;
+/// cannot write there, shorter: 8,000 slots of a million names, half a millisecond. All of them are
+/// made with the first key.
+pub(crate) const SHARDS: usize = if cfg!(loom) { 1 } else { 128 };
 
-/// Who holds a key, and with what value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Holder {
-    pub(crate) pid: Pid,
-    pub(crate) value: u32,
-}
+/// Where a value lies: most keys have none, and pay four bytes for it.
+type ValueId = u32;
 
-impl Holder {
-    /// By the first and the last word of an entry.
-    #[inline]
-    fn of(first: u64, last: u64) -> Self {
-        Self {
-            pid: Pid(first),
-            // The upper half of the word.
-            #[allow(clippy::cast_possible_truncation)]
-            value: (last >> VALUE_SHIFT) as u32,
-        }
-    }
-}
+/// Of a key without a value.
+const NO_VALUE: ValueId = 0;
 
 /// What is in a slot: the pid, then the bytes of the key. The last word has three bytes of the key,
 /// its length and the value.
@@ -68,8 +53,10 @@ pub(crate) struct Key {
     len: usize,
 }
 
-impl Key {
-    pub(crate) fn bytes(&self) -> &[u8] {
+impl Deref for Key {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 }
@@ -99,13 +86,24 @@ impl<const W: usize> Entry<W> {
         Self(words)
     }
 
-    pub(crate) fn holder(&self) -> Holder {
-        Holder::of(self.0[0], self.0[W - 1])
+    pub(crate) fn pid(&self) -> Pid {
+        Pid(self.0[0])
     }
 
-    fn held_by(mut self, holder: Holder) -> Self {
-        self.0[0] = holder.pid.0;
-        self.0[W - 1] = self.0[W - 1] & KEY | u64::from(holder.value) << VALUE_SHIFT;
+    fn value(&self) -> ValueId {
+        // The upper half of the word.
+        #[allow(clippy::cast_possible_truncation)]
+        let value = (self.0[W - 1] >> VALUE_SHIFT) as u32;
+        value
+    }
+
+    pub(crate) fn has_value(&self) -> bool {
+        self.value() != NO_VALUE
+    }
+
+    fn held_by(mut self, pid: Pid, value: ValueId) -> Self {
+        self.0[0] = pid.0;
+        self.0[W - 1] = self.0[W - 1] & KEY | u64::from(value) << VALUE_SHIFT;
         self
     }
 
@@ -125,7 +123,7 @@ impl<const W: usize> Entry<W> {
 struct Slot<const W: usize>([AtomicU64; W]);
 
 impl<const W: usize> Slot<W> {
-    fn new() -> Self {
+    fn empty() -> Self {
         Self(array::from_fn(|_| AtomicU64::new(0)))
     }
 
@@ -136,11 +134,6 @@ impl<const W: usize> Slot<W> {
 
     fn get(&self) -> Entry<W> {
         Entry(array::from_fn(|at| self.word(at)))
-    }
-
-    #[inline]
-    fn holder(&self) -> Holder {
-        Holder::of(self.word(0), self.word(W - 1))
     }
 
     fn set(&self, entry: &Entry<W>) {
@@ -159,21 +152,22 @@ impl<const W: usize> Slot<W> {
     }
 }
 
-/// Slots in a group: as many as a word has bytes.
-const GROUP: usize = 8;
+/// Slots in a group: the tags and a count of as many bytes fill a word.
+const GROUP: usize = 7;
 
 /// A word with the same byte at each place.
 const fn all(byte: u8) -> u64 {
-    u64::from_ne_bytes([byte; GROUP])
+    u64::from_ne_bytes([byte; 8])
 }
 
-/// The tag of a slot that has an entry has its highest bit set.
+/// The tag of a slot that has an entry has its highest bit set; that of another is 0.
 const TAKEN: u8 = 0x80;
-/// Of one that has none any more, in a group that was full: entries that found no place there have
-/// gone to the next.
-const FREED: u8 = 1;
-/// Of one that has none.
-const EMPTY: u8 = 0;
+/// That bit of each slot of a group.
+const PLACES: u64 = all(TAKEN) >> 8;
+/// Where in the word of tags the count is of entries that have passed the group.
+const PASSED_SHIFT: u32 = 56;
+/// A count that has come so far stays there.
+const MANY: u64 = 0xFF;
 
 /// Where a key is sought.
 struct Home {
@@ -184,7 +178,7 @@ struct Home {
     tag: u8,
 }
 
-/// Where a key of this hash is sought. Bits of the hash below the upper 38 do not matter.
+/// Where a key of this hash is sought. Bits of the hash below the upper 39 do not matter.
 #[inline]
 fn home(groups: usize, hash: u64) -> Home {
     let fraction = (hash << SHARDS.trailing_zeros()) >> 32;
@@ -193,7 +187,7 @@ fn home(groups: usize, hash: u64) -> Home {
     #[allow(clippy::cast_possible_truncation)]
     Home {
         group: (home >> 32) as usize,
-        place: (home >> 29) as usize % GROUP,
+        place: ((home & u64::from(u32::MAX)) * GROUP as u64 >> 32) as usize,
         tag: (hash >> 26) as u8 | TAKEN,
     }
 }
@@ -208,39 +202,38 @@ fn places(mut bits: u64) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Sets the highest bit of each byte that is zero, and perhaps of some above one that is.
+/// Sets the highest bit of each of the seven lower bytes that is zero, and perhaps of some above one
+/// that is.
 #[inline]
 fn zeros(word: u64) -> u64 {
-    word.wrapping_sub(all(1)) & !word & all(TAKEN)
+    word.wrapping_sub(all(1)) & !word & PLACES
 }
 
-#[derive(Clone)]
 struct Array<const W: usize> {
-    /// A word for each group, a byte for each slot of it.
-    tags: Arc<[AtomicU64]>,
-    slots: Arc<[Slot<W>]>,
+    /// A word for each group: a byte for each slot of it, and the count.
+    tags: Box<[AtomicU64]>,
+    slots: Box<[Slot<W>]>,
 }
 
 impl<const W: usize> Array<W> {
     fn new(groups: usize) -> Self {
         Self {
-            tags: (0..groups).map(|_| AtomicU64::new(all(EMPTY))).collect(),
-            slots: (0..groups * GROUP).map(|_| Slot::new()).collect(),
+            tags: (0..groups).map(|_| AtomicU64::new(0)).collect(),
+            slots: (0..groups * GROUP).map(|_| Slot::empty()).collect(),
         }
     }
 
     #[inline]
     fn find(&self, hash: u64, mut is: impl FnMut(&Slot<W>) -> bool) -> Option<usize> {
-        if self.tags.is_empty() {
-            return None;
-        }
         let Home {
             mut group,
             place,
             tag,
         } = home(self.tags.len(), hash);
-        self.fetch(group * GROUP + place);
-        // There is always an empty slot, but not for who reads while they are changed.
+        if !cfg!(loom) {
+            self.fetch(group * GROUP + place);
+        }
+        // Who reads while slots are changed may find counts that lead round and round.
         for _ in 0..self.tags.len() {
             let tags = self.tags[group].load(Ordering::Relaxed);
             for place in places(zeros(tags ^ all(tag))) {
@@ -249,7 +242,7 @@ impl<const W: usize> Array<W> {
                     return Some(at);
                 }
             }
-            if zeros(tags) != 0 {
+            if tags >> PASSED_SHIFT == 0 {
                 return None;
             }
             group = self.after(group);
@@ -277,97 +270,165 @@ impl<const W: usize> Array<W> {
 
     fn tag(&self, at: usize, tag: u8) {
         let word = &self.tags[at / GROUP];
-        let mut tags = word.load(Ordering::Relaxed).to_le_bytes();
-        tags[at % GROUP] = tag;
-        word.store(u64::from_le_bytes(tags), Ordering::Relaxed);
+        let shift = at % GROUP * 8;
+        let others = word.load(Ordering::Relaxed) & !(0xFF << shift);
+        word.store(others | u64::from(tag) << shift, Ordering::Relaxed);
     }
 
-    /// Writes an entry into a free slot; answers whether that was empty.
-    fn put(&self, hash: u64, entry: &Entry<W>) -> bool {
+    /// Writes an entry into a free slot, of which there is one; answers its place.
+    fn put(&self, hash: u64, entry: &Entry<W>) -> Option<usize> {
         let Home {
             mut group,
             place,
             tag,
         } = home(self.tags.len(), hash);
-        loop {
+        for _ in 0..self.tags.len() {
             let tags = self.tags[group].load(Ordering::Relaxed);
-            let free = !tags & all(TAKEN);
+            let free = !tags & PLACES;
             // The one at `place` comes first.
             let preferred = free & (u64::from(TAKEN) << (8 * place));
             if let Some(place) = places(preferred).chain(places(free)).next() {
                 let at = group * GROUP + place;
                 self.slots[at].set(entry);
                 self.tag(at, tag);
-                return tags.to_le_bytes()[place] == EMPTY;
+                return Some(at);
+            }
+            if tags >> PASSED_SHIFT < MANY {
+                self.tags[group].store(tags + (1 << PASSED_SHIFT), Ordering::Relaxed);
             }
             group = self.after(group);
         }
+        None
     }
 
-    fn remove(&self, at: usize) -> u8 {
-        let tags = self.tags[at / GROUP].load(Ordering::Relaxed);
-        let tag = if zeros(tags) == 0 { FREED } else { EMPTY };
-        self.tag(at, tag);
-        tag
+    /// Takes out the entry at a place, which has this hash.
+    fn remove(&self, hash: u64, at: usize) {
+        let mut group = home(self.tags.len(), hash).group;
+        while group != at / GROUP {
+            let tags = self.tags[group].load(Ordering::Relaxed);
+            if tags >> PASSED_SHIFT < MANY {
+                self.tags[group].store(tags - (1 << PASSED_SHIFT), Ordering::Relaxed);
+            }
+            group = self.after(group);
+        }
+        self.tag(at, 0);
     }
 
     /// All entries.
     fn entries(&self) -> impl Iterator<Item = Entry<W>> {
         let groups = self.tags.iter().zip(self.slots.as_chunks::<GROUP>().0);
         groups.flat_map(|(tags, slots)| {
-            let taken = tags.load(Ordering::Relaxed) & all(TAKEN);
+            let taken = tags.load(Ordering::Relaxed) & PLACES;
             places(taken).map(|place| slots[place].get())
         })
     }
 
     fn bytes(&self) -> usize {
-        size_of_val(&*self.tags) + size_of_val(&*self.slots)
+        size_of::<Self>() + size_of_val(&*self.tags) + size_of_val(&*self.slots)
     }
 }
+
+/// At most so many of so many slots are taken.
+const FULL: (usize, usize) = (3, 4);
+/// So many are taken of so many after the array was replaced: not half, or a table that has just
+/// grown would take half as much again as one that is about to.
+const REPLACED: (usize, usize) = (5, 8);
+/// An array with fewer taken than one in so many is replaced by a smaller one.
+const SPARSE: usize = 8;
 
 /// The slots of one shard.
 #[repr(align(64))]
-struct Shard<const W: usize> {
+struct Shard<const W: usize, V> {
     /// Odd while slots are being changed.
     changes: AtomicU64,
-    /// Which array there is: no two arrays of this process have one number.
-    number: AtomicU64,
-    content: Mutex<Content<W>>,
+    /// What readers read; none as long as there is no key.
+    current: Current<Array<W>>,
+    content: Mutex<Content<W, V>>,
 }
 
-struct Content<const W: usize> {
-    array: Array<W>,
+/// What only those who hold the mutex see.
+struct Content<const W: usize, V> {
+    /// The same as `current`.
+    array: Option<Shared<Array<W>>>,
     len: usize,
-    /// How many slots have become taken or freed, of those that were empty.
-    used: usize,
+    values: Values<V>,
 }
 
-impl<const W: usize> Content<W> {
-    fn empty() -> Self {
+/// By the number that stands with the key, from one. No map: one of which much comes and goes takes
+/// twice the room. The numbers are given anew when the array is replaced.
+struct Values<V> {
+    kept: Vec<Option<V>>,
+    free: Vec<ValueId>,
+}
+
+impl<V> Values<V> {
+    const fn new() -> Self {
         Self {
-            array: Array::new(0),
-            len: 0,
-            used: 0,
+            kept: Vec::new(),
+            free: Vec::new(),
         }
+    }
+
+    /// Where it stands in `kept`; nowhere if it is none.
+    fn place(id: ValueId) -> usize {
+        (id as usize).wrapping_sub(1)
+    }
+
+    fn keep(&mut self, value: Option<V>) -> ValueId {
+        if value.is_none() {
+            return NO_VALUE;
+        }
+        if let Some(id) = self.free.pop() {
+            self.kept[Self::place(id)] = value;
+            return id;
+        }
+        self.kept.push(value);
+        // A shard has no more than 2^32 keys.
+        ValueId::try_from(self.kept.len()).unwrap_or(NO_VALUE)
+    }
+
+    fn get(&self, id: ValueId) -> Option<&V> {
+        self.kept.get(Self::place(id))?.as_ref()
+    }
+
+    fn take(&mut self, id: ValueId) -> Option<V> {
+        let value = self.kept.get_mut(Self::place(id))?.take();
+        if value.is_some() {
+            self.free.push(id);
+        }
+        value
+    }
+
+    fn bytes(&self) -> usize {
+        self.kept.capacity() * size_of::<Option<V>>() + self.free.capacity() * size_of::<ValueId>()
     }
 }
 
-static NUMBERS: AtomicU64 = AtomicU64::new(1);
+impl<const W: usize, V> Content<W, V> {
+    fn bytes(&self) -> usize {
+        self.array.as_ref().map_or(0, |array| array.bytes()) + self.values.bytes()
+    }
+}
 
-impl<const W: usize> Shard<W> {
-    fn lock(&self) -> Locked<'_, W> {
+impl<const W: usize, V> Shard<W, V> {
+    fn new() -> Self {
+        Self {
+            changes: AtomicU64::new(0),
+            current: Current::none(),
+            content: Mutex::new(Content {
+                array: None,
+                len: 0,
+                values: Values::new(),
+            }),
+        }
+    }
+
+    fn lock(&self) -> Locked<'_, W, V> {
         Locked {
             shard: self,
             content: self.content.lock().unwrap_or_else(PoisonError::into_inner),
+            retired: Vec::new(),
         }
-    }
-
-    fn replace(&self, content: &mut Content<W>, by: Content<W>) -> Content<W> {
-        self.change(|| {
-            let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-            self.number.store(number, Ordering::Relaxed);
-            std::mem::replace(content, by)
-        })
     }
 
     /// Only with the mutex held.
@@ -376,60 +437,58 @@ impl<const W: usize> Shard<W> {
         self.changes.store(changes + 1, Ordering::Relaxed);
         // Who sees anything of the change sees the odd count, too: with the fence in `holder`.
         fence(Ordering::Release);
-        let result = change();
+        // A count that stayed odd would send every reader to the mutex for good.
+        let _changing = Changing {
+            count: &self.changes,
+            after: changes + 2,
+        };
+        change()
+    }
+}
+
+/// Ends a change, also one that panics.
+struct Changing<'a> {
+    count: &'a AtomicU64,
+    after: u64,
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
         // Who sees this count sees all of the change.
-        self.changes.store(changes + 2, Ordering::Release);
-        result
+        self.count.store(self.after, Ordering::Release);
     }
 }
 
-/// The arrays that a reader has seen last, which spare it a lock. It holds on to them until it reads
-/// again where they have been replaced: mostly for a moment, but a reader that never comes back
-/// keeps an array of each shard.
-pub(crate) struct Seen<const W: usize>([(u64, Array<W>); SHARDS]);
-
-impl<const W: usize> Seen<W> {
-    pub(crate) fn new() -> Self {
-        let none = Array::new(0);
-        Self(array::from_fn(|_| (0, none.clone())))
-    }
-}
-
-/// Keys of up to [`room`]`(W)` bytes.
-pub(crate) struct Slots<const W: usize>(Box<[Shard<W>]>);
+/// Keys of up to [`room`]`(W)` bytes, each with its holder and perhaps a value.
+pub(crate) struct Slots<const W: usize, V>(OnceLock<Box<[Shard<W, V>]>>);
 
 /// How often a reader tries before it waits for whoever writes.
-const TRIES: usize = 8;
+const TRIES: usize = if cfg!(loom) { 2 } else { 8 };
 
-impl<const W: usize> Slots<W> {
-    pub(crate) fn new() -> Self {
-        let shard = || Shard {
-            changes: AtomicU64::new(0),
-            number: AtomicU64::new(0),
-            content: Mutex::new(Content::empty()),
-        };
-        Self((0..SHARDS).map(|_| shard()).collect())
+impl<const W: usize, V> Slots<W, V> {
+    pub(crate) const fn new() -> Self {
+        Self(OnceLock::new())
+    }
+
+    fn made(&self) -> &[Shard<W, V>] {
+        self.0.get().map_or(&[], |shards| shards)
     }
 
     /// Who holds the key of `entry`.
     #[inline]
-    pub(crate) fn holder(&self, seen: &mut Seen<W>, hash: u64, entry: &Entry<W>) -> Option<Holder> {
-        let shard = &self.0[shard_of(hash)];
-        let (number, array) = &mut seen.0[shard_of(hash)];
+    pub(crate) fn holder(&self, guard: &Guard, hash: u64, entry: &Entry<W>) -> Option<Pid> {
+        let shard = &self.0.get()?[shard_of(hash)];
         for _ in 0..TRIES {
             // All of the changes before this count are seen.
             let before = shard.changes.load(Ordering::Acquire);
             if before % 2 == 1 {
-                std::hint::spin_loop();
+                spin_loop();
                 continue;
             }
-            if shard.number.load(Ordering::Relaxed) != *number {
-                let locked = shard.lock();
-                *number = shard.number.load(Ordering::Relaxed);
-                *array = locked.content.array.clone();
-            }
-            let found = array.find(hash, |slot| slot.has_key_of(entry));
-            let holder = found.map(|at| array.slots[at].holder());
+            let holder = shard.current.get(guard).and_then(|array| {
+                let found = array.find(hash, |slot| slot.has_key_of(entry));
+                found.map(|at| Pid(array.slots[at].word(0)))
+            });
             // The second look at the count comes after all that was read: with the fence in `change`.
             fence(Ordering::Acquire);
             if shard.changes.load(Ordering::Relaxed) == before {
@@ -438,204 +497,581 @@ impl<const W: usize> Slots<W> {
         }
         let locked = shard.lock();
         let place = locked.place_of(hash, entry)?;
-        Some(locked.entry(place).holder())
+        Some(locked.pid(hash, place))
     }
 
-    pub(crate) fn lock(&self, hash: u64) -> Locked<'_, W> {
-        self.0[shard_of(hash)].lock()
+    pub(crate) fn lock(&self, hash: u64) -> Locked<'_, W, V> {
+        let shards = self
+            .0
+            .get_or_init(|| (0..SHARDS).map(|_| Shard::new()).collect());
+        shards[shard_of(hash)].lock()
     }
 
     /// All entries of a shard.
     pub(crate) fn entries(&self, shard: usize) -> Vec<Entry<W>> {
-        let locked = self.0[shard].lock();
+        let Some(shard) = self.made().get(shard) else {
+            return Vec::new();
+        };
+        let locked = shard.lock();
         let mut entries = Vec::with_capacity(locked.content.len);
-        entries.extend(locked.content.array.entries());
+        if let Some(array) = &locked.content.array {
+            entries.extend(array.entries());
+        }
         entries
     }
 
     /// Of each shard, how many keys there are, and its bytes of memory.
     pub(crate) fn fill(&self) -> impl Iterator<Item = (usize, usize)> {
-        self.0.iter().map(|shard| {
+        self.made().iter().map(|shard| {
             let content = &shard.lock().content;
-            (content.len, size_of_val(shard) + content.array.bytes())
+            (content.len, size_of_val(shard) + content.bytes())
         })
     }
 
     /// Forgets all keys.
     pub(crate) fn clear(&self) {
-        for shard in &self.0 {
+        for shard in self.made() {
             let mut locked = shard.lock();
-            let old = shard.replace(&mut locked.content, Content::empty());
+            let values = std::mem::replace(&mut locked.content.values, Values::new());
+            locked.content.len = 0;
+            locked.replace(None);
             drop(locked);
-            // After the lock is gone: freeing takes a while.
-            drop(old);
+            // After the lock is gone: freeing takes a while, and a value may do anything.
+            drop(values);
         }
     }
 }
 
 #[inline]
-fn shard_of(hash: u64) -> usize {
+pub(crate) fn shard_of(hash: u64) -> usize {
     // As many bits as there are numbers of shards.
     #[allow(clippy::cast_possible_truncation)]
-    let shard = (hash >> (u64::BITS - SHARDS.trailing_zeros())) as usize;
+    let shard = (u128::from(hash) * SHARDS as u128 >> u64::BITS) as usize;
     shard
 }
 
-/// A shard in which nobody else writes.
-pub(crate) struct Locked<'a, const W: usize> {
-    shard: &'a Shard<W>,
-    content: MutexGuard<'a, Content<W>>,
+/// A shard in which nobody else writes. What is answered and has to be dropped should be when this
+/// has gone.
+pub(crate) struct Locked<'a, const W: usize, V> {
+    shard: &'a Shard<W, V>,
+    content: MutexGuard<'a, Content<W, V>>,
+    /// Dropped after the mutex is free, as freeing takes a while.
+    retired: Vec<Shared<Array<W>>>,
 }
 
-impl<const W: usize> Locked<'_, W> {
-    /// The place of the key of `entry`.
-    pub(crate) fn place_of(&self, hash: u64, entry: &Entry<W>) -> Option<usize> {
-        self.content.array.find(hash, |slot| slot.has_key_of(entry))
+impl<const W: usize, V> Locked<'_, W, V> {
+    /// The place of a key.
+    pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Option<usize> {
+        self.place_of(hash, &Entry::of(key))
     }
 
-    /// The first place where `is` the entry, among those that may have this hash.
-    pub(crate) fn place(&self, hash: u64, mut is: impl FnMut(&Entry<W>) -> bool) -> Option<usize> {
-        self.content.array.find(hash, |slot| is(&slot.get()))
+    fn place_of(&self, hash: u64, entry: &Entry<W>) -> Option<usize> {
+        let array = self.content.array.as_ref()?;
+        array.find(hash, |slot| slot.has_key_of(entry))
     }
 
-    /// What is at a place.
-    pub(crate) fn entry(&self, place: usize) -> Entry<W> {
-        self.content.array.slots[place].get()
+    /// The first place, of a key of this hash, that `pid` holds and that `is` right.
+    pub(crate) fn find_held(
+        &self,
+        hash: u64,
+        pid: Pid,
+        mut is: impl FnMut(&[u8]) -> bool,
+    ) -> Option<usize> {
+        let array = self.content.array.as_ref()?;
+        array.find(hash, |slot| {
+            let entry = slot.get();
+            entry.pid() == pid && is(&entry.key())
+        })
     }
 
-    /// Changes who holds what is at a place.
-    pub(crate) fn hold(&mut self, place: usize, holder: Holder) {
-        let slot = &self.content.array.slots[place];
-        let entry = slot.get().held_by(holder);
+    fn slot(&self, place: usize) -> &Slot<W> {
+        // Places come from an array that is there.
+        let array = self.content.array.as_ref();
+        &array.map_or(&[][..], |array| &array.slots)[place]
+    }
+
+    pub(crate) fn pid(&self, _hash: u64, place: usize) -> Pid {
+        self.slot(place).get().pid()
+    }
+
+    pub(crate) fn value(&self, _hash: u64, place: usize) -> Option<&V> {
+        self.content.values.get(self.slot(place).get().value())
+    }
+
+    /// Changes who holds what is at a place, and with what value; answers the value before.
+    pub(crate) fn hold(
+        &mut self,
+        _hash: u64,
+        place: usize,
+        pid: Pid,
+        value: Option<V>,
+    ) -> Option<V> {
+        let value = self.content.values.keep(value);
+        let slot = self.slot(place);
+        let before = slot.get();
+        let entry = before.held_by(pid, value);
         self.shard.change(|| slot.set(&entry));
+        self.content.values.take(before.value())
     }
 
-    /// Puts in a key that is not there. `hash_of`: the hash of an entry's key.
+    /// Puts in a key that is not there, and answers its place. `hash_of`: the hash of a key.
     pub(crate) fn insert(
         &mut self,
         hash: u64,
-        entry: Entry<W>,
-        holder: Holder,
-        hash_of: impl Fn(&Entry<W>) -> u64,
-    ) {
-        let content = &mut *self.content;
-        let slots = content.array.slots.len();
-        // At most three of four are not empty.
-        if (content.used + 1) * 4 > slots * 3 {
-            // Twice as many as there are keys: no more than before when freed ones fill it.
-            let array = Array::new(((content.len + 1) * 2).div_ceil(GROUP));
-            for entry in content.array.entries() {
-                array.put(hash_of(&entry), &entry);
-            }
-            let (len, used) = (content.len, content.len);
-            self.shard.replace(content, Content { array, len, used });
+        key: &[u8],
+        pid: Pid,
+        value: Option<V>,
+        hash_of: impl Fn(&[u8]) -> u64,
+    ) -> Option<usize> {
+        let len = self.content.len + 1;
+        let slots = self
+            .content
+            .array
+            .as_ref()
+            .map_or(0, |array| array.slots.len());
+        if len * FULL.1 > slots * FULL.0 {
+            self.resize(len, &hash_of);
         }
-        content.len += 1;
-        let was_empty = self
-            .shard
-            .change(|| content.array.put(hash, &entry.held_by(holder)));
-        content.used += usize::from(was_empty);
+        let value = self.content.values.keep(value);
+        let entry = Entry::of(key).held_by(pid, value);
+        self.content.len = len;
+        let array = self.content.array.as_ref()?;
+        self.shard.change(|| array.put(hash, &entry))
     }
 
-    /// Takes out what is at a place.
-    pub(crate) fn remove(&mut self, place: usize) {
-        let content = &mut *self.content;
-        content.len -= 1;
-        if self.shard.change(|| content.array.remove(place)) == EMPTY {
-            content.used -= 1;
+    /// Takes out what is at a place; answers its key and its value.
+    pub(crate) fn remove(
+        &mut self,
+        hash: u64,
+        place: usize,
+        hash_of: impl Fn(&[u8]) -> u64,
+    ) -> (Key, Option<V>) {
+        let entry = self.slot(place).get();
+        if let Some(array) = &self.content.array {
+            self.shard.change(|| array.remove(hash, place));
         }
+        let value = self.content.values.take(entry.value());
+        self.content.len -= 1;
+        let len = self.content.len;
+        let slots = self
+            .content
+            .array
+            .as_ref()
+            .map_or(0, |array| array.slots.len());
+        if len == 0 || (len * SPARSE < slots && slots > SPARSE * GROUP) {
+            self.resize(len, &hash_of);
+        }
+        (entry.key(), value)
+    }
+
+    /// Replaces the array by one with room for so many keys.
+    fn resize(&mut self, len: usize, hash_of: &impl Fn(&[u8]) -> u64) {
+        let slots = (len * REPLACED.1).div_ceil(REPLACED.0);
+        let new = (len > 0).then(|| Array::new(slots.div_ceil(GROUP)));
+        let content = &mut *self.content;
+        let mut values = Values::new();
+        if let (Some(new), Some(old)) = (&new, &content.array) {
+            for entry in old.entries() {
+                let value = values.keep(content.values.take(entry.value()));
+                let entry_now = entry.held_by(entry.pid(), value);
+                new.put(hash_of(&entry.key()), &entry_now);
+            }
+        }
+        content.values = values;
+        self.replace(new.map(Shared::new));
+    }
+
+    fn replace(&mut self, array: Option<Shared<Array<W>>>) {
+        // No change of slots: who reads the array before finds there what was true until now.
+        self.retired
+            .extend(self.shard.current.replace(array.clone()));
+        let old = std::mem::replace(&mut self.content.array, array);
+        self.retired.extend(old);
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+
+    fn key(number: u64) -> [u8; 8] {
+        number.to_le_bytes()
+    }
+
+    fn number(key: &[u8]) -> u64 {
+        u64::from_le_bytes(key.try_into().unwrap_or_default())
+    }
+
+    /// Of shard 0.
+    fn hash(number: u64) -> u64 {
+        number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> SHARDS.trailing_zeros()
+    }
+
+    fn insert(slots: &Slots<5, u64>, key_number: u64, value: Option<u64>) {
+        let mut locked = slots.lock(hash(key_number));
+        let hash_of = |key: &[u8]| hash(number(key));
+        locked.insert(
+            hash(key_number),
+            &key(key_number),
+            Pid(key_number),
+            value,
+            hash_of,
+        );
+    }
+
+    fn remove(slots: &Slots<5, u64>, key_number: u64) -> Option<u64> {
+        let hash_of = |key: &[u8]| hash(number(key));
+        let mut locked = slots.lock(hash(key_number));
+        let place = locked.find(hash(key_number), &key(key_number));
+        let (gone, value) = locked.remove(hash(key_number), place.unwrap_or(usize::MAX), hash_of);
+        assert_eq!(*gone, key(key_number));
+        value
+    }
+
+    fn holder(slots: &Slots<5, u64>, key_number: u64) -> Option<Pid> {
+        let entry = Entry::of(&key(key_number));
+        slots.holder(&Guard::new(), hash(key_number), &entry)
+    }
+
+    fn bytes(slots: &Slots<5, u64>) -> usize {
+        slots.fill().map(|(_, bytes)| bytes).sum()
+    }
 
     #[test]
     fn keys_of_one_hash_are_found_whichever_of_them_have_gone() {
-        let slots = Slots::<5>::new();
-        let mut seen = Seen::new();
-        let entry = |number: u64| Entry::of(&number.to_le_bytes());
-        let holder = |number| Holder {
-            pid: Pid(number),
-            value: 7,
-        };
+        let slots = Slots::<5, ()>::new();
+        let holder = |number| slots.holder(&Guard::new(), 0, &Entry::of(&key(number)));
         let mut held = Vec::new();
-        for number in 0..1_000 {
+        for number in 0..400 {
             slots
                 .lock(0)
-                .insert(0, entry(number), holder(number), |_| 0);
+                .insert(0, &key(number), Pid(number), None, |_| 0);
             held.push(number);
             if number % 3 == 0 {
                 let gone = held.swap_remove(usize::try_from(number * 7).unwrap_or(0) % held.len());
                 let mut locked = slots.lock(0);
-                let place = locked.place_of(0, &entry(gone));
-                locked.remove(place.unwrap_or(usize::MAX));
+                let place = locked.find(0, &key(gone));
+                locked.remove(0, place.unwrap_or(usize::MAX), |_| 0);
                 drop(locked);
-                assert_eq!(slots.holder(&mut seen, 0, &entry(gone)), None);
+                assert_eq!(holder(gone), None);
             }
             for &number in &held {
-                let found = slots.holder(&mut seen, 0, &entry(number));
-                assert_eq!(found, Some(holder(number)));
+                assert_eq!(holder(number), Some(Pid(number)));
             }
         }
-        let mut keys: Vec<_> = slots
-            .entries(0)
-            .iter()
-            .map(|entry| entry.key().bytes().to_vec())
-            .collect();
-        keys.sort();
-        let mut expected: Vec<_> = held
-            .iter()
-            .map(|number| number.to_le_bytes().to_vec())
-            .collect();
-        expected.sort();
-        assert_eq!(keys, expected);
+        let entries = slots.entries(0);
+        let mut keys: Vec<_> = entries.iter().map(|entry| number(&entry.key())).collect();
+        keys.sort_unstable();
+        held.sort_unstable();
+        assert_eq!(keys, held);
     }
 
     #[test]
     fn a_key_is_read_as_it_was_written_whatever_its_length() {
         for len in 1..=room(12) {
             let bytes: Vec<u8> = (1..=200).take(len).collect();
-            let entry = Entry::<12>::of(&bytes).held_by(Holder {
-                pid: Pid(u64::MAX),
-                value: u32::MAX,
-            });
-            assert_eq!(entry.key().bytes(), bytes);
-            assert_eq!(entry.holder().value, u32::MAX);
+            let entry = Entry::<12>::of(&bytes).held_by(Pid(u64::MAX), u32::MAX);
+            assert_eq!(*entry.key(), bytes);
+            assert_eq!(entry.pid(), Pid(u64::MAX));
+            assert_eq!(entry.value(), u32::MAX);
+        }
+    }
+
+    #[test]
+    fn values_stay_with_their_keys_while_others_come_and_go() {
+        let slots = Slots::<5, u64>::new();
+        for number in 0..10_000 {
+            insert(&slots, number, Some(number + 1));
+            if number >= 100 {
+                assert_eq!(remove(&slots, number - 100), Some(number - 99));
+            }
+        }
+        for number in 9_900..10_000 {
+            let locked = slots.lock(hash(number));
+            let place = locked.find(hash(number), &key(number));
+            let value = place.and_then(|place| locked.value(hash(number), place));
+            assert_eq!(value, Some(&(number + 1)));
         }
     }
 
     #[test]
     fn slots_that_come_and_go_take_no_more_room() {
-        let slots = Slots::<5>::new();
-        let entry = |number: u64| Entry::of(&number.to_le_bytes());
-        let bytes = || slots.fill().map(|(_, bytes)| bytes).sum::<usize>();
-        let holder = Holder {
-            pid: Pid(1),
-            value: 0,
-        };
-        let hash = |number: u64| number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 6;
-        let hash_of = |entry: &Entry<5>| {
-            hash(u64::from_le_bytes(
-                entry.key().bytes().try_into().unwrap_or_default(),
-            ))
-        };
-        let mut most = 0;
-        for number in 0..100_000 {
-            slots
-                .lock(0)
-                .insert(hash(number), entry(number), holder, hash_of);
-            if number >= 100 {
-                let gone = number - 100;
-                let mut locked = slots.lock(0);
-                let place = locked.place_of(hash(gone), &entry(gone));
-                locked.remove(place.unwrap_or(usize::MAX));
-            }
-            if number == 1_000 {
-                most = bytes() * 2;
-            }
+        let slots = Slots::<5, u64>::new();
+        for number in 0..100 {
+            insert(&slots, number, Some(0));
         }
-        assert!(bytes() <= most);
+        remove(&slots, 0);
+        insert(&slots, 100, Some(0));
+        let fresh = bytes(&slots);
+        for number in 101..100_000 {
+            remove(&slots, number - 100);
+            insert(&slots, number, Some(0));
+        }
+        assert!(bytes(&slots) <= fresh);
+    }
+
+    #[test]
+    fn most_of_the_memory_goes_when_most_of_the_keys_have_gone_and_all_of_it_with_the_last() {
+        let slots = Slots::<5, u64>::new();
+        insert(&slots, 0, None);
+        remove(&slots, 0);
+        let empty = bytes(&slots);
+        for number in 0..10_000 {
+            insert(&slots, number, Some(0));
+        }
+        let full = bytes(&slots) - empty;
+        for number in 1_000..10_000 {
+            remove(&slots, number);
+        }
+        assert!(bytes(&slots) - empty < full / 4);
+        for number in 0..1_000 {
+            assert_eq!(holder(&slots, number), Some(Pid(number)));
+            remove(&slots, number);
+        }
+        assert_eq!(bytes(&slots), empty);
+    }
+
+    #[test]
+    fn a_panic_inside_a_change_does_not_turn_readers_away_for_good() {
+        let slots = Slots::<5, u64>::new();
+        insert(&slots, 1, None);
+        let changed = catch_unwind(AssertUnwindSafe(|| {
+            let locked = slots.lock(hash(1));
+            locked.shard.change(|| panic!("on purpose"));
+        }));
+        assert!(changed.is_err());
+        let shard = &slots.made()[0];
+        assert_eq!(shard.changes.load(Ordering::Relaxed) % 2, 0);
+        // Nobody who reads needs the mutex.
+        let _locked = slots.lock(hash(1));
+        assert_eq!(holder(&slots, 1), Some(Pid(1)));
+    }
+
+    struct Counted(Arc<AtomicUsize>);
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn what_was_replaced_last_is_freed_when_its_last_reader_has_gone_and_all_threads_are_idle() {
+        let alive = Arc::new(AtomicUsize::new(0));
+        let current = Current::none();
+        let replace = || {
+            alive.fetch_add(1, Ordering::SeqCst);
+            drop(current.replace(Some(Shared::new(Counted(Arc::clone(&alive))))));
+        };
+        // Threads that have read and stay.
+        let (stay, told) = std::sync::mpsc::channel::<()>();
+        let (read, all_read) = std::sync::mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            let (alive, current) = (&alive, &current);
+            replace();
+            scope.spawn(move || {
+                let guard = Guard::new();
+                assert!(current.get(&guard).is_some());
+                guard.end();
+                let _ = read.send(());
+                let _ = told.recv();
+            });
+            let _ = all_read.recv();
+            let own = Guard::new();
+            replace();
+            replace();
+            assert_eq!(alive.load(Ordering::SeqCst), 3, "a guard is in the way");
+            own.end();
+            // Another test may have a guard at this moment.
+            for _ in 0..1_000 {
+                if alive.load(Ordering::SeqCst) == 1 {
+                    break;
+                }
+                Guard::new().end();
+                std::thread::yield_now();
+            }
+            assert_eq!(alive.load(Ordering::SeqCst), 1);
+            drop(stay);
+        });
+    }
+}
+
+/// What threads may see of each other, in all orders that the memory model allows: `script/loom`.
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread::spawn;
+
+    type Keys = Slots<2, ()>;
+
+    /// Runs `model` in every order in which its threads are interrupted at most so often.
+    fn explore(interruptions: usize, model: impl Fn() + Sync + Send + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(interruptions);
+        builder.check(model);
+    }
+
+    /// The upper half of a hash says where a key is sought, by how far it is along the array.
+    fn hash(key: u8) -> u64 {
+        // The lower half of the keys into the first group of two, the upper half into the last.
+        u64::from(key) << 56
+    }
+
+    fn insert(keys: &Keys, key: u8, pid: u64) {
+        let mut locked = keys.lock(hash(key));
+        locked.insert(hash(key), &[key], Pid(pid), None, |key| hash(key[0]));
+    }
+
+    fn remove(keys: &Keys, key: u8) {
+        let mut locked = keys.lock(hash(key));
+        let place = locked.find(hash(key), &[key]).unwrap();
+        locked.remove(hash(key), place, |key| hash(key[0]));
+    }
+
+    fn holder(keys: &Keys, key: u8) -> Option<u64> {
+        let entry = Entry::of(&[key]);
+        let holder = keys.holder(&Guard::new(), hash(key), &entry);
+        holder.map(|pid| pid.0)
+    }
+
+    fn with(keys: &[u8]) -> Arc<Keys> {
+        let slots = Arc::new(Keys::new());
+        for key in keys {
+            insert(&slots, *key, u64::from(*key));
+        }
+        slots
+    }
+
+    /// A key and the holder that is answered belong together, also when another key takes its slot
+    /// meanwhile.
+    #[test]
+    fn no_key_is_answered_with_the_holder_of_another() {
+        explore(3, || {
+            let keys = with(&[1, 9]);
+            let writer = spawn({
+                let keys = Arc::clone(&keys);
+                move || {
+                    remove(&keys, 1);
+                    // Into the slot that is free now: both hashes lead there.
+                    insert(&keys, 2, 2);
+                }
+            });
+            assert!(matches!(holder(&keys, 1), None | Some(1)));
+            writer.join().unwrap();
+            assert_eq!(holder(&keys, 1), None);
+            assert_eq!(holder(&keys, 2), Some(2));
+        });
+    }
+
+    /// A holder that is replaced is answered until then, and the other from then on; never nobody.
+    #[test]
+    fn a_name_that_changes_hands_has_a_holder_at_all_times() {
+        explore(3, || {
+            let keys = with(&[1]);
+            let writer = spawn({
+                let keys = Arc::clone(&keys);
+                move || {
+                    let mut locked = keys.lock(hash(1));
+                    let place = locked.find(hash(1), &[1]).unwrap();
+                    locked.hold(hash(1), place, Pid(7), None);
+                }
+            });
+            let first = holder(&keys, 1);
+            let second = holder(&keys, 1);
+            assert!(matches!(first, Some(1 | 7)));
+            assert!(second == Some(7) || second == first);
+            writer.join().unwrap();
+            assert_eq!(holder(&keys, 1), Some(7));
+        });
+    }
+
+    /// Who has seen a later change sees the earlier ones, in whatever group of the array.
+    #[test]
+    fn changes_are_seen_in_their_order() {
+        explore(2, || {
+            // Two groups.
+            let keys = with(&[1, 2, 3, 201, 202, 203]);
+            let writer = spawn({
+                let keys = Arc::clone(&keys);
+                move || {
+                    remove(&keys, 1);
+                    insert(&keys, 204, 204);
+                }
+            });
+            if holder(&keys, 204).is_some() {
+                assert_eq!(holder(&keys, 1), None);
+            }
+            writer.join().unwrap();
+        });
+    }
+
+    /// Growth moves every key to another array; none is missed and none is lost.
+    #[test]
+    fn a_key_is_found_while_the_array_is_replaced_by_a_larger_one() {
+        explore(2, || {
+            let keys = with(&[1, 2, 3, 4, 201]);
+            let groups = |keys: &Keys| {
+                let locked = keys.lock(0);
+                locked.content.array.as_ref().unwrap().tags.len()
+            };
+            assert_eq!(groups(&keys), 1);
+            let writer = spawn({
+                let keys = Arc::clone(&keys);
+                move || insert(&keys, 202, 202)
+            });
+            assert_eq!(holder(&keys, 201), Some(201));
+            if holder(&keys, 202).is_some() {
+                assert_eq!(holder(&keys, 202), Some(202));
+                assert_eq!(holder(&keys, 1), Some(1));
+            }
+            writer.join().unwrap();
+            assert_eq!(groups(&keys), 2);
+            assert_eq!(holder(&keys, 202), Some(202));
+        });
+    }
+
+    /// With the last key goes the array, and with the next key there is another.
+    #[test]
+    fn a_key_is_there_or_not_while_the_array_goes_and_comes() {
+        explore(3, || {
+            let keys = with(&[1]);
+            let writer = spawn({
+                let keys = Arc::clone(&keys);
+                move || {
+                    remove(&keys, 1);
+                    insert(&keys, 2, 2);
+                }
+            });
+            let two = holder(&keys, 2);
+            assert!(matches!(two, None | Some(2)));
+            assert!(matches!(holder(&keys, 1), None | Some(1)));
+            if two.is_some() {
+                assert_eq!(holder(&keys, 1), None);
+            }
+            writer.join().unwrap();
+        });
+    }
+
+    /// Two that write take turns, and who reads meanwhile misses neither.
+    #[test]
+    fn two_writers_do_not_undo_each_other() {
+        explore(2, || {
+            let keys = with(&[1]);
+            let writers = [2, 3].map(|key| {
+                let keys = Arc::clone(&keys);
+                spawn(move || insert(&keys, key, u64::from(key)))
+            });
+            assert_eq!(holder(&keys, 1), Some(1));
+            for writer in writers {
+                writer.join().unwrap();
+            }
+            for key in 1..=3 {
+                assert_eq!(holder(&keys, key), Some(u64::from(key)));
+            }
+        });
     }
 }

@@ -1,18 +1,16 @@
 //! The table: canonical name to holder.
 //!
 //! Names lie inside the slots of [`Slots`], in two sizes: one of a few integers shares 40 bytes with
-//! its pid, one of four UUIDs 96. Of a longer one the slot has a number, by which its bytes lie
-//! elsewhere.
+//! its pid, one of four UUIDs 96. Longer ones lie in [`LongNames`].
 
 use crate::Pid;
+use crate::epoch::Guard;
 use crate::journal::{Change, Event, Journal};
-use crate::slots::{Entry, Holder, Locked, SHARDS, Seen, Slots, room};
+use crate::long::LongNames;
+use crate::slots::{Entry, SHARDS, Slots, room};
 use ahash::RandomState;
-use dashmap::DashMap;
-use dashmap::mapref::entry;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// A name and its hash under the table's seeds.
 #[derive(Clone, Copy, Debug)]
@@ -24,51 +22,14 @@ pub(crate) struct Hashed<'a> {
 /// Words of a slot, by the size of its name.
 const SHORT: usize = 5;
 const MEDIUM: usize = 12;
-const LONG: usize = 4;
-
-/// Where a value lies: most names have none, and pay four bytes for it.
-type ValueId = u32;
-
-/// Of a name without a value.
-const NO_VALUE: ValueId = 0;
 
 /// Canonical name to holder, and to what is kept with the name, a `V`.
 pub(crate) struct Table<V> {
     hasher: RandomState,
-    short: Slots<SHORT>,
-    medium: Slots<MEDIUM>,
-    long: Slots<LONG>,
-    /// The names in `long`, by what stands there. No number comes a second time.
-    texts: DashMap<u64, Box<[u8]>, RandomState>,
-    next_text: AtomicU64,
-    /// Changed only while the shard of the value's name is locked.
-    values: DashMap<ValueId, V, RandomState>,
-    next_value: AtomicU32,
+    short: Slots<SHORT, V>,
+    medium: Slots<MEDIUM, V>,
+    long: LongNames<V>,
     pub(crate) journal: Arc<Journal<V>>,
-}
-
-/// What a thread that looks names up keeps of the tables it used last, so that it need not take a
-/// lock. It goes with whatever [`crate::Registry`] it is given, best with always the same.
-pub struct Reader {
-    short: Seen<SHORT>,
-    medium: Seen<MEDIUM>,
-}
-
-impl Reader {
-    /// A reader that has seen nothing yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self {
-            short: Seen::new(),
-            medium: Seen::new(),
-        }
-    }
-}
-
-impl Default for Reader {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 /// A name with all that the table knows of it.
@@ -85,7 +46,8 @@ pub struct Record<V> {
 /// How full the table is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fill {
-    /// Bytes of memory, without what lies behind pointers.
+    /// Bytes of memory: of the names and of where values and holders are kept. Not what lies behind
+    /// the pointers of values, nor what the journal has.
     pub bytes: usize,
     /// Shards of one map.
     pub shards: usize,
@@ -124,17 +86,30 @@ macro_rules! with_map {
     };
 }
 
+/// Takes out what `pid` holds at a place of a locked shard, if there is one; answers whether there
+/// was.
+macro_rules! take_out {
+    ($table:expr, $hash:expr, $pid:expr, $locked:ident, $place:expr) => {{
+        let mut locked = $locked;
+        let Some(place) = $place else {
+            return false;
+        };
+        let (name, value) = locked.remove($hash, place, |name| $table.hash(name).hash);
+        $table.write(&name, $pid, Change::Unregistered, || value.clone());
+        drop(locked);
+        // When the shard is free again: freeing takes a while, and a value may do anything.
+        drop((name, value));
+        true
+    }};
+}
+
 impl<V: Clone> Table<V> {
     pub(crate) fn new() -> Self {
         Self {
             hasher: RandomState::new(),
             short: Slots::new(),
             medium: Slots::new(),
-            long: Slots::new(),
-            texts: DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS),
-            next_text: AtomicU64::new(0),
-            values: DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS),
-            next_value: AtomicU32::new(1),
+            long: LongNames::new(),
             journal: Arc::default(),
         }
     }
@@ -148,27 +123,24 @@ impl<V: Clone> Table<V> {
     }
 
     #[inline]
-    pub(crate) fn whereis(&self, reader: &mut Reader, name: Hashed<'_>) -> Option<Pid> {
-        let holder = match name.hash & SIZE_MASK {
-            1 => {
-                let entry = Entry::of(name.name);
-                self.short.holder(&mut reader.short, name.hash, &entry)
+    pub(crate) fn whereis(&self, guard: &Guard, name: Hashed<'_>) -> Option<Pid> {
+        match name.hash & SIZE_MASK {
+            1 => self.short.holder(guard, name.hash, &Entry::of(name.name)),
+            2 => self.medium.holder(guard, name.hash, &Entry::of(name.name)),
+            _ => {
+                let locked = self.long.lock(name.hash);
+                let place = locked.find(name.hash, name.name)?;
+                Some(locked.pid(name.hash, place))
             }
-            2 => {
-                let entry = Entry::of(name.name);
-                self.medium.holder(&mut reader.medium, name.hash, &entry)
-            }
-            _ => self.holder(&self.long, name),
-        };
-        Some(holder?.pid)
+        }
     }
 
     pub(crate) fn lookup(&self, name: Hashed<'_>) -> Option<(Pid, Option<V>)> {
         with_map!(self, name.hash, |map| {
             let locked = map.lock(name.hash);
-            let place = self.place(&locked, name)?;
-            let holder = locked.entry(place).holder();
-            Some((holder.pid, self.value(holder.value)))
+            let place = locked.find(name.hash, name.name)?;
+            let value = locked.value(name.hash, place).cloned();
+            Some((locked.pid(name.hash, place), value))
         })
     }
 
@@ -181,67 +153,64 @@ impl<V: Clone> Table<V> {
         instead_of: Option<Pid>,
         value: Option<V>,
     ) -> Result<(), Pid> {
-        with_map!(self, name.hash, |map| {
-            let mut locked = map.lock(name.hash);
-            if let Some(place) = self.place(&locked, name) {
-                let held = locked.entry(place).holder();
-                if Some(held.pid) != instead_of {
-                    return Err(held.pid);
+        let hash = name.hash;
+        // The value before is dropped when the shard is free again.
+        let dropped = with_map!(self, hash, |map| {
+            let mut locked = map.lock(hash);
+            let (place, dropped) = match locked.find(hash, name.name) {
+                Some(place) => {
+                    let held = locked.pid(hash, place);
+                    if Some(held) != instead_of {
+                        return Err(held);
+                    }
+                    let dropped = locked.hold(hash, place, pid, value);
+                    self.write(name.name, held, Change::Unregistered, || dropped.clone());
+                    (Some(place), dropped)
                 }
-                let dropped = self.drop_value(held.value);
-                self.write(name.name, held.pid, Change::Unregistered, || dropped);
-                let value = self.keep_value(value.clone());
-                locked.hold(place, Holder { pid, value });
-            } else {
-                let value = self.keep_value(value.clone());
-                locked.insert(
-                    name.hash,
-                    self.entry(name),
-                    Holder { pid, value },
-                    |entry| self.hash_of(entry),
-                );
-            }
-            self.write(name.name, pid, Change::Registered, || value);
-            Ok(())
-        })
+                None => {
+                    let hash_of = |name: &[u8]| self.hash(name).hash;
+                    (locked.insert(hash, name.name, pid, value, hash_of), None)
+                }
+            };
+            self.write(name.name, pid, Change::Registered, || {
+                locked.value(hash, place?).cloned()
+            });
+            dropped
+        });
+        drop(dropped);
+        Ok(())
     }
 
     /// Gives the name another value if `pid` holds it.
     pub(crate) fn update(&self, name: Hashed<'_>, pid: Pid, value: Option<V>) -> bool {
-        with_map!(self, name.hash, |map| {
-            let mut locked = map.lock(name.hash);
-            let Some(place) = self.place(&locked, name) else {
-                return false;
-            };
-            let held = locked.entry(place).holder();
-            if held.pid != pid {
-                return false;
-            }
-            self.drop_value(held.value);
-            let value = self.keep_value(value);
-            locked.hold(place, Holder { pid, value });
-            true
-        })
+        let hash = name.hash;
+        // The value before is dropped when the shard is free again.
+        let before = with_map!(self, hash, |map| {
+            let mut locked = map.lock(hash);
+            let place = locked.find(hash, name.name);
+            let held = place.filter(|place| locked.pid(hash, *place) == pid);
+            held.map(|place| locked.hold(hash, place, pid, value))
+        });
+        before.is_some()
     }
 
     /// Frees the name if `pid` holds it.
     pub(crate) fn release(&self, name: Hashed<'_>, pid: Pid) -> bool {
-        with_map!(self, name.hash, |map| {
-            let mut locked = map.lock(name.hash);
-            let place = self.place(&locked, name);
-            let place = place.filter(|place| locked.entry(*place).holder().pid == pid);
-            self.remove(&mut locked, place)
+        let hash = name.hash;
+        with_map!(self, hash, |map| {
+            let locked = map.lock(hash);
+            let place = locked.find(hash, name.name);
+            let place = place.filter(|place| locked.pid(hash, *place) == pid);
+            take_out!(self, hash, pid, locked, place)
         })
     }
 
     /// Frees one name with this hash that `pid` holds.
     pub(crate) fn release_hash(&self, hash: u64, pid: Pid) -> bool {
         with_map!(self, hash, |map| {
-            let mut locked = map.lock(hash);
-            let place = locked.place(hash, |entry| {
-                entry.holder().pid == pid && self.hash_of(entry) == hash
-            });
-            self.remove(&mut locked, place)
+            let locked = map.lock(hash);
+            let place = locked.find_held(hash, pid, |name| self.hash(name).hash == hash);
+            take_out!(self, hash, pid, locked, place)
         })
     }
 
@@ -250,9 +219,9 @@ impl<V: Clone> Table<V> {
         let mut names: Vec<Box<[u8]>> = Vec::new();
         with_map!(self, hash, |map| {
             let locked = map.lock(hash);
-            locked.place(hash, |entry| {
-                if entry.holder().pid == pid && self.hash_of(entry) == hash {
-                    names.extend(self.with_name(entry, |name| name.into()));
+            locked.find_held(hash, pid, |name| {
+                if self.hash(name).hash == hash {
+                    names.push(name.into());
                 }
                 false
             });
@@ -269,30 +238,31 @@ impl<V: Clone> Table<V> {
         match piece / SHARDS {
             0 => self.copy_shard(&self.short, shard, matches),
             1 => self.copy_shard(&self.medium, shard, matches),
-            2 => self.copy_shard(&self.long, shard, matches),
+            2 => self.copy_long(shard, matches),
             _ => Vec::new(),
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        fn len<const W: usize>(map: &Slots<W>) -> usize {
-            map.fill().map(|(names, _)| names).sum()
-        }
-        len(&self.short) + len(&self.medium) + len(&self.long)
+        let short = self.short.fill().map(|(names, _)| names);
+        let medium = self.medium.fill().map(|(names, _)| names);
+        let long = self.long.fill().map(|(names, _)| names);
+        short.chain(medium).chain(long).sum()
     }
 
     pub(crate) fn fill(&self) -> Fill {
-        fn add<const W: usize>(map: &Slots<W>, bytes: &mut usize, names: &mut [usize; SHARDS]) {
-            for ((len, size), names) in map.fill().zip(names) {
-                *bytes += size;
-                *names += len;
-            }
-        }
-        let mut bytes = 0;
+        let mut bytes = size_of_val(self);
         let mut names = [0; SHARDS];
-        add(&self.short, &mut bytes, &mut names);
-        add(&self.medium, &mut bytes, &mut names);
-        add(&self.long, &mut bytes, &mut names);
+        let mut add = |shard: usize, (len, size): (usize, usize)| {
+            bytes += size;
+            names[shard] += len;
+        };
+        let (short, medium, long) = (self.short.fill(), self.medium.fill(), self.long.fill());
+        short.enumerate().for_each(|(shard, fill)| add(shard, fill));
+        medium
+            .enumerate()
+            .for_each(|(shard, fill)| add(shard, fill));
+        long.enumerate().for_each(|(shard, fill)| add(shard, fill));
         Fill {
             bytes,
             shards: SHARDS,
@@ -306,137 +276,49 @@ impl<V: Clone> Table<V> {
         self.short.clear();
         self.medium.clear();
         self.long.clear();
-        self.texts.clear();
-        self.texts.shrink_to_fit();
-        self.values.clear();
-        self.values.shrink_to_fit();
-    }
-
-    /// The entry of a new name. That of a long one has its hash, so that a table of long names grows
-    /// without going through them all.
-    fn entry<const W: usize>(&self, name: Hashed<'_>) -> Entry<W> {
-        if W != LONG {
-            return Entry::of(name.name);
-        }
-        let number = self.next_text.fetch_add(1, Ordering::Relaxed);
-        self.texts.insert(number, name.name.into());
-        Entry::of([number.to_ne_bytes(), name.hash.to_ne_bytes()].as_flattened())
-    }
-
-    /// Calls `f` with the name of an entry. `None` when it is gone, which only a long one can be.
-    fn with_name<const W: usize, R>(
-        &self,
-        entry: &Entry<W>,
-        f: impl FnOnce(&[u8]) -> R,
-    ) -> Option<R> {
-        let key = entry.key();
-        if W == LONG {
-            self.text(key.bytes()).map(|text| f(&text))
-        } else {
-            Some(f(key.bytes()))
-        }
-    }
-
-    fn text(&self, key: &[u8]) -> Option<dashmap::mapref::one::Ref<'_, u64, Box<[u8]>>> {
-        self.texts.get(&number_of(key)?)
-    }
-
-    fn hash_of<const W: usize>(&self, entry: &Entry<W>) -> u64 {
-        let key = entry.key();
-        match key.bytes().last_chunk() {
-            Some(hash) if W == LONG => u64::from_ne_bytes(*hash),
-            _ => hash(&self.hasher, key.bytes()),
-        }
-    }
-
-    fn place<const W: usize>(&self, locked: &Locked<'_, W>, name: Hashed<'_>) -> Option<usize> {
-        if W == LONG {
-            locked.place(name.hash, |entry| {
-                self.with_name(entry, |text| text == name.name) == Some(true)
-            })
-        } else {
-            locked.place_of(name.hash, &Entry::of(name.name))
-        }
-    }
-
-    fn holder<const W: usize>(&self, map: &Slots<W>, name: Hashed<'_>) -> Option<Holder> {
-        let locked = map.lock(name.hash);
-        let place = self.place(&locked, name)?;
-        Some(locked.entry(place).holder())
-    }
-
-    /// Takes out what is at a place, if there is one; answers whether there was.
-    fn remove<const W: usize>(&self, locked: &mut Locked<'_, W>, place: Option<usize>) -> bool {
-        let Some(place) = place else {
-            return false;
-        };
-        let entry = locked.entry(place);
-        locked.remove(place);
-        let holder = entry.holder();
-        let dropped = self.drop_value(holder.value);
-        self.with_name(&entry, |name| {
-            self.write(name, holder.pid, Change::Unregistered, || dropped);
-        });
-        if W == LONG
-            && let Some(number) = number_of(entry.key().bytes())
-        {
-            self.texts.remove(&number);
-        }
-        true
     }
 
     /// The entries of a shard that match. The shard is copied while it is locked and looked through
     /// afterwards: copying is the least that whoever wants to write there can be made to wait for.
     fn copy_shard<const W: usize>(
         &self,
-        map: &Slots<W>,
+        map: &Slots<W, V>,
         shard: usize,
         matches: impl Fn(&[u8]) -> bool,
     ) -> Vec<Record<V>> {
         let entries = map.entries(shard);
-        let records = entries.iter().filter_map(|entry| {
-            let name: Box<[u8]> =
-                self.with_name(entry, |name| matches(name).then(|| name.into()))??;
-            let holder = entry.holder();
-            let (mut pid, mut value) = (holder.pid, self.value(holder.value));
-            if value.is_none() && holder.value != NO_VALUE {
-                // Updated since the shard was copied, or freed.
-                (pid, value) = self.lookup(self.hash(&name))?;
+        let matching = entries.iter().filter_map(|entry| {
+            let name = entry.key();
+            if !matches(&name) {
+                return None;
             }
+            let (pid, value) = if entry.has_value() {
+                // As both are now: the shard may have changed since.
+                self.lookup(self.hash(&name))?
+            } else {
+                (entry.pid(), None)
+            };
+            let name = (*name).into();
             Some(Record { name, pid, value })
         });
-        records.collect()
+        matching.collect()
     }
 
-    fn value(&self, id: ValueId) -> Option<V> {
-        if id == NO_VALUE {
-            return None;
-        }
-        self.values.get(&id).map(|value| value.clone())
-    }
-
-    fn keep_value(&self, value: Option<V>) -> ValueId {
-        let Some(value) = value else {
-            return NO_VALUE;
-        };
-        loop {
-            // After four thousand million values an id may still be taken.
-            let id = self.next_value.fetch_add(1, Ordering::Relaxed);
-            if id == NO_VALUE {
-                continue;
-            }
-            if let entry::Entry::Vacant(vacant) = self.values.entry(id) {
-                vacant.insert(value);
-                return id;
-            }
-        }
-    }
-
-    fn drop_value(&self, id: ValueId) -> Option<V> {
-        if id == NO_VALUE {
-            return None;
-        }
-        self.values.remove(&id).map(|(_, value)| value)
+    /// The same of long names.
+    fn copy_long(&self, shard: usize, matches: impl Fn(&[u8]) -> bool) -> Vec<Record<V>> {
+        let places = self.long.places(shard);
+        let matching = places.into_iter().filter_map(|(hash, place)| {
+            let locked = self.long.lock(hash);
+            let (name, pid, value) = locked.get(hash, place)?;
+            let (name, value) = (Arc::clone(name), value.cloned());
+            drop(locked);
+            matches(&name).then(|| Record {
+                name: (*name).into(),
+                pid,
+                value,
+            })
+        });
+        matching.collect()
     }
 
     /// Writes a change down if anybody wants to know. The name's shard is locked.
@@ -451,11 +333,6 @@ impl<V: Clone> Table<V> {
             });
         }
     }
-}
-
-/// The number in the entry of a long name.
-fn number_of(key: &[u8]) -> Option<u64> {
-    key.first_chunk().map(|number| u64::from_ne_bytes(*number))
 }
 
 #[inline]

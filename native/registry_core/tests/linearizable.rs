@@ -15,9 +15,10 @@
 //! runs, and a select or a list of names finds each as it was at some time while it ran.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use registry_core::epoch::Guard;
 use registry_core::journal::{Change, Notice};
 use registry_core::name::{Buffer, Encoder};
-use registry_core::{Pid, Reader, RegisterError, Registry};
+use registry_core::{Pid, RegisterError, Registry};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex, mpsc};
@@ -220,10 +221,8 @@ impl Round {
     /// One thread's part.
     fn run(&self, names: &[Box<[u8]>; NAMES], any: &[u8], random: &mut Random) {
         let mut recorded = Vec::new();
-        // What it has seen of the table stays with the thread, and becomes outdated.
-        let mut reader = Reader::new();
         for _ in 0..OPERATIONS {
-            self.operate(names, any, &mut reader, random, &mut recorded);
+            self.operate(names, any, random, &mut recorded);
         }
         self.recorded.lock().unwrap().append(&mut recorded);
     }
@@ -233,7 +232,6 @@ impl Round {
         &self,
         names: &[Box<[u8]>; NAMES],
         any: &[u8],
-        reader: &mut Reader,
         random: &mut Random,
         recorded: &mut Vec<Recorded>,
     ) {
@@ -242,7 +240,7 @@ impl Round {
         let name = &*names[number];
         // Whoever holds it as often as anybody else: most is done to a name by its holder or in its
         // place. This look is none of the operations.
-        let holder = self.registry.whereis(reader, name).map(number_of);
+        let holder = self.registry.whereis(&Guard::new(), name).map(number_of);
         let mut somebody = || match holder {
             Some(holder) if random.below(2) == 0 => holder,
             _ => random.below(PIDS),
@@ -317,7 +315,7 @@ impl Round {
                 );
             }
             55..65 => {
-                let holder = self.registry.whereis(reader, name).map(number_of);
+                let holder = self.registry.whereis(&Guard::new(), name).map(number_of);
                 record(number, from, self.now(), Operation::Whereis(holder));
             }
             65..75 => {
@@ -381,10 +379,7 @@ impl Round {
     fn check(&mut self, names: &[Box<[u8]>; NAMES], seed: u64) {
         for (number, name) in names.iter().enumerate() {
             // What is there afterwards, too.
-            let holder = self
-                .registry
-                .whereis(&mut Reader::new(), name)
-                .map(number_of);
+            let holder = self.registry.whereis(&Guard::new(), name).map(number_of);
             let mut actions = vec![];
             let recorded = self.recorded.get_mut().unwrap();
             let of_name = recorded.iter().filter(|recorded| recorded.name == number);
@@ -421,7 +416,7 @@ impl Round {
         let mut holders = BTreeMap::new();
         let expected: Vec<_> = names
             .iter()
-            .map(|name| self.registry.whereis(&mut Reader::new(), name))
+            .map(|name| self.registry.whereis(&Guard::new(), name))
             .collect();
         self.registry.journal().close();
         while let Some(Notice::Event(event, _)) = self.registry.journal().take() {

@@ -5,10 +5,10 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use registry_core::epoch::Guard;
 use registry_core::journal::{Change, Event, Journal, Notice, Recipient};
 use registry_core::name::{Buffer, Encoder};
-use registry_core::{Pid, Reader, Record, RegisterError, Registry, Withdrawn};
-use std::cell::RefCell;
+use registry_core::{Pid, Record, RegisterError, Registry, Withdrawn};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, LazyLock, mpsc};
 use std::thread;
@@ -467,7 +467,6 @@ impl Values {
 /// What one history is about.
 struct Run {
     registry: Registry<Value>,
-    reader: RefCell<Reader>,
     model: Model,
     withdrawn: Vec<Withdrawn>,
     values: Values,
@@ -624,11 +623,10 @@ impl Run {
             values,
             ..
         } = self;
-        let reader = &mut *self.reader.borrow_mut();
         for number in 0..NAMES {
             let entry = model.holders.get(&number);
             prop_assert_eq!(
-                registry.whereis(reader, name(number)),
+                registry.whereis(&Guard::new(), name(number)),
                 entry.map(|entry| Pid(entry.0))
             );
             let found = registry.lookup(name(number));
@@ -673,7 +671,6 @@ proptest! {
     fn the_registry_answers_as_its_model_does_whatever_is_done_in_whatever_order(steps in steps()) {
         let mut run = Run {
             registry: Registry::new(),
-            reader: RefCell::default(),
             model: Model::default(),
             withdrawn: Vec::new(),
             values: Values::new(),

@@ -1,7 +1,8 @@
 //! The rules of claiming a name, under threads and with many names.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use registry_core::{Pid, Reader, RegisterError, Registry};
+use registry_core::epoch::Guard;
+use registry_core::{Pid, RegisterError, Registry};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -15,7 +16,7 @@ fn name(number: u8) -> Vec<u8> {
 
 #[test]
 fn of_threads_that_claim_one_name_exactly_one_gets_it() {
-    let (registry, mut reader) = (Registry::<()>::new(), Reader::new());
+    let registry = Registry::<()>::new();
     let threads = 8;
     let barrier = Barrier::new(threads);
     let winners = AtomicU64::new(0);
@@ -37,7 +38,7 @@ fn of_threads_that_claim_one_name_exactly_one_gets_it() {
             }
         });
         let winner = registry
-            .whereis(&mut reader, &name(7))
+            .whereis(&Guard::new(), &name(7))
             .expect("somebody won");
         assert_eq!(winners.load(Ordering::Relaxed), round + 1);
         assert_eq!(registry.sweep(winner), 1);
@@ -88,14 +89,14 @@ fn a_name_passes_between_threads_without_ever_having_two_holders() {
         for thread in 0..4_u64 {
             let (registry, inside) = (&registry, &inside);
             scope.spawn(move || {
-                let (pid, mut reader) = (Pid(thread + 1), Reader::new());
+                let pid = Pid(thread + 1);
                 for _ in 0..20_000 {
                     if registry
                         .register(&name(3), pid, None, None, || true)
                         .is_ok()
                     {
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
-                        assert_eq!(registry.whereis(&mut reader, &name(3)), Some(pid));
+                        assert_eq!(registry.whereis(&Guard::new(), &name(3)), Some(pid));
                         inside.fetch_sub(1, Ordering::SeqCst);
                         assert!(registry.unregister(&name(3), pid));
                     }
@@ -124,10 +125,9 @@ fn a_name_that_stays_is_found_by_all_threads_while_others_come_and_go() {
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                let mut reader = Reader::new();
                 while !done.load(Ordering::SeqCst) {
                     for number in 0..staying {
-                        let holder = registry.whereis(&mut reader, &name(number));
+                        let holder = registry.whereis(&Guard::new(), &name(number));
                         assert_eq!(holder, Some(Pid(number.into())));
                     }
                 }
@@ -176,7 +176,7 @@ fn one_process_may_hold_a_hundred_thousand_names() {
 
 #[test]
 fn clearing_forgets_everything() {
-    let (registry, mut reader) = (Registry::<()>::new(), Reader::new());
+    let registry = Registry::<()>::new();
     for number in 0..12 {
         registry
             .register(
@@ -190,7 +190,7 @@ fn clearing_forgets_everything() {
     }
     registry.clear();
     assert_eq!((registry.len(), registry.holders()), (0, 0));
-    assert_eq!(registry.whereis(&mut reader, &name(1)), None);
+    assert_eq!(registry.whereis(&Guard::new(), &name(1)), None);
 }
 
 #[test]

@@ -1,0 +1,168 @@
+//! Memory that is read without a lock, and freed when nobody reads it any more.
+//!
+//! A reader takes a [`Guard`] before it loads a pointer and keeps it while it uses what the pointer
+//! refers to. What is replaced meanwhile is retired: it is freed when every guard has gone that
+//! might have seen it. The guard is that of the crate `sdd`; it costs a locked instruction, 4 ns of
+//! a whole lookup. Threads that are idle hold no guard, so they keep nothing alive. A cache of
+//! pointers in each thread spares the 4 ns, but there every idle thread keeps what it has seen last:
+//! with 64 schedulers many times the table.
+
+#[cfg(not(loom))]
+pub use real::{Current, Guard, Shared};
+
+#[cfg(loom)]
+pub use model::{Current, Guard, Shared};
+
+#[cfg(not(loom))]
+mod real {
+    use sdd::{AtomicShared, Tag};
+    use std::sync::atomic::Ordering;
+
+    /// While it lives, nothing is freed that was current when it was made, or since.
+    ///
+    /// To be held as long as one lookup takes, no longer: nothing that is retired anywhere in the
+    /// process is freed while an old guard lives.
+    pub struct Guard(sdd::Guard);
+
+    /// How often a thread tries to have freed what it has retired, before it leaves that to its next
+    /// guards. It takes four rounds without readers, as a thread keeps three generations.
+    const ROUNDS: usize = 16;
+
+    impl Guard {
+        /// A guard of this thread. There may be several at a time.
+        #[inline]
+        #[must_use]
+        #[allow(clippy::new_without_default)]
+        pub fn new() -> Self {
+            Self(sdd::Guard::new())
+        }
+
+        /// Ends the guard, and frees what this thread has retired if no other guard is in the way.
+        /// Otherwise the thread tries again when its next guard ends so.
+        #[inline]
+        pub fn end(self) {
+            let left = self.0.has_garbage();
+            drop(self);
+            if left {
+                settle();
+            }
+        }
+    }
+
+    /// Only a few times: whoever keeps its guard for long would keep this thread, too.
+    #[cold]
+    fn settle() {
+        for _ in 0..ROUNDS {
+            let guard = sdd::Guard::new();
+            if !guard.has_garbage() {
+                return;
+            }
+            guard.accelerate();
+            drop(guard);
+            std::hint::spin_loop();
+        }
+    }
+
+    pub use sdd::Shared;
+
+    /// A pointer to what is current, or to nothing.
+    pub struct Current<T>(AtomicShared<T>);
+
+    impl<T: 'static> Current<T> {
+        /// To nothing.
+        #[must_use]
+        pub const fn none() -> Self {
+            Self(AtomicShared::null())
+        }
+
+        /// What is current.
+        #[inline]
+        #[must_use]
+        pub fn get<'g>(&self, guard: &'g Guard) -> Option<&'g T> {
+            self.0.load(Ordering::Acquire, &guard.0).as_ref()
+        }
+
+        /// Another becomes current. The one before is retired when what is answered is dropped,
+        /// unless there are other references.
+        pub fn replace(&self, by: Option<Shared<T>>) -> Option<Shared<T>> {
+            self.0.swap((by, Tag::None), Ordering::AcqRel).0
+        }
+    }
+}
+
+/// In place of the crate: loom has to see the pointer, and nothing is ever freed.
+#[cfg(loom)]
+#[allow(missing_docs, clippy::unwrap_used)]
+mod model {
+    use loom::sync::atomic::{AtomicUsize, Ordering};
+    use std::marker::PhantomData;
+    use std::ops::Deref;
+    use std::sync::Mutex;
+
+    /// A guard of nothing.
+    pub struct Guard(());
+
+    impl Guard {
+        /// A guard.
+        pub fn new() -> Self {
+            Self(())
+        }
+
+        /// Ends it.
+        pub fn end(self) {}
+    }
+
+    /// What lives until the program ends.
+    pub struct Shared<T: 'static>(&'static T);
+
+    impl<T> Shared<T> {
+        pub fn new(value: T) -> Self {
+            Self(Box::leak(Box::new(value)))
+        }
+    }
+
+    impl<T> Clone for Shared<T> {
+        fn clone(&self) -> Self {
+            Self(self.0)
+        }
+    }
+
+    impl<T> Deref for Shared<T> {
+        type Target = T;
+        fn deref(&self) -> &T {
+            self.0
+        }
+    }
+
+    /// The number of what is current, among all that ever was, from one.
+    pub struct Current<T: 'static> {
+        number: AtomicUsize,
+        all: Mutex<Vec<&'static T>>,
+        of: PhantomData<T>,
+    }
+
+    impl<T> Current<T> {
+        pub fn none() -> Self {
+            Self {
+                number: AtomicUsize::new(0),
+                all: Mutex::new(Vec::new()),
+                of: PhantomData,
+            }
+        }
+
+        pub fn get<'g>(&self, _guard: &'g Guard) -> Option<&'g T> {
+            let number = self.number.load(Ordering::Acquire);
+            (number > 0).then(|| self.all.lock().unwrap()[number - 1])
+        }
+
+        pub fn replace(&self, by: Option<Shared<T>>) -> Option<Shared<T>> {
+            let number = by.map_or(0, |by| {
+                let mut all = self.all.lock().unwrap();
+                all.push(by.0);
+                all.len()
+            });
+            let before = self.number.swap(number, Ordering::AcqRel);
+            (before > 0).then(|| Shared(self.all.lock().unwrap()[before - 1]))
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Names that are too long for a slot: a map behind a lock in each shard.
+
+use crate::Pid;
+use crate::slots::SHARDS;
+use hashbrown::HashTable;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+struct Entry<V> {
+    hash: u64,
+    /// By which it is found again as long as it is there.
+    number: u64,
+    /// Shared with those who look at many names, which they do without the lock.
+    name: Arc<[u8]>,
+    pid: Pid,
+    value: Option<V>,
+}
+
+struct Shard<V> {
+    entries: HashTable<Entry<V>>,
+    last_number: u64,
+    /// Bytes of the names.
+    text: usize,
+}
+
+/// Names of any length.
+pub(crate) struct LongNames<V>(OnceLock<Box<[Mutex<Shard<V>>]>>);
+
+impl<V> LongNames<V> {
+    pub(crate) const fn new() -> Self {
+        Self(OnceLock::new())
+    }
+
+    fn made(&self) -> &[Mutex<Shard<V>>] {
+        self.0.get().map_or(&[], |shards| shards)
+    }
+
+    pub(crate) fn lock(&self, hash: u64) -> Locked<'_, V> {
+        let shard = |_| {
+            Mutex::new(Shard {
+                entries: HashTable::new(),
+                last_number: 0,
+                text: 0,
+            })
+        };
+        let shards = self.0.get_or_init(|| (0..SHARDS).map(shard).collect());
+        Locked::of(&shards[crate::slots::shard_of(hash)])
+    }
+
+    /// Hashes and places of all names of a shard.
+    pub(crate) fn places(&self, shard: usize) -> Vec<(u64, u64)> {
+        let Some(shard) = self.made().get(shard) else {
+            return Vec::new();
+        };
+        let locked = Locked::of(shard);
+        let entries = locked.0.entries.iter();
+        entries.map(|entry| (entry.hash, entry.number)).collect()
+    }
+
+    /// Of each shard, how many names there are, and its bytes of memory.
+    pub(crate) fn fill(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.made().iter().map(|shard| {
+            let locked = Locked::of(shard);
+            // A byte of the map's own for each.
+            let entries = locked.0.entries.capacity() * (size_of::<Entry<V>>() + 1);
+            (
+                locked.0.entries.len(),
+                size_of_val(shard) + entries + locked.0.text,
+            )
+        })
+    }
+
+    /// Forgets all names.
+    pub(crate) fn clear(&self) {
+        for shard in self.made() {
+            let mut locked = Locked::of(shard);
+            locked.0.text = 0;
+            let entries = std::mem::take(&mut locked.0.entries);
+            drop(locked);
+            // After the lock is gone: freeing takes a while, and a value may do anything.
+            drop(entries);
+        }
+    }
+}
+
+/// A shard in which nobody else reads or writes. What is answered and has to be dropped should be
+/// when this has gone.
+pub(crate) struct Locked<'a, V>(MutexGuard<'a, Shard<V>>);
+
+/// Two references are counted in front of the bytes.
+const COUNTS: usize = 2 * size_of::<usize>();
+
+impl<'a, V> Locked<'a, V> {
+    fn of(shard: &'a Mutex<Shard<V>>) -> Self {
+        Self(shard.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn at(&self, hash: u64, place: u64) -> Option<&Entry<V>> {
+        self.0.entries.find(hash, |entry| entry.number == place)
+    }
+
+    /// The place of a name.
+    pub(crate) fn find(&self, hash: u64, name: &[u8]) -> Option<u64> {
+        let found = self
+            .0
+            .entries
+            .find(hash, |entry| entry.hash == hash && *entry.name == *name);
+        Some(found?.number)
+    }
+
+    /// The first place, of a name of this hash, that `pid` holds and that `is` right.
+    pub(crate) fn find_held(
+        &self,
+        hash: u64,
+        pid: Pid,
+        mut is: impl FnMut(&[u8]) -> bool,
+    ) -> Option<u64> {
+        let found = self.0.entries.find(hash, |entry| {
+            entry.hash == hash && entry.pid == pid && is(&entry.name)
+        });
+        Some(found?.number)
+    }
+
+    /// What is at a place, if it still is.
+    pub(crate) fn get(&self, hash: u64, place: u64) -> Option<(&Arc<[u8]>, Pid, Option<&V>)> {
+        let entry = self.at(hash, place)?;
+        Some((&entry.name, entry.pid, entry.value.as_ref()))
+    }
+
+    pub(crate) fn pid(&self, hash: u64, place: u64) -> Pid {
+        // Places are those of names that are there.
+        self.at(hash, place).map_or(Pid(0), |entry| entry.pid)
+    }
+
+    pub(crate) fn value(&self, hash: u64, place: u64) -> Option<&V> {
+        self.at(hash, place)?.value.as_ref()
+    }
+
+    /// Changes who holds what is at a place, and with what value; answers the value before.
+    pub(crate) fn hold(&mut self, hash: u64, place: u64, pid: Pid, value: Option<V>) -> Option<V> {
+        let found = self.0.entries.find_mut(hash, |entry| entry.number == place);
+        let entry = found?;
+        entry.pid = pid;
+        std::mem::replace(&mut entry.value, value)
+    }
+
+    /// Puts in a name that is not there, and answers its place.
+    pub(crate) fn insert(
+        &mut self,
+        hash: u64,
+        name: &[u8],
+        pid: Pid,
+        value: Option<V>,
+        _hash_of: impl Fn(&[u8]) -> u64,
+    ) -> Option<u64> {
+        let shard = &mut *self.0;
+        shard.last_number += 1;
+        shard.text += name.len() + COUNTS;
+        let entry = Entry {
+            hash,
+            number: shard.last_number,
+            name: name.into(),
+            pid,
+            value,
+        };
+        shard.entries.insert_unique(hash, entry, |entry| entry.hash);
+        Some(shard.last_number)
+    }
+
+    /// Takes out what is at a place; answers the name and its value.
+    pub(crate) fn remove(
+        &mut self,
+        hash: u64,
+        place: u64,
+        _hash_of: impl Fn(&[u8]) -> u64,
+    ) -> (Arc<[u8]>, Option<V>) {
+        let shard = &mut *self.0;
+        let found = shard
+            .entries
+            .find_entry(hash, |entry| entry.number == place);
+        let Ok(found) = found else {
+            return (Arc::default(), None);
+        };
+        let entry = found.remove().0;
+        shard.text -= entry.name.len() + COUNTS;
+        if shard.entries.len() * 8 < shard.entries.capacity() {
+            let len = shard.entries.len() * 2;
+            shard.entries.shrink_to(len, |entry| entry.hash);
+        }
+        (entry.name, entry.value)
+    }
+}
