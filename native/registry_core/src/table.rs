@@ -5,7 +5,7 @@
 //! elsewhere.
 
 use crate::Pid;
-use crate::journal::{Change, Event, Journal};
+use crate::journal::{Change, Journal};
 use crate::slots::{Entry, Holder, Locked, SHARDS, Seen, Slots, room};
 use ahash::RandomState;
 use dashmap::DashMap;
@@ -442,14 +442,7 @@ impl<V: Clone> Table<V> {
     /// Writes a change down if anybody wants to know. The name's shard is locked.
     #[inline]
     fn write(&self, name: &[u8], pid: Pid, change: Change, kept: impl FnOnce() -> Option<V>) {
-        if self.journal.active() {
-            self.journal.write(Event {
-                name: name.into(),
-                pid,
-                kept: kept(),
-                change,
-            });
-        }
+        self.journal.changed(name, pid, change, kept);
     }
 }
 
