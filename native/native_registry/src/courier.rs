@@ -40,8 +40,9 @@ static TURNS: Turns = Turns {
 };
 
 impl Turns {
-    /// How long the courier looks out for more before it sleeps. Waking it costs whoever changes a name
-    /// several times what writing the change down does.
+    /// How long the courier lets events gather after it has told all there were. Each wakes it otherwise
+    /// while names change all the time, which costs whoever changes them several times what writing
+    /// the change down does.
     const LINGER: Duration = Duration::from_micros(50);
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -56,23 +57,21 @@ impl Turns {
         }
     }
 
-    fn next(&self) -> Pending {
-        if let Some(journal) = self.lock().journals.pop_front() {
-            return journal;
+    /// All that wait now; `busy` if there was something to tell just now.
+    fn next(&self, busy: bool) -> VecDeque<Pending> {
+        if busy {
+            std::thread::sleep(Self::LINGER);
         }
-        std::thread::sleep(Self::LINGER);
         let mut waiting = self.lock();
-        loop {
-            if let Some(journal) = waiting.journals.pop_front() {
-                waiting.asleep = false;
-                return journal;
-            }
+        while waiting.journals.is_empty() {
             waiting.asleep = true;
             waiting = self
                 .some
                 .wait(waiting)
                 .unwrap_or_else(PoisonError::into_inner);
         }
+        waiting.asleep = false;
+        std::mem::take(&mut waiting.journals)
     }
 }
 
@@ -98,13 +97,18 @@ pub(crate) fn attach(registry: u64, journal: &Arc<Journal<Value>>) -> io::Result
 
 fn deliver() {
     let mut env = OwnedEnv::new();
+    let mut drained = false;
     loop {
-        let (registry, journal) = TURNS.next();
-        // A notice that makes it panic is not told to the rest of those whom it concerns; all others
-        // are.
-        let turn = AssertUnwindSafe(|| turn(&mut env, registry, &journal));
-        if catch_unwind(turn).unwrap_or(true) {
-            TURNS.put((registry, journal));
+        let journals = TURNS.next(drained);
+        drained = true;
+        for (registry, journal) in journals {
+            // A notice that makes it panic is not told to the rest of those whom it concerns; all
+            // others are.
+            let turn = AssertUnwindSafe(|| turn(&mut env, registry, &journal));
+            if catch_unwind(turn).unwrap_or(true) {
+                drained = false;
+                TURNS.put((registry, journal));
+            }
         }
     }
 }

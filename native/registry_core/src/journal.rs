@@ -26,8 +26,8 @@ use ahash::RandomState;
 use crossbeam_utils::sync::ShardedLock;
 use dashmap::DashMap;
 use patterns::Patterns;
-use queue::{Asked, EVENT_BYTES, Entry, Item, Queue, Urgent};
-use std::collections::{BTreeMap, HashSet, btree_map};
+use queue::{Asked, Batch, EVENT_BYTES, Entry, Queue, Urgent};
+use std::collections::{BTreeMap, HashSet, VecDeque, btree_map};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError};
@@ -101,6 +101,8 @@ pub struct Journal<V> {
 
 struct Desk<V> {
     queue: Mutex<Queue<V>>,
+    /// What the courier took out at once and has not dealt with yet.
+    batch: Mutex<VecDeque<Entry<V>>>,
     listeners: RwLock<Vec<u64>>,
     /// Read at every change, on all schedulers at once.
     patterns: ShardedLock<Patterns<Arc<Subscribers>>>,
@@ -154,6 +156,7 @@ impl<V> Desk<V> {
     fn new() -> Self {
         Self {
             queue: Mutex::new(Queue::new()),
+            batch: Mutex::default(),
             listeners: RwLock::default(),
             patterns: ShardedLock::new(Patterns::new()),
             waiting: DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS),
@@ -473,39 +476,42 @@ impl<V> Journal<V> {
         })
     }
 
-    /// The next thing to tell, if there is one.
+    /// The next thing to tell, if there is one. Of two who take at once the order of what they take is lost.
     pub fn take(&self) -> Option<Notice<V>> {
         let desk = self.desk.get()?;
         loop {
-            let item = {
-                let mut queue = desk.queue();
-                let item = queue.pop();
-                if item.is_none() {
-                    queue.scheduled = false;
+            let mut batch = desk.batch.lock().unwrap_or_else(PoisonError::into_inner);
+            let entry = batch.pop_front();
+            if let Some(entry) = entry {
+                drop(batch);
+                return Some(match entry {
+                    Entry::Event(number, _, event) => {
+                        let recipients = Self::recipients(desk, &event.name, number);
+                        Notice::Event(event, recipients)
+                    }
+                    Entry::Lost(count, last) => Notice::Lost(count, Self::everybody(desk, last)),
+                });
+            }
+            let next = desk.queue().take()?;
+            return Some(match next {
+                Batch::Entries(entries) => {
+                    *batch = entries;
+                    continue;
                 }
-                item?
-            };
-            return Some(match item {
-                Item::Urgent(Urgent::Ended(pid, asked)) => {
+                Batch::Urgent(Urgent::Ended(pid, asked)) => {
+                    drop(batch);
                     for pattern in &asked.patterns {
                         self.remove_pattern(desk, pid, pattern);
                     }
                     self.forget_waits(desk, pid, asked.waits);
                     continue;
                 }
-                Item::Urgent(Urgent::Awaited(holder, waiters)) => {
+                Batch::Urgent(Urgent::Awaited(holder, waiters)) => {
                     let waiters = waiters.into_iter();
                     let waiters = waiters.map(|(number, pid)| Waiter(pid, number));
                     Notice::Awaited(holder, Self::told(desk, waiters.collect()))
                 }
-                Item::Urgent(Urgent::Closed(waiters)) => Notice::Closed(Self::told(desk, waiters)),
-                Item::Entry(Entry::Event(number, event)) => {
-                    let recipients = Self::recipients(desk, &event.name, number);
-                    Notice::Event(event, recipients)
-                }
-                Item::Entry(Entry::Lost(count, last)) => {
-                    Notice::Lost(count, Self::everybody(desk, last))
-                }
+                Batch::Urgent(Urgent::Closed(waiters)) => Notice::Closed(Self::told(desk, waiters)),
             });
         }
     }
@@ -528,10 +534,7 @@ impl<V> Journal<V> {
         // Whoever subscribes waits for this, and not for what comes after it.
         let patterns = desk.patterns.read();
         let patterns = patterns.unwrap_or_else(PoisonError::into_inner);
-        patterns.matching(name, |subscribers| {
-            found.push(Arc::clone(subscribers));
-            true
-        });
+        patterns.matching(name, |subscribers| found.push(Arc::clone(subscribers)));
         drop(patterns);
         let mut recipients = Self::listeners(desk);
         let mut told = HashSet::with_hasher(RandomState::new());

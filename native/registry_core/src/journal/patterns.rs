@@ -61,19 +61,15 @@ fn parts(pattern: &[u8], limit: usize) -> usize {
 }
 
 impl<L> Node<L> {
-    fn new(label: &[u8]) -> Self {
+    /// Of a pattern that goes on like this.
+    fn before(pattern: &[u8]) -> Self {
         Self {
-            label: label.into(),
+            label: pattern[..parts(pattern, pattern.len())].into(),
             leaf: None,
             any: None,
             tail: None,
             parts: Branches::new(),
         }
-    }
-
-    /// Of a pattern that goes on like this.
-    fn before(pattern: &[u8]) -> Self {
-        Self::new(&pattern[..parts(pattern, pattern.len())])
     }
 
     /// Cuts the label, after so many bytes, which are whole parts.
@@ -110,6 +106,13 @@ impl<L> Node<L> {
         }
     }
 
+    /// Where the name goes on behind the label, if that stands there.
+    #[inline]
+    fn behind_label(&self, name: &[u8], from: usize) -> Option<usize> {
+        let stands = name[from..].starts_with(&self.label);
+        stands.then_some(from + self.label.len())
+    }
+
     fn is_empty(&self) -> bool {
         self.leaf.is_none() && self.any.is_none() && self.tail.is_none() && self.parts.len == 0
     }
@@ -139,7 +142,7 @@ impl<L> Node<L> {
 impl<L> Patterns<L> {
     pub(super) fn new() -> Self {
         Self {
-            root: Node::new(&[]),
+            root: Node::before(&[]),
             hasher: RandomState::new(),
         }
     }
@@ -147,6 +150,11 @@ impl<L> Patterns<L> {
     /// What stands with the pattern, made now if nothing does.
     pub(super) fn entry(&mut self, pattern: &[u8], make: impl FnOnce() -> L) -> &mut L {
         let hasher = &self.hasher;
+        if self.root.is_empty() {
+            // The root has a label, too, so that one look tells most names apart from all patterns when
+            // these begin alike.
+            self.root = Node::before(pattern);
+        }
         let mut node = &mut self.root;
         let mut rest = pattern;
         loop {
@@ -209,9 +217,7 @@ impl<L> Patterns<L> {
         }
         node.leaf = None;
         if !node.is_empty() {
-            if !steps.is_empty() {
-                node.join();
-            }
+            node.join();
             return;
         }
         let mut node = &mut self.root;
@@ -222,7 +228,7 @@ impl<L> Patterns<L> {
             node = lower;
         }
         let Some((step, here)) = steps.get(stays) else {
-            // The pattern ends in the root.
+            // The pattern ended in the root.
             return;
         };
         let cut = match step {
@@ -231,90 +237,94 @@ impl<L> Patterns<L> {
             Step::Part(_) => node.parts.remove(here, hasher),
         };
         cut.map(|node| *node).into_iter().for_each(fell);
-        if stays > 0 {
-            node.join();
-        }
+        node.join();
     }
 
-    /// Calls `f` with what stands with each pattern that the name matches, until it answers `false`.
-    pub(super) fn matching<'p>(&'p self, name: &[u8], mut f: impl FnMut(&'p L) -> bool) {
+    /// Calls `f` with what stands with each pattern that the name matches.
+    pub(super) fn matching<'p>(&'p self, name: &[u8], mut f: impl FnMut(&'p L)) {
         let mut ends = Ends::new(name);
-        self.walk(name, |node, at| ends.step(node, at), &mut f);
-    }
-
-    /// Whether the name matches a pattern; or `true` when it takes long to find out.
-    pub(super) fn may_match(&self, name: &[u8]) -> bool {
-        // A few times what it took to write the name. Each variable may go through all of it.
-        let mut left = 1_024 + 4 * name.len();
-        let mut found = false;
-        let mut spent = false;
-        self.walk(
-            name,
-            |node, at| {
-                if spent {
-                    return None;
-                }
-                let passed = |end: Option<usize>| end.map_or(0, |end| end - at);
-                let any = node.any.as_ref().and_then(|_| any_end(name, at));
-                let tail = node.tail.as_ref().and_then(|_| tail_end(name, at));
-                let cost = 16 + node.label.len() + passed(any) + passed(tail);
-                spent = cost > left;
-                left = left.saturating_sub(cost);
-                Some((any, tail))
-            },
-            &mut |_| {
-                found = true;
-                false
-            },
-        );
-        found || spent
-    }
-
-    /// `ends` answers where the term, and where the rest of the list, ends that begins at a place, if
-    /// the node has a variable for it; or `None` to go no further.
-    fn walk<'p>(
-        &'p self,
-        name: &[u8],
-        mut ends: impl FnMut(&Node<L>, usize) -> Option<(Option<usize>, Option<usize>)>,
-        f: &mut impl FnMut(&'p L) -> bool,
-    ) {
-        // Most names lead one way, without an allocation.
-        let mut next = Some((&self.root, 0));
-        let mut others = Vec::new();
-        while let Some((node, from)) = next.take().or_else(|| others.pop()) {
-            if !name[from..].starts_with(&node.label) {
+        let mut places = vec![(&self.root, 0)];
+        while let Some((node, from)) = places.pop() {
+            let Some(at) = node.behind_label(name, from) else {
+                continue;
+            };
+            if at == name.len() {
+                node.leaf.iter().for_each(&mut f);
                 continue;
             }
-            let at = from + node.label.len();
-            if at == name.len()
-                && let Some(leaf) = &node.leaf
-                && !f(leaf)
+            if let Some(lower) = &node.any
+                && let Some(end) = ends.any(at)
             {
-                return;
+                places.push((lower, end));
             }
-            let Some((any, tail)) = ends(node, at) else {
-                return;
-            };
-            let any = any.and_then(|end| Some((&**node.any.as_ref()?, end)));
-            let tail = tail.and_then(|end| Some((&**node.tail.as_ref()?, end)));
-            let part = if node.parts.len == 0 {
-                None
-            } else {
-                Reader::new(&name[at..]).step().and_then(|part| {
-                    let lower = node.parts.get(part, &self.hasher)?;
-                    Some((lower, at + part.len()))
-                })
-            };
-            let mut ways = [part, any, tail].into_iter().flatten();
-            next = ways.next();
-            others.extend(ways);
+            if let Some(lower) = &node.tail
+                && let Some(end) = ends.tail(at)
+            {
+                places.push((lower, end));
+            }
+            places.extend(self.part(node, name, at));
         }
+    }
+
+    /// Whether the name matches a pattern; or `true` when it takes long to find out. Every change of a
+    /// name asks this, so most names have to be told apart in a few steps and without an allocation.
+    #[inline]
+    pub(super) fn may_match(&self, name: &[u8]) -> bool {
+        match self.root.behind_label(name, 0) {
+            Some(at) => self.may_match_from(name, at),
+            None => false,
+        }
+    }
+
+    fn may_match_from(&self, name: &[u8], at: usize) -> bool {
+        // A few times what it took to write the name. Each variable may go through all of it.
+        let mut left = 1_024 + 4 * name.len();
+        let (mut node, mut at) = (&self.root, at);
+        // Behind their labels.
+        let mut others = Vec::new();
+        loop {
+            if at == name.len() && node.leaf.is_some() {
+                return true;
+            }
+            let mut cost = 16;
+            let mut next = None;
+            if let Some((lower, end)) = self.part(node, name, at) {
+                next = lower.behind_label(name, end).map(|at| (lower, at));
+            }
+            let any = node.any.as_deref().map(|lower| (lower, any_end(name, at)));
+            let tail = node.tail.as_deref().map(|lower| (lower, tail_end(name, at)));
+            for (lower, end) in any.into_iter().chain(tail) {
+                let Some(end) = end else { continue };
+                cost += end - at;
+                if let Some(at) = lower.behind_label(name, end) {
+                    others.extend(next.replace((lower, at)));
+                }
+            }
+            let Some(rest) = left.checked_sub(cost) else {
+                return true;
+            };
+            left = rest;
+            match next.or_else(|| others.pop()) {
+                Some(next) => (node, at) = next,
+                None => return false,
+            }
+        }
+    }
+
+    /// Where the part leads that stands there in the name.
+    #[inline]
+    fn part<'p>(&self, node: &'p Node<L>, name: &[u8], at: usize) -> Option<(&'p Node<L>, usize)> {
+        if node.parts.len == 0 {
+            return None;
+        }
+        let part = Reader::new(&name[at..]).step()?;
+        Some((node.parts.get(part, &self.hasher)?, at + part.len()))
     }
 }
 
 impl<L> Drop for Patterns<L> {
     fn drop(&mut self) {
-        fell(std::mem::replace(&mut self.root, Node::new(&[])));
+        fell(std::mem::replace(&mut self.root, Node::before(&[])));
     }
 }
 
@@ -360,23 +370,20 @@ impl<'n> Ends<'n> {
         }
     }
 
-    #[allow(clippy::unnecessary_wraps)] // As `walk` wants it.
-    fn step<L>(&mut self, node: &Node<L>, at: usize) -> Option<(Option<usize>, Option<usize>)> {
+    fn any(&mut self, at: usize) -> Option<usize> {
         let name = self.name;
-        let short = name.len() - at <= Self::SHORT;
-        let any = node.any.as_ref().and_then(|_| {
-            if short {
-                return any_end(name, at);
-            }
-            *self.any.entry(at).or_insert_with(|| any_end(name, at))
-        });
-        let tail = node.tail.as_ref().and_then(|_| {
-            if short {
-                return tail_end(name, at);
-            }
-            *self.tail.entry(at).or_insert_with(|| tail_end(name, at))
-        });
-        Some((any, tail))
+        if name.len() - at <= Self::SHORT {
+            return any_end(name, at);
+        }
+        *self.any.entry(at).or_insert_with(|| any_end(name, at))
+    }
+
+    fn tail(&mut self, at: usize) -> Option<usize> {
+        let name = self.name;
+        if name.len() - at <= Self::SHORT {
+            return tail_end(name, at);
+        }
+        *self.tail.entry(at).or_insert_with(|| tail_end(name, at))
     }
 }
 
@@ -574,10 +581,7 @@ mod tests {
 
     fn found(patterns: &Patterns<Vec<u8>>, name: &[u8]) -> Vec<Vec<u8>> {
         let mut found = Vec::new();
-        patterns.matching(name, |pattern| {
-            found.push(pattern.clone());
-            true
-        });
+        patterns.matching(name, |pattern| found.push(pattern.clone()));
         found.sort();
         found
     }

@@ -2,8 +2,7 @@
 
 use super::{Event, Waiter};
 use crate::Pid;
-use std::collections::{BTreeMap, VecDeque};
-use std::mem;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// How much memory the events of one registry may take before they are dropped.
@@ -29,7 +28,7 @@ pub(super) enum Urgent {
 /// What a process has asked for.
 #[derive(Default)]
 pub(super) struct Asked {
-    pub(super) patterns: std::collections::BTreeSet<Arc<[u8]>>,
+    pub(super) patterns: BTreeSet<Arc<[u8]>>,
     /// The first event that happened after the first of the patterns was asked for.
     pub(super) since: u64,
     /// The names it waits for, by the number of the wait.
@@ -44,23 +43,28 @@ impl Asked {
 
 /// One place in the order of events, with its number.
 pub(super) enum Entry<V> {
-    Event(u64, Event<V>),
+    /// With what it takes.
+    Event(u64, usize, Event<V>),
     /// So many were dropped here; the number is that of the last.
     Lost(u64, u64),
 }
 
-pub(super) enum Item<V> {
+/// What the courier takes out at once: taking each by itself, it would be in the way of those who put
+/// something in.
+pub(super) enum Batch<V> {
     Urgent(Urgent),
-    Entry(Entry<V>),
+    Entries(VecDeque<Entry<V>>),
 }
 
 pub(super) struct Queue<V> {
     urgent: Chunks<Urgent>,
-    events: Chunks<(usize, Entry<V>)>,
+    events: Chunks<Entry<V>>,
     /// How many events there have been, dropped or not, taken out or not.
     pub(super) written: u64,
-    /// What the events take.
+    /// What the events take, those of the last batch too.
     bytes: usize,
+    /// What the events of the last batch take, and how many they were.
+    taken: (usize, usize),
     /// Whether events are dropped.
     full: bool,
     pub(super) lost: u64,
@@ -76,6 +80,7 @@ impl<V> Queue<V> {
             events: Chunks::new(),
             written: 0,
             bytes: 0,
+            taken: (0, 0),
             full: false,
             lost: 0,
             scheduled: false,
@@ -83,9 +88,9 @@ impl<V> Queue<V> {
         }
     }
 
-    /// How many events there are.
+    /// How many events there are, those of the last batch too.
     pub(super) fn backlog(&self) -> usize {
-        self.events.len
+        self.events.len + self.taken.1
     }
 
     pub(super) fn push_urgent(&mut self, urgent: Urgent) {
@@ -107,26 +112,37 @@ impl<V> Queue<V> {
         }
         if !self.full {
             self.bytes += bytes;
-            self.events.push((bytes, Entry::Event(number, event)));
+            self.events.push(Entry::Event(number, bytes, event));
             return Ok(());
         }
         self.lost += 1;
-        if let Some((_, Entry::Lost(count, last))) = self.events.last() {
+        if let Some(Entry::Lost(count, last)) = self.events.last() {
             *count += 1;
             *last = number;
         } else {
-            self.events.push((0, Entry::Lost(1, number)));
+            self.events.push(Entry::Lost(1, number));
         }
         Err(event)
     }
 
-    pub(super) fn pop(&mut self) -> Option<Item<V>> {
+    /// The next batch; the one before has been dealt with. The courier is told again of what comes after
+    /// `None`.
+    pub(super) fn take(&mut self) -> Option<Batch<V>> {
+        self.bytes -= self.taken.0;
+        self.taken = (0, 0);
         if let Some(urgent) = self.urgent.pop() {
-            return Some(Item::Urgent(urgent));
+            return Some(Batch::Urgent(urgent));
         }
-        let (bytes, entry) = self.events.pop()?;
-        self.bytes -= bytes;
-        Some(Item::Entry(entry))
+        let Some(entries) = self.events.pop_chunk() else {
+            self.scheduled = false;
+            return None;
+        };
+        let bytes = entries.iter().map(|entry| match entry {
+            Entry::Event(_, bytes, _) => *bytes,
+            Entry::Lost(..) => 0,
+        });
+        self.taken = (bytes.sum(), entries.len());
+        Some(Batch::Entries(entries))
     }
 }
 
@@ -163,15 +179,16 @@ impl<T> Chunks<T> {
         let first = self.chunks.front_mut()?;
         let item = first.pop_front()?;
         self.len -= 1;
-        if first.is_empty() && self.chunks.len() > 1 {
+        if first.is_empty() {
             self.chunks.pop_front();
-        } else if self.len == 0 && self.chunks.capacity() > Self::SIZE {
-            // What a long queue has taken for itself.
-            let last = self.chunks.pop_front();
-            drop(mem::take(&mut self.chunks));
-            self.chunks.extend(last);
         }
         Some(item)
+    }
+
+    fn pop_chunk(&mut self) -> Option<VecDeque<T>> {
+        let chunk = self.chunks.pop_front()?;
+        self.len -= chunk.len();
+        Some(chunk)
     }
 
     fn last(&mut self) -> Option<&mut T> {
