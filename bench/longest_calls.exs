@@ -9,6 +9,8 @@
 Code.require_file("support/longest.exs", __DIR__)
 
 defmodule Longest do
+  import Bitwise
+
   alias Bench.Longest
   alias WorkflowMetal.Registration.NativeRegistry
   alias WorkflowMetal.Registration.NativeRegistry.Native
@@ -52,8 +54,10 @@ defmodule Longest do
       row(label, for(_time <- 1..3, do: longest_registration(count, name)))
     end
 
-    heading("with many who want to be told, registering and")
+    heading("with many who want to be told")
     crowded()
+    heading("how long a process that counts milliseconds stands still")
+    stalls()
   end
 
   # A table grows in a hundred calls or more of these; the longest of all are the operating system's.
@@ -92,18 +96,223 @@ defmodule Longest do
 
     row("the same: info", times(fn -> timed(fn -> Native.info(registry) end) end))
     row("the same: subscribe", times(fn -> subscribe(registry) end))
+    row("the same: wait", times(fn -> wait(registry) end))
+    row("the same: the end of a process", times(fn -> time_end(registry) end, 100))
+
+    # A pattern whose every part may be a variable, in all ways, of which a name goes along all.
+    for ways <- 1..4_095 do
+      pattern = for bit <- 0..11, do: if((ways >>> bit &&& 1) == 1, do: :_, else: 1)
+      :ok = NativeRegistry.subscribe(registry, List.to_tuple(pattern ++ [:never]))
+    end
+
+    text = :binary.copy("x", 5_000)
+    name = List.to_tuple(List.duplicate(1, 12) ++ [[text]])
+    row("and 4,095 patterns alike: register", times(fn -> register(registry, name) end, 200))
+
+    large = fn -> [System.unique_integer() | List.duplicate(:_, 10_000)] end
+    row("subscribe with 10,000 variables", times(fn -> subscribe(registry, large.()) end))
+    large = fn -> [System.unique_integer() | List.duplicate(1, 10_000)] ++ :_ end
+    row("subscribe with 10,000 parts", times(fn -> subscribe(registry, large.()) end))
+
+    listeners = for number <- 1..1_000, do: :"longest_calls_#{number}"
+
+    row(
+      "listen of 1,000",
+      times(fn -> timed(fn -> :ok = Native.listen(registry, listeners) end) end)
+    )
+
+    Native.listen(registry, [])
+    Longest.stop(registry)
+
+    registry = Longest.start(LongestCalls.Common)
+    pattern = {:common, :_}
+
+    crowd(registry, 100_000, fn _number -> NativeRegistry.subscribe(registry, pattern) end)
+    await(fn -> NativeRegistry.info(registry).subscribers == 100_000 end)
+
+    row(
+      "100,000 subscribers of one pattern: subscribe",
+      times(fn -> subscribe(registry, pattern) end)
+    )
+
+    row("the same: register", times(fn -> register(registry) end, 1_000))
+
+    row(
+      "the same: the end of a process with 10,000 patterns",
+      times(fn ->
+        time_end(registry, fn ->
+          for number <- 1..10_000, do: NativeRegistry.subscribe(registry, {:own, number})
+        end)
+      end)
+    )
+
+    row(
+      "the same: the end of a process that waits for 10,000 names",
+      times(fn ->
+        time_end(registry, fn ->
+          for number <- 1..10_000, do: Native.wait(registry, {:own, number}, self())
+        end)
+      end)
+    )
+
+    # For the courier, and nobody else.
+    {:ok, _pid} = NativeRegistry.register(registry, {:common, 1}, nil)
+    row("the same, all of them being told: register", times(fn -> register(registry) end, 1_000))
+    row("the same: subscribe", times(fn -> subscribe(registry) end))
+    row("the same: the end of a process", times(fn -> time_end(registry) end, 100))
+    Longest.stop(registry)
   end
 
-  defp subscribe(registry) do
-    pattern = Native.pattern({:own, System.unique_integer()})
+  # What holds schedulers is seen by whoever wants to run, wherever it happens.
+  defp stalls do
+    for count <- [10_000, 30_000, 100_000] do
+      stall("#{count} wait for one name: register", fn registry ->
+        crowd(registry, count, fn _number -> NativeRegistry.await(registry, :one, :infinity) end)
+        await(fn -> NativeRegistry.info(registry).waiting == count end)
+
+        fn ->
+          {:ok, _pid} = NativeRegistry.register(registry, :one, nil)
+          await(fn -> NativeRegistry.info(registry).waiting == 0 end)
+        end
+      end)
+    end
+
+    stall("30,000 wait for one name: stop", fn registry ->
+      for _number <- 1..30_000 do
+        spawn(fn ->
+          try do
+            NativeRegistry.await(registry, :one, :infinity)
+          rescue
+            ArgumentError -> :ok
+          end
+        end)
+      end
+
+      await(fn -> NativeRegistry.info(registry).waiting == 30_000 end)
+      fn -> Longest.stop(registry) end
+    end)
+
+    stall("30,000 wait for one name: all of them end", fn registry ->
+      pids =
+        for _number <- 1..30_000 do
+          spawn(fn -> NativeRegistry.await(registry, :one, :infinity) end)
+        end
+
+      await(fn -> NativeRegistry.info(registry).waiting == 30_000 end)
+
+      fn ->
+        for pid <- pids, do: Process.exit(pid, :kill)
+        await(fn -> NativeRegistry.info(registry).waiting == 0 end)
+      end
+    end)
+
+    for {label, patterns} <- [
+          {"10,000 subscribers of their own names each", &{:case, {&1, :_}}},
+          {"10,000 subscribers of all names", fn _number -> {:case, :_} end}
+        ] do
+      stall("#{label}: 200 long names", fn registry ->
+        crowd(registry, 10_000, fn number ->
+          NativeRegistry.subscribe(registry, patterns.(number))
+        end)
+
+        await(fn -> NativeRegistry.info(registry).subscribers == 10_000 end)
+        text = :binary.copy("x", 2_000)
+
+        fn ->
+          for number <- 1..200,
+              do: NativeRegistry.register(registry, {:case, {number, text}}, nil)
+        end
+      end)
+    end
+  end
+
+  # Twice, as the first time counts what the VM does for the first time.
+  defp stall(label, prepare) do
+    times =
+      for _time <- 1..3 do
+        registry = Longest.start(:"Elixir.LongestCalls#{System.unique_integer([:positive])}")
+        work = prepare.(registry)
+        for pid <- Process.list(), do: :erlang.garbage_collect(pid)
+        test = self()
+
+        ticker =
+          :erlang.spawn_opt(fn -> tick(test, System.monotonic_time(), 0) end, [
+            :link,
+            priority: :high
+          ])
+
+        Process.sleep(20)
+        send(ticker, :start)
+        work.()
+        Process.sleep(20)
+        send(ticker, :stop)
+
+        receive do
+          {:longest, longest} ->
+            System.convert_time_unit(longest, :native, :nanosecond) / 1_000
+        end
+      end
+
+    row(label, times)
+  end
+
+  defp tick(test, before, longest) do
+    receive do
+      :start -> tick(test, System.monotonic_time(), 0)
+      :stop -> send(test, {:longest, longest})
+    after
+      1 ->
+        now = System.monotonic_time()
+        tick(test, now, max(longest, now - before))
+    end
+  end
+
+  # From the kill of a process that asked for this until its end is told.
+  defp time_end(registry, ask \\ fn -> :ok end) do
+    test = self()
+    name = {:ends, System.unique_integer()}
+
+    pid =
+      spawn(fn ->
+        {:ok, _pid} = NativeRegistry.register(registry, name, nil)
+        ask.()
+        send(test, {:asked, self()})
+        Process.sleep(:infinity)
+      end)
+
+    receive do
+      {:asked, ^pid} -> :ok
+    end
+
+    reference = Process.monitor(pid)
+
+    timed(fn ->
+      Process.exit(pid, :kill)
+
+      receive do
+        {:DOWN, ^reference, :process, ^pid, _reason} -> :ok
+      end
+    end)
+  end
+
+  defp wait(registry) do
+    name = {:awaited_now, System.unique_integer()}
+    {time, number} = timed_answer(fn -> Native.wait(registry, name, self()) end)
+    true = Native.stop_waiting(registry, self(), number)
+    time
+  end
+
+  defp subscribe(registry, pattern \\ {:own, System.unique_integer()}) do
+    pattern = Native.pattern(pattern)
     time = timed(fn -> :ok = Native.subscribe(registry, pattern, self()) end)
     Native.unsubscribe(registry, pattern, self())
     time
   end
 
-  defp register(registry) do
-    name = {:new, System.unique_integer()}
-    timed(fn -> :yes = Native.register(registry, name, self(), nil, nil) end)
+  defp register(registry, name \\ {:new, System.unique_integer()}) do
+    time = timed(fn -> :yes = Native.register(registry, name, self(), nil, nil) end)
+    Native.unregister(registry, name, self())
+    time
   end
 
   defp crowd(_registry, count, function) do
@@ -122,10 +331,13 @@ defmodule Longest do
     end
   end
 
-  defp timed(call) do
+  defp timed(call), do: call |> timed_answer() |> elem(0)
+
+  defp timed_answer(call) do
     start = System.monotonic_time()
-    call.()
-    System.convert_time_unit(System.monotonic_time() - start, :native, :nanosecond) / 1_000
+    answer = call.()
+    time = System.monotonic_time() - start
+    {System.convert_time_unit(time, :native, :nanosecond) / 1_000, answer}
   end
 
   defp times(time, count \\ @times), do: for(_time <- 1..count, do: time.())

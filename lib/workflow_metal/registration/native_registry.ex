@@ -59,8 +59,23 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       killed
 
   The processes named by the option `:listeners` get them of all names. There is exactly one message
-  for each change, and those of one name come in the order of its changes. They are sent by a
-  thread of their own soon after the change, so whoever registers a name does not wait for anybody.
+  for each change, and those of one name come in the order of its changes. One thread sends them
+  soon after the change, those of all registries in turn, so whoever registers a name does not wait
+  for anybody. A change that nobody subscribed to costs next to nothing, however many subscribers
+  there are; one that somebody did costs its message.
+
+  Events that wait to be sent take 64 MiB at most in each registry, names and values included. When
+  names change for longer and faster than messages can be sent, those beyond are dropped, until half
+  of that has been sent. Each subscriber and each listener then gets
+
+    * `{:events_lost, registry, count}`
+
+  in the place of the dropped events. Some of these changes were of its names, or none: it has to look
+  at what there is, by `select/2`. `info/1` shows both as `:backlog` and `:events_lost`. Calls of
+  `await/3` are never forgotten.
+
+  A subscriber that does not read its messages as fast as they come harms nobody else, but its mailbox
+  grows, as with any message. Subscribe to no more than is needed.
 
   ## Waiting for a name
 
@@ -160,6 +175,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   `:system_time` and `:monotonic_time` at the start and `:duration` and `:monotonic_time` at the end,
   and with `:registry`, `:name` and `:supervisor` as metadata; `:result` too at the end, `:kind`,
   `:reason` and `:stacktrace` when it raised.
+
+  Every 5 seconds the event `[:workflow_metal, :registry, :backlog]` has the measurements `:backlog` and
+  `:events_lost`, as in `info/1`, and `:registry` as metadata.
   """
 
   alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Name, Native, Owner}
@@ -206,6 +224,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
           shard_names: {non_neg_integer, non_neg_integer},
           subscribers: non_neg_integer,
           waiting: non_neg_integer,
+          backlog: non_neg_integer,
+          events_lost: non_neg_integer,
           uptime: non_neg_integer
         }
 
@@ -691,7 +711,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     case Native.subscribe(registry, pattern!(registry, pattern), self()) do
       :ok -> :ok
       :no_thread -> no_thread!()
-      :no_registry -> Name.unknown_registry!(registry)
+      # The caller lives, so this is a registry that is being stopped.
+      refusal when refusal in [:ended, :no_registry] -> Name.unknown_registry!(registry)
     end
   end
 
@@ -748,38 +769,41 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     with :undefined <- whereis(registry, name) do
       number = wait(registry, name)
 
-      case whereis(registry, name) do
-        :undefined ->
-          receive_holder(registry, name, deadline, number)
+      case await_answer(registry, name, deadline, number) do
+        {:told, :closed} ->
+          Name.unknown_registry!(registry)
 
-        pid ->
+        {:told, pid} ->
+          # It may have ended since; then the wait goes on.
+          if Process.alive?(pid), do: pid, else: await_until(registry, name, deadline)
+
+        answer ->
           stop_waiting(registry, number)
-          pid
+          answer
       end
     end
   end
 
-  defp receive_holder(registry, name, deadline, number) do
-    receive do
-      {:workflow_metal_native_registry, ^number, :closed} ->
-        Name.unknown_registry!(registry)
+  # Looking the name up raises when the registry has been stopped, and in a cluster for other reasons.
+  defp await_answer(registry, name, deadline, number) do
+    with :undefined <- whereis(registry, name) do
+      receive_answer(registry, name, deadline, number)
+    end
+  catch
+    kind, reason ->
+      stop_waiting(registry, number)
+      :erlang.raise(kind, reason, __STACKTRACE__)
+  end
 
-      {:workflow_metal_native_registry, ^number, pid} ->
-        # It may have ended since; then the wait goes on.
-        if Process.alive?(pid), do: pid, else: await_until(registry, name, deadline)
+  defp receive_answer(registry, name, deadline, number) do
+    receive do
+      {:workflow_metal_native_registry, ^number, answer} -> {:told, answer}
     after
       min(left(deadline), poll(registry)) ->
         case {whereis(registry, name), left(deadline)} do
-          {:undefined, 0} ->
-            stop_waiting(registry, number)
-            {:error, :timeout}
-
-          {:undefined, _left} ->
-            receive_holder(registry, name, deadline, number)
-
-          {pid, _left} ->
-            stop_waiting(registry, number)
-            pid
+          {:undefined, 0} -> {:error, :timeout}
+          {:undefined, _left} -> receive_answer(registry, name, deadline, number)
+          {pid, _left} -> pid
         end
     end
   end
@@ -798,7 +822,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     end
   end
 
-  # Leaves no message behind: what cannot be taken back any more is on its way, and is awaited.
+  # Leaves no message behind: what cannot be taken back any more is on its way, and is awaited. That a
+  # registry is closed is told to each that waits, too, so it does not matter which one this is now.
   defp stop_waiting(registry, number) do
     if Native.stop_waiting(registry, self(), number) != true do
       receive do
@@ -818,6 +843,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     * `:shard_names` - `{fewest, most}` names in any of them
     * `:subscribers` - how many processes have subscribed
     * `:waiting` - how many calls of `await/3` wait
+    * `:backlog` - how many events are still to be sent; see "Events" above
+    * `:events_lost` - how many events were dropped since the start, because too many were to be sent
     * `:uptime` - milliseconds since the registry was started
 
       iex> registry = start_registry()

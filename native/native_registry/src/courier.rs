@@ -1,70 +1,184 @@
-//! The thread that tells of changes.
+//! The thread that tells of changes, for all registries.
 
 use crate::directory::Value;
 use crate::term;
 use crate::word;
-use registry_core::journal::{Change, Event, Journal, Notice, Recipient};
+use once_cell::sync::OnceCell;
+use registry_core::Pid;
+use registry_core::journal::{Change, Event, Journal, Notice, Recipient, Waiter};
 use rustler::sys::enif_whereis_pid;
 use rustler::{Encoder, Env, LocalPid, OwnedEnv, Term};
+use std::collections::VecDeque;
 use std::io;
 use std::mem::MaybeUninit;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-rustler::atoms! { register, unregister, nil, workflow_metal_native_registry, closed }
+rustler::atoms! { register, unregister, events_lost, nil, workflow_metal_native_registry, closed }
 
-/// Starts the courier of a registry. It ends when the journal is closed.
-pub(crate) fn start(registry: u64, journal: Arc<Journal<Value>>) -> io::Result<()> {
-    let deliver = move || {
-        let mut env = OwnedEnv::new();
-        while let Some(notice) = journal.take() {
-            match notice {
-                Notice::Event(event, recipients) => {
-                    for recipient in recipients {
-                        tell(&mut env, recipient, |env| match recipient {
-                            Recipient::Waiter(_, number) => {
-                                Some(waited(env, number, word::to_pid(env, event.pid)))
-                            }
-                            _ => message(env, registry, &event),
-                        });
-                    }
-                }
-                Notice::Closed(recipients) => {
-                    for recipient in recipients {
-                        if let Recipient::Waiter(_, number) = recipient {
-                            tell(&mut env, recipient, |env| {
-                                Some(waited(env, number, closed().encode(env)))
-                            });
-                        }
-                    }
-                }
-            }
+/// A journal that has something to take, and the atom of its registry.
+type Pending = (u64, Arc<Journal<Value>>);
+
+/// The journals that wait for their turn. Each stands here once at most.
+struct Turns {
+    pending: Mutex<Waiting>,
+    some: Condvar,
+}
+
+struct Waiting {
+    journals: VecDeque<Pending>,
+    asleep: bool,
+}
+
+static TURNS: Turns = Turns {
+    pending: Mutex::new(Waiting {
+        journals: VecDeque::new(),
+        asleep: false,
+    }),
+    some: Condvar::new(),
+};
+
+impl Turns {
+    /// How long the courier lets events gather after it has told all there were. Each wakes it otherwise
+    /// while names change all the time, which costs whoever changes them several times what writing
+    /// the change down does.
+    const LINGER: Duration = Duration::from_micros(50);
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, journal: Pending) {
+        let mut waiting = self.lock();
+        waiting.journals.push_back(journal);
+        if std::mem::take(&mut waiting.asleep) {
+            self.some.notify_one();
+        }
+    }
+
+    /// All that wait now; `busy` if there was something to tell just now.
+    fn next(&self, busy: bool) -> VecDeque<Pending> {
+        if busy {
+            std::thread::sleep(Self::LINGER);
+        }
+        let mut waiting = self.lock();
+        while waiting.journals.is_empty() {
+            waiting.asleep = true;
+            waiting = self
+                .some
+                .wait(waiting)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        waiting.asleep = false;
+        std::mem::take(&mut waiting.journals)
+    }
+}
+
+/// Has the changes of a registry told. The thread that does so is started by the first, and never
+/// ends; the library stays loaded, see `directory::PIN`.
+pub(crate) fn attach(registry: u64, journal: &Arc<Journal<Value>>) -> io::Result<()> {
+    static THREAD: OnceCell<()> = OnceCell::new();
+    THREAD.get_or_try_init(|| {
+        std::thread::Builder::new()
+            .name("native_registry".into())
+            .spawn(deliver)
+            .map(drop)
+    })?;
+    let weak = Arc::downgrade(journal);
+    let wake = move || {
+        if let Some(journal) = weak.upgrade() {
+            TURNS.put((registry, journal));
         }
     };
-    std::thread::Builder::new()
-        .name("native_registry".into())
-        .spawn(deliver)?;
+    journal.attach(wake, |value| value.len());
     Ok(())
 }
 
-/// Sends a message to whoever the recipient is now; to nobody if it is gone.
-fn tell(
-    env: &mut OwnedEnv,
-    recipient: Recipient,
-    message: impl for<'a> FnOnce(Env<'a>) -> Option<Term<'a>>,
-) {
-    let process = env.run(|env| match recipient {
-        Recipient::Listener(name) => whereis(word::to_term(env, name)),
-        Recipient::Subscriber(pid) | Recipient::Waiter(pid, _) => {
-            word::to_pid(env, pid).decode().ok()
+fn deliver() {
+    let mut env = OwnedEnv::new();
+    let mut drained = false;
+    loop {
+        let journals = TURNS.next(drained);
+        drained = true;
+        for (registry, journal) in journals {
+            // A notice that makes it panic is not told to the rest of those whom it concerns; all
+            // others are.
+            let turn = AssertUnwindSafe(|| turn(&mut env, registry, &journal));
+            if catch_unwind(turn).unwrap_or(true) {
+                drained = false;
+                TURNS.put((registry, journal));
+            }
         }
-    });
-    let message = env.run(|terms| message(terms).map(|message| env.save(message)));
-    match (process, message) {
-        (Some(process), Some(message)) => {
-            // One that has ended is no error.
-            let _ = env.send_and_clear(&process, |env| message.load(env));
+    }
+}
+
+/// How many messages a registry may send before it is another's turn.
+const MESSAGES: usize = 1_000;
+
+/// Answers whether there may be more to tell.
+fn turn(env: &mut OwnedEnv, registry: u64, journal: &Journal<Value>) -> bool {
+    let mut sent = 0;
+    while sent < MESSAGES {
+        // From here on, so that a panic leaves nothing behind.
+        env.clear();
+        let Some(notice) = journal.take() else {
+            return false;
+        };
+        sent += 1 + env.run(|env| tell(env, registry, &notice));
+    }
+    true
+}
+
+/// Sends the messages of a notice, and answers how many. The terms are made once, and copied for each
+/// process in the size that they have.
+fn tell(env: Env<'_>, registry: u64, notice: &Notice<Value>) -> usize {
+    match notice {
+        Notice::Event(_, recipients) | Notice::Lost(_, recipients) if recipients.is_empty() => 0,
+        Notice::Event(event, recipients) => {
+            if let Some(message) = message(env, registry, event) {
+                send_all(env, recipients, message);
+            }
+            recipients.len()
         }
-        _ => env.clear(),
+        Notice::Lost(count, recipients) => {
+            let message = (events_lost(), word::to_term(env, registry), count);
+            send_all(env, recipients, message.encode(env));
+            recipients.len()
+        }
+        Notice::Awaited(holder, waiters) => answer(env, waiters, word::to_pid(env, *holder)),
+        Notice::Closed(waiters) => answer(env, waiters, closed().encode(env)),
+    }
+}
+
+/// Tells those who wait: `{:workflow_metal_native_registry, number, pid}`, or `:closed` in place of the
+/// pid.
+fn answer(env: Env<'_>, waiters: &[Waiter], what: Term<'_>) -> usize {
+    for Waiter(pid, number) in waiters {
+        let message = (workflow_metal_native_registry(), number, what).encode(env);
+        send(env, process(env, *pid), message);
+    }
+    waiters.len()
+}
+
+fn send_all(env: Env<'_>, recipients: &[Recipient], message: Term<'_>) {
+    for recipient in recipients {
+        let process = match recipient {
+            Recipient::Listener(name) => whereis(word::to_term(env, *name)),
+            Recipient::Subscriber(pid) => process(env, *pid),
+        };
+        send(env, process, message);
+    }
+}
+
+fn process(env: Env<'_>, pid: Pid) -> Option<LocalPid> {
+    word::to_pid(env, pid).decode().ok()
+}
+
+fn send(env: Env<'_>, process: Option<LocalPid>, message: Term<'_>) {
+    if let Some(process) = process {
+        // One that has ended is no error.
+        let _ = env.send(&process, message);
     }
 }
 
@@ -78,11 +192,6 @@ fn whereis(name: Term<'_>) -> Option<LocalPid> {
         let found = enif_whereis_pid(std::ptr::null_mut(), name.as_c_arg(), pid.as_mut_ptr());
         (found != 0).then(|| LocalPid::from_c_arg(pid.assume_init()))
     }
-}
-
-/// `{:workflow_metal_native_registry, number, pid}`, or `:closed` in place of the pid.
-fn waited<'a>(env: Env<'a>, number: u64, what: Term<'a>) -> Term<'a> {
-    (workflow_metal_native_registry(), number, what).encode(env)
 }
 
 /// `{:register, registry, name, pid, value}` or `{:unregister, registry, name, pid}`.

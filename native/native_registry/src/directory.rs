@@ -28,8 +28,6 @@ pub(crate) struct Open {
     pub(crate) opened: Instant,
     /// Of names that other nodes hold; none in a registry of this node alone.
     pub(crate) mirror: Option<Mirror>,
-    /// Started when somebody first wants to be told of changes.
-    courier: OnceCell<()>,
     /// Closed with the registry, although somebody may hold on to the rest for a while.
     pub(crate) watches: Watches,
 }
@@ -42,7 +40,6 @@ impl Open {
             registry: Registry::new(),
             opened: Instant::now(),
             mirror: clustered.then(Mirror::new),
-            courier: OnceCell::new(),
             watches: Watches::new(open.clone()),
         })
     }
@@ -55,13 +52,15 @@ impl Open {
     /// The journal, with somebody who delivers what is written there.
     pub(crate) fn journal(&self) -> io::Result<&Journal<Value>> {
         let journal = self.registry.journal();
-        self.courier
-            .get_or_try_init(|| courier::start(self.name, Arc::clone(journal)))?;
+        courier::attach(self.name, journal)?;
         Ok(journal)
     }
 
     /// Forgets everything. Takes its time with a large registry.
     fn clear(&self) {
+        // First: whoever cannot have a process watched any more finds the journal closed, and who
+        // waits is told so even if the process is taken for ended.
+        self.registry.journal().close();
         self.watches.close();
         self.registry.clear();
     }

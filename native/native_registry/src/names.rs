@@ -151,6 +151,10 @@ fn claim<'a>(
     match registered {
         Ok(()) => yes().encode(env),
         Err(RegisterError::Taken(holder)) => word::to_pid(env, holder),
+        // No process can be watched by a registry that is closing.
+        Err(RegisterError::Ended) if open.registry.journal().is_closed() => {
+            no_registry().encode(env)
+        }
         Err(RegisterError::Ended) => ended().encode(env),
     }
 }

@@ -8,9 +8,12 @@ use crate::term;
 use crate::word;
 use registry_core::name::{Buffer, Encoder as NameEncoder};
 use registry_core::{Record, Registry};
-use rustler::{Atom, Binary, Encoder, Env, LocalPid, Term};
+use rustler::{Atom, Binary, Encoder, Env, LocalPid, NifResult, Term};
 
-rustler::atoms! { ok, no_registry, no_thread, ended, names, processes, bytes, shards, shard_names, subscribers, waiting, uptime }
+rustler::atoms! {
+    ok, no_registry, no_thread, ended, names, processes, bytes, shards, shard_names, subscribers, waiting,
+    backlog, events_lost, uptime
+}
 
 /// Calls `f` with the registry.
 fn with_open<'a>(env: Env<'a>, registry: Term<'a>, f: impl FnOnce(&Open) -> Term<'a>) -> Term<'a> {
@@ -81,12 +84,9 @@ fn keys<'a>(env: Env<'a>, registry: Term<'a>, pid: LocalPid) -> Term<'a> {
 
 /// `(registry, listeners)`: the only ones to be told of every change.
 #[rustler::nif]
-fn listen<'a>(env: Env<'a>, registry: Term<'a>, listeners: Vec<Atom>) -> Term<'a> {
-    with_open(env, registry, |open| {
-        let listeners: Vec<_> = listeners
-            .into_iter()
-            .map(|listener| word::of_atom(env, listener))
-            .collect();
+fn listen<'a>(env: Env<'a>, registry: Term<'a>, listeners: Term<'a>) -> NifResult<Term<'a>> {
+    let listeners = atoms(env, listeners)?;
+    Ok(with_open(env, registry, |open| {
         if listeners.is_empty() {
             // No courier for nobody.
             open.registry.journal().listen(listeners);
@@ -97,7 +97,19 @@ fn listen<'a>(env: Env<'a>, registry: Term<'a>, listeners: Vec<Atom>) -> Term<'a
         };
         journal.listen(listeners);
         ok().encode(env)
-    })
+    }))
+}
+
+/// The words of a list of atoms. Not by rustler's own way, which panics at an improper list.
+fn atoms(env: Env<'_>, list: Term<'_>) -> NifResult<Vec<u64>> {
+    let mut atoms = Vec::new();
+    let mut rest = list;
+    while !rest.is_empty_list() {
+        let (head, tail) = rest.list_get_cell()?;
+        atoms.push(word::of_atom(env, head.decode::<Atom>()?));
+        rest = tail;
+    }
+    Ok(atoms)
 }
 
 /// `(registry, pattern, pid)`: the process is told of changes of names that match.
@@ -112,6 +124,8 @@ fn subscribe<'a>(env: Env<'a>, registry: Term<'a>, pattern: Binary<'a>, pid: Loc
         // Watched afterwards: its end then finds the subscription.
         if open.registry.attend(process, || open.watch(env, pid)) {
             ok().encode(env)
+        } else if journal.is_closed() {
+            no_registry().encode(env)
         } else {
             ended().encode(env)
         }
@@ -136,7 +150,8 @@ fn unsubscribe<'a>(
 }
 
 /// `(registry, name, pid)`: the number by which the process will be told when the name is
-/// registered. The name has to be looked up afterwards: it may have been before.
+/// registered, or that the registry is closed, unless it has ended. The name has to be looked up
+/// afterwards: it may have been registered before.
 #[rustler::nif]
 fn wait<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>, pid: LocalPid) -> Term<'a> {
     with_name(env, registry, name, |open, _, name| {
@@ -145,11 +160,10 @@ fn wait<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>, pid: LocalPid) -> 
         }
         let process = word::of_pid(env, pid);
         let number = open.registry.wait(process, name);
-        if open.registry.attend(process, || open.watch(env, pid)) {
-            number.encode(env)
-        } else {
-            ended().encode(env)
-        }
+        // One that cannot be watched has ended, or is told: a registry is closed before it is taken
+        // apart.
+        open.registry.attend(process, || open.watch(env, pid));
+        number.encode(env)
     })
 }
 
@@ -172,6 +186,7 @@ fn info<'a>(env: Env<'a>, registry: Term<'a>) -> Term<'a> {
     with_open(env, registry, |open| {
         let fill = open.registry.fill();
         let (subscribed, waiters) = open.registry.journal().interested();
+        let (untold, lost) = open.registry.journal().backlog();
         let uptime_ms = u64::try_from(open.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         let pairs = [
             (names(), open.registry.len().encode(env)),
@@ -181,6 +196,8 @@ fn info<'a>(env: Env<'a>, registry: Term<'a>) -> Term<'a> {
             (shard_names(), (fill.fewest, fill.most).encode(env)),
             (subscribers(), subscribed.encode(env)),
             (waiting(), waiters.encode(env)),
+            (backlog(), untold.encode(env)),
+            (events_lost(), lost.encode(env)),
             (uptime(), uptime_ms.encode(env)),
         ];
         Term::map_from_pairs(env, &pairs).unwrap_or_else(|_| Term::map_new(env))

@@ -1,16 +1,37 @@
 //! What happens to names, told to those who asked.
 //!
-//! A change of the table is written down while the shard it happens in is locked, so the changes
-//! of one name stand in the order in which they happened. Who reads them sends messages, which is
-//! no work for a thread that holds a lock, or that a caller waits for: a courier thread does it.
+//! A change of the table is looked at while the shard it happens in is locked, so the changes of one
+//! name are written down in the order in which they happened; those that nobody asked for are not
+//! written down at all. Who reads them sends messages, which is no work for a thread that holds a
+//! lock, or that a caller waits for: a courier thread does it.
+//!
+//! # What the one waits for the other
+//!
+//! A change never waits for somebody who matches patterns: where it cannot see the patterns at once it
+//! is written down for whoever it may concern. The end of a process takes what it asked for out of
+//! `asked`, whose locks are held for a moment each, and leaves patterns to the courier. Of the locks
+//! here only that of the queue is taken while another is held.
+
+mod patterns;
+mod queue;
+mod wanted;
+
+/// Replaced in the test that goes through all interleavings.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicUsize, Ordering, fence};
+}
 
 use crate::Pid;
-use crate::name;
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{
-    Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-};
+use ahash::RandomState;
+use crossbeam_utils::sync::ShardedLock;
+use dashmap::DashMap;
+use patterns::Patterns;
+use queue::{Asked, Batch, EVENT_BYTES, Entry, Queue, Urgent};
+use std::collections::{BTreeMap, HashSet, VecDeque, btree_map};
+use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError};
+use wanted::{Kind, Look, Wanted};
 
 /// A change of one name. `V` is what the table keeps with a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,306 +55,526 @@ pub enum Change {
     Unregistered,
 }
 
-/// Who is told of a change.
+/// Who is told of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recipient {
     /// The process that is registered with the VM by this atom (its word).
     Listener(u64),
     /// A process that subscribed to names of a pattern.
     Subscriber(Pid),
-    /// A process that waits for the name, by the number it was given. It is told once.
-    Waiter(Pid, u64),
 }
+
+/// A process that waits for a name, and the number it was given. It is told once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiter(pub Pid, pub u64);
 
 /// What [`Journal::take`] answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice<V> {
-    /// A change, and who is to be told.
+    /// A change, and who is to be told; nobody, when all who asked have taken it back since.
     Event(Event<V>, Vec<Recipient>),
+    /// So many changes were dropped here. Nobody knows any more whom they concerned, so all are told.
+    Lost(u64, Vec<Recipient>),
+    /// The process has registered a name that these waited for.
+    Awaited(Pid, Vec<Waiter>),
     /// The registry is closed, and these waited for names in vain.
-    Closed(Vec<Recipient>),
+    Closed(Vec<Waiter>),
 }
 
 /// Waiters of all registries have different numbers, so none takes the word of another's.
 static NEXT_WAITER: AtomicU64 = AtomicU64::new(0);
 
-struct Subscription {
-    pattern: Box<[u8]>,
-    /// The first event that happened after the subscription.
-    since: u64,
+/// How the courier is told that there is something to take.
+type Wake = Box<dyn Fn() + Send + Sync>;
+
+/// How much memory a value takes.
+type Weigh<V> = fn(&V) -> usize;
+
+/// The changes not told yet, and who wants to be told.
+pub struct Journal<V> {
+    wanted: Wanted,
+    closed: AtomicBool,
+    /// Made when somebody first asks: most registries never need it.
+    desk: OnceLock<Box<Desk<V>>>,
+    courier: OnceLock<(Wake, Weigh<V>)>,
 }
 
-/// What is to be told.
-struct Events<V> {
-    queue: VecDeque<Event<V>>,
-    /// How many events there have been, taken out or not.
-    written: u64,
-    closed: bool,
-    /// Those who waited when it was closed.
-    in_vain: Vec<Recipient>,
+struct Desk<V> {
+    queue: Mutex<Queue<V>>,
+    /// What the courier took out at once and has not dealt with yet.
+    batch: Mutex<VecDeque<Entry<V>>>,
+    listeners: RwLock<Vec<u64>>,
+    /// Read at every change, on all schedulers at once.
+    patterns: ShardedLock<Patterns<Arc<Subscribers>>>,
+    /// Name to who waits for it, by number.
+    waiting: DashMap<Arc<[u8]>, BTreeMap<u64, Pid>, RandomState>,
+    asked: DashMap<Pid, Asked, RandomState>,
+    /// How many processes in `asked` have patterns.
+    subscribers: AtomicUsize,
 }
 
-/// Who wants to be told.
-#[derive(Default)]
-struct Interest {
-    listeners: Vec<u64>,
-    subscriptions: HashMap<Pid, Vec<Subscription>>,
-    /// Name to who waits for it.
-    waiting: HashMap<Box<[u8]>, Vec<(Pid, u64)>>,
-    /// Who waits, and for which names.
-    waiters: HashMap<Pid, HashMap<u64, Box<[u8]>>>,
-    closed: bool,
+/// Those who subscribed with one pattern, each with the first event that happened afterwards.
+struct Subscribers {
+    pattern: Arc<[u8]>,
+    since: Mutex<BTreeMap<Pid, u64>>,
 }
 
-impl Interest {
-    fn forget_waiter(&mut self, pid: Pid, number: u64) -> bool {
-        let Some(names) = self.waiters.get_mut(&pid) else {
-            return false;
-        };
-        let Some(name) = names.remove(&number) else {
-            return false;
-        };
-        if names.is_empty() {
-            self.waiters.remove(&pid);
-        }
-        if let Some(waiting) = self.waiting.get_mut(&name) {
-            waiting.retain(|(_, other)| *other != number);
-            if waiting.is_empty() {
-                self.waiting.remove(&name);
+impl Subscribers {
+    /// How many are looked at before others may come and go.
+    const AT_ONCE: usize = 1_000;
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Pid, u64>> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those that the event with this number happened after.
+    fn of_event(&self, number: u64) -> Vec<Pid> {
+        let mut pids = Vec::new();
+        let mut from = Bound::Unbounded;
+        loop {
+            let since = self.lock();
+            let mut some = since.range((from, Bound::Unbounded)).take(Self::AT_ONCE);
+            let mut last = None;
+            for (pid, since) in &mut some {
+                last = Some(*pid);
+                if *since <= number {
+                    pids.push(*pid);
+                }
             }
+            let Some(last) = last else {
+                return pids;
+            };
+            from = Bound::Excluded(last);
         }
-        true
     }
 }
 
-/// The changes not told yet, and who wants to be told.
-///
-/// Two locks, so that whoever changes a name does not wait while it is found out who is to be told of
-/// another change. Where both are needed, that of `interest` comes first.
-pub struct Journal<V> {
-    /// Whether anybody wants to be told: all that a registration pays when nobody does.
-    active: AtomicBool,
-    events: Mutex<Events<V>>,
-    written: Condvar,
-    interest: RwLock<Interest>,
+/// Shards of what is kept by process and by name. Each grows by itself.
+const SHARDS: usize = 64;
+
+impl<V> Desk<V> {
+    fn new() -> Self {
+        Self {
+            queue: Mutex::new(Queue::new()),
+            batch: Mutex::default(),
+            listeners: RwLock::default(),
+            patterns: ShardedLock::new(Patterns::new()),
+            waiting: DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS),
+            asked: DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS),
+            subscribers: AtomicUsize::new(0),
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue<V>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets that the process waits by this number, so far as that is remembered with the process;
+    /// answers the name.
+    fn forget_wait(&self, pid: Pid, number: u64) -> Option<Arc<[u8]>> {
+        let name = self.asked.get_mut(&pid)?.waits.remove(&number);
+        self.asked.remove_if(&pid, |_, asked| asked.is_empty());
+        name
+    }
 }
 
 impl<V> Default for Journal<V> {
     fn default() -> Self {
         Self {
-            active: AtomicBool::default(),
-            events: Mutex::new(Events {
-                queue: VecDeque::new(),
-                written: 0,
-                closed: false,
-                in_vain: Vec::new(),
-            }),
-            written: Condvar::new(),
-            interest: RwLock::default(),
+            wanted: Wanted::default(),
+            closed: AtomicBool::new(false),
+            desk: OnceLock::new(),
+            courier: OnceLock::new(),
         }
     }
 }
 
 impl<V> Journal<V> {
-    /// Whether changes have to be written down.
+    /// Has `wake` called when there is something to take and the last [`Journal::take`] answered
+    /// that there is nothing, and `weigh` when a value is written down. `wake` may be called with a
+    /// part of the table locked, and must not wait. Only the first call counts.
+    pub fn attach(&self, wake: impl Fn() + Send + Sync + 'static, weigh: fn(&V) -> usize) {
+        self.courier.get_or_init(|| (Box::new(wake), weigh));
+    }
+
+    fn desk(&self) -> &Desk<V> {
+        self.desk.get_or_init(|| Box::new(Desk::new()))
+    }
+
+    /// Whether it is closed, or about to be.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// A name has changed, and its shard is locked: writes that down if anybody wants to know. `kept`
+    /// is called only then.
     #[inline]
-    pub(crate) fn active(&self) -> bool {
-        // Asked while the shard is locked that a name has just changed in. Whoever wants to be
-        // told says so before looking at that shard, so one of the two sees the other.
-        self.active.load(Ordering::SeqCst)
+    pub(crate) fn changed(
+        &self,
+        name: &[u8],
+        pid: Pid,
+        change: Change,
+        kept: impl FnOnce() -> Option<V>,
+    ) {
+        if let Some(look) = self.wanted.look() {
+            self.write(look, name, pid, change, kept);
+        }
     }
 
-    fn events(&self) -> MutexGuard<'_, Events<V>> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    fn write(
+        &self,
+        look: Look,
+        name: &[u8],
+        pid: Pid,
+        change: Change,
+        kept: impl FnOnce() -> Option<V>,
+    ) {
+        let Some(desk) = self.desk.get() else {
+            return;
+        };
+        if look.waiters
+            && change == Change::Registered
+            && let Some((_, waiters)) = desk.waiting.remove(name)
+        {
+            self.wanted.subtract(Kind::Waiters, waiters.len());
+            self.push_urgent(desk, Urgent::Awaited(pid, waiters));
+        }
+        if look.listeners || look.patterns && Self::may_match(desk, name) {
+            let event = Event {
+                name: name.into(),
+                pid,
+                kept: kept(),
+                change,
+            };
+            let weigh = |value| self.courier.get().map_or(0, |(_, weigh)| weigh(value));
+            let bytes = EVENT_BYTES + name.len() + event.kept.as_ref().map_or(0, weigh);
+            let mut queue = desk.queue();
+            let refused = queue.push(event, bytes);
+            self.wake(queue);
+            drop(refused);
+        }
     }
 
-    fn interest(&self) -> RwLockReadGuard<'_, Interest> {
-        self.interest.read().unwrap_or_else(PoisonError::into_inner)
+    fn may_match(desk: &Desk<V>, name: &[u8]) -> bool {
+        match desk.patterns.try_read() {
+            Ok(patterns) => patterns.may_match(name),
+            Err(TryLockError::Poisoned(patterns)) => patterns.into_inner().may_match(name),
+            // Somebody changes them, or is about to. The courier will find out.
+            Err(TryLockError::WouldBlock) => true,
+        }
     }
 
-    fn change_interest(&self) -> RwLockWriteGuard<'_, Interest> {
-        self.interest
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn push_urgent(&self, desk: &Desk<V>, urgent: Urgent) {
+        let mut queue = desk.queue();
+        queue.push_urgent(urgent);
+        self.wake(queue);
     }
 
-    /// Sees to it that changes are written down exactly when somebody wants them.
-    fn update(&self, interest: &Interest) {
-        let nobody = interest.listeners.is_empty()
-            && interest.subscriptions.is_empty()
-            && interest.waiting.is_empty();
-        let wanted = !(interest.closed || nobody);
-        self.active.store(wanted, Ordering::SeqCst);
-    }
-
-    pub(crate) fn write(&self, event: Event<V>) {
-        let mut events = self.events();
-        if !events.closed {
-            events.written += 1;
-            events.queue.push_back(event);
-            self.written.notify_one();
+    /// The courier is woken when it has seen the queue empty, not for each event.
+    fn wake(&self, mut queue: MutexGuard<'_, Queue<V>>) {
+        let scheduled = std::mem::replace(&mut queue.scheduled, true);
+        drop(queue);
+        if !scheduled && let Some((wake, _)) = self.courier.get() {
+            wake();
         }
     }
 
     /// Those processes, registered with the VM by these atoms, are told of all changes; nobody
     /// else is as a listener.
     pub fn listen(&self, listeners: Vec<u64>) {
-        let mut interest = self.change_interest();
-        interest.listeners = listeners;
-        self.update(&interest);
+        if listeners.is_empty() && self.desk.get().is_none() {
+            return;
+        }
+        let desk = self.desk();
+        let mut before = desk
+            .listeners
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.wanted.add(Kind::Listeners, listeners.len());
+        let before_len = before.len();
+        *before = listeners;
+        self.wanted.subtract(Kind::Listeners, before_len);
+        drop(before);
+        self.wanted.asked();
     }
 
     /// The process is told of changes, from now on, of names that match the pattern; once, however
     /// many of its patterns match.
     pub fn subscribe(&self, pid: Pid, pattern: &[u8]) {
-        let mut interest = self.change_interest();
-        let since = self.events().written;
-        let patterns = interest.subscriptions.entry(pid).or_default();
-        if patterns.iter().all(|other| *other.pattern != *pattern) {
-            patterns.push(Subscription {
-                pattern: pattern.into(),
-                since,
-            });
+        if self.is_closed() {
+            return;
         }
-        self.update(&interest);
+        let desk = self.desk();
+        self.wanted.add(Kind::Patterns, 1);
+        let mut patterns = desk
+            .patterns
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let subscribers = patterns.entry(pattern, || {
+            Arc::new(Subscribers {
+                pattern: pattern.into(),
+                since: Mutex::default(),
+            })
+        });
+        let written = desk.queue().written;
+        let new = match subscribers.lock().entry(pid) {
+            btree_map::Entry::Vacant(vacant) => {
+                vacant.insert(written);
+                true
+            }
+            btree_map::Entry::Occupied(_) => false,
+        };
+        let pattern = Arc::clone(&subscribers.pattern);
+        drop(patterns);
+        if new {
+            let mut asked = desk.asked.entry(pid).or_default();
+            if asked.patterns.is_empty() {
+                asked.since = written;
+                desk.subscribers.fetch_add(1, Ordering::Relaxed);
+            }
+            asked.patterns.insert(pattern);
+        } else {
+            self.wanted.subtract(Kind::Patterns, 1);
+        }
+        self.wanted.asked();
     }
 
     /// The process is told no more of names of this pattern; answers whether it was.
     pub fn unsubscribe(&self, pid: Pid, pattern: &[u8]) -> bool {
-        let mut interest = self.change_interest();
-        let Some(patterns) = interest.subscriptions.get_mut(&pid) else {
+        let Some(desk) = self.desk.get() else {
             return false;
         };
-        let before = patterns.len();
-        patterns.retain(|subscription| *subscription.pattern != *pattern);
-        let removed = patterns.len() < before;
-        if patterns.is_empty() {
-            interest.subscriptions.remove(&pid);
+        let Some(mut asked) = desk.asked.get_mut(&pid) else {
+            return false;
+        };
+        if !asked.patterns.remove(pattern) {
+            return false;
         }
-        self.update(&interest);
-        removed
+        if asked.patterns.is_empty() {
+            desk.subscribers.fetch_sub(1, Ordering::Relaxed);
+        }
+        drop(asked);
+        desk.asked.remove_if(&pid, |_, asked| asked.is_empty());
+        self.remove_pattern(desk, pid, pattern);
+        true
     }
 
-    /// The process waits for the name; answers the number by which it will be told.
-    pub(crate) fn wait(&self, pid: Pid, name: &[u8]) -> u64 {
-        let mut interest = self.change_interest();
-        let number = NEXT_WAITER.fetch_add(1, Ordering::Relaxed);
-        if interest.closed {
-            self.events().in_vain.push(Recipient::Waiter(pid, number));
-            self.written.notify_all();
-            return number;
+    fn remove_pattern(&self, desk: &Desk<V>, pid: Pid, pattern: &[u8]) {
+        let mut removed = false;
+        desk.patterns
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove_if(pattern, |subscribers| {
+                let mut since = subscribers.lock();
+                removed = since.remove(&pid).is_some();
+                since.is_empty()
+            });
+        if removed {
+            self.wanted.subtract(Kind::Patterns, 1);
         }
-        let waiting = interest.waiting.entry(name.into()).or_default();
-        waiting.push((pid, number));
-        let names = interest.waiters.entry(pid).or_default();
-        names.insert(number, name.into());
-        self.update(&interest);
+    }
+
+    /// The process waits for the name; answers the number by which it will be told, or told that the
+    /// registry is closed.
+    pub(crate) fn wait(&self, pid: Pid, name: &[u8]) -> u64 {
+        let number = NEXT_WAITER.fetch_add(1, Ordering::Relaxed);
+        let desk = self.desk();
+        // All who wait for a name share its bytes.
+        let shared = desk.waiting.get(name).map(|waiting| waiting.key().clone());
+        let name = shared.unwrap_or_else(|| name.into());
+        // First: whoever tells it takes this out.
+        let mut asked = desk.asked.entry(pid).or_default();
+        asked.waits.insert(number, Arc::clone(&name));
+        drop(asked);
+        self.wanted.add(Kind::Waiters, 1);
+        desk.waiting
+            .entry(Arc::clone(&name))
+            .or_default()
+            .insert(number, pid);
+        // Whoever closes says so before going through those who wait, under the locks taken above.
+        if self.is_closed() && self.take_waiter(desk, &name, number) {
+            self.push_urgent(desk, Urgent::Closed(vec![Waiter(pid, number)]));
+        }
+        self.wanted.asked();
         number
+    }
+
+    /// Takes a waiter out unless it is being told; who does so has to tell it, or not to.
+    fn take_waiter(&self, desk: &Desk<V>, name: &[u8], number: u64) -> bool {
+        let Some(mut waiting) = desk.waiting.get_mut(name) else {
+            return false;
+        };
+        if waiting.remove(&number).is_none() {
+            return false;
+        }
+        drop(waiting);
+        desk.waiting
+            .remove_if(name, |_, waiting| waiting.is_empty());
+        self.wanted.subtract(Kind::Waiters, 1);
+        true
     }
 
     /// The process does not wait by this number any more; `false` when it has been told, or is
     /// about to be.
     pub fn forget_waiter(&self, pid: Pid, number: u64) -> bool {
-        let mut interest = self.change_interest();
-        let forgotten = interest.forget_waiter(pid, number);
-        self.update(&interest);
-        forgotten
+        let Some(desk) = self.desk.get() else {
+            return false;
+        };
+        let name = desk.forget_wait(pid, number);
+        name.is_some_and(|name| self.take_waiter(desk, &name, number))
     }
 
-    /// The process has ended and is told nothing any more.
+    /// The process has ended and is told nothing any more. Costs next to nothing when it asked for
+    /// nothing, and does not wait for anybody who looks at patterns.
     pub fn forget(&self, pid: Pid) {
-        if !self.active() {
+        if self.wanted.get(Kind::Patterns) == 0 && self.wanted.get(Kind::Waiters) == 0 {
             return;
         }
-        // Most that end have asked for nothing, and need not wait for those who do.
-        let interest = self.interest();
-        if !interest.subscriptions.contains_key(&pid) && !interest.waiters.contains_key(&pid) {
+        let Some(desk) = self.desk.get() else {
             return;
+        };
+        let Some((_, mut asked)) = desk.asked.remove(&pid) else {
+            return;
+        };
+        if !asked.patterns.is_empty() {
+            desk.subscribers.fetch_sub(1, Ordering::Relaxed);
         }
-        drop(interest);
-        let mut interest = self.change_interest();
-        interest.subscriptions.remove(&pid);
-        let names = interest.waiters.get(&pid);
-        let numbers: Vec<_> = names.into_iter().flat_map(HashMap::keys).copied().collect();
-        for number in numbers {
-            interest.forget_waiter(pid, number);
+        if asked.waits.len() <= Self::FEW {
+            self.forget_waits(desk, pid, std::mem::take(&mut asked.waits));
         }
-        self.update(&interest);
+        if !asked.is_empty() {
+            self.push_urgent(desk, Urgent::Ended(pid, asked));
+        }
+    }
+
+    /// The most names that a process may wait for and be forgotten at once when it ends.
+    const FEW: usize = 32;
+
+    fn forget_waits(&self, desk: &Desk<V>, pid: Pid, waits: BTreeMap<u64, Arc<[u8]>>) {
+        let taken = waits
+            .into_iter()
+            .filter(|(number, name)| self.take_waiter(desk, name, *number));
+        let taken: Vec<_> = taken.map(|(number, _)| Waiter(pid, number)).collect();
+        // A registry that closes may take a process for ended that it could not have watched.
+        if !taken.is_empty() && self.is_closed() {
+            self.push_urgent(desk, Urgent::Closed(taken));
+        }
     }
 
     /// How many processes subscribed, and how many wait.
     pub fn interested(&self) -> (usize, usize) {
-        let interest = self.interest();
-        let waiting = interest.waiting.values().map(Vec::len).sum();
-        (interest.subscriptions.len(), waiting)
+        let subscribers = |desk: &Box<Desk<V>>| desk.subscribers.load(Ordering::Relaxed);
+        let subscribers = self.desk.get().map_or(0, subscribers);
+        (subscribers, self.wanted.get(Kind::Waiters))
     }
 
-    /// Waits for the next thing to tell; `None` when the journal is closed and all has been told.
+    /// How many events are to be told yet, and how many were ever dropped.
+    pub fn backlog(&self) -> (usize, u64) {
+        self.desk.get().map_or((0, 0), |desk| {
+            let queue = desk.queue();
+            (queue.backlog(), queue.lost)
+        })
+    }
+
+    /// The next thing to tell, if there is one. Of two who take at once the order of what they take is lost.
     pub fn take(&self) -> Option<Notice<V>> {
-        let mut events = self.events();
+        let desk = self.desk.get()?;
         loop {
-            if let Some(event) = events.queue.pop_front() {
-                let number = events.written - events.queue.len() as u64 - 1;
-                drop(events);
-                let recipients = self.recipients(&event, number);
-                return Some(Notice::Event(event, recipients));
+            let mut batch = desk.batch.lock().unwrap_or_else(PoisonError::into_inner);
+            let entry = batch.pop_front();
+            if let Some(entry) = entry {
+                drop(batch);
+                return Some(match entry {
+                    Entry::Event(number, _, event) => {
+                        let recipients = Self::recipients(desk, &event.name, number);
+                        Notice::Event(event, recipients)
+                    }
+                    Entry::Lost(count, last) => Notice::Lost(count, Self::everybody(desk, last)),
+                });
             }
-            if !events.in_vain.is_empty() {
-                return Some(Notice::Closed(std::mem::take(&mut events.in_vain)));
-            }
-            if events.closed {
-                return None;
-            }
-            events = self
-                .written
-                .wait(events)
-                .unwrap_or_else(PoisonError::into_inner);
+            let next = desk.queue().take()?;
+            return Some(match next {
+                Batch::Entries(entries) => {
+                    *batch = entries;
+                    continue;
+                }
+                Batch::Urgent(Urgent::Ended(pid, asked)) => {
+                    drop(batch);
+                    for pattern in &asked.patterns {
+                        self.remove_pattern(desk, pid, pattern);
+                    }
+                    self.forget_waits(desk, pid, asked.waits);
+                    continue;
+                }
+                Batch::Urgent(Urgent::Awaited(holder, waiters)) => {
+                    let waiters = waiters.into_iter();
+                    let waiters = waiters.map(|(number, pid)| Waiter(pid, number));
+                    Notice::Awaited(holder, Self::told(desk, waiters.collect()))
+                }
+                Batch::Urgent(Urgent::Closed(waiters)) => Notice::Closed(Self::told(desk, waiters)),
+            });
         }
     }
 
-    fn recipients(&self, event: &Event<V>, number: u64) -> Vec<Recipient> {
-        let interest = self.interest();
-        let listeners = interest.listeners.iter().copied();
-        let mut recipients: Vec<_> = listeners.map(Recipient::Listener).collect();
-        let wants = |subscription: &Subscription| {
-            subscription.since <= number && name::matches(&subscription.pattern, &event.name)
-        };
-        for (pid, patterns) in &interest.subscriptions {
-            if patterns.iter().any(wants) {
-                recipients.push(Recipient::Subscriber(*pid));
-            }
+    fn told(desk: &Desk<V>, waiters: Vec<Waiter>) -> Vec<Waiter> {
+        for Waiter(pid, number) in &waiters {
+            desk.forget_wait(*pid, *number);
         }
-        let awaited =
-            event.change == Change::Registered && interest.waiting.contains_key(&event.name);
-        drop(interest);
-        if awaited {
-            let mut interest = self.change_interest();
-            let waiting = interest.waiting.get(&event.name).cloned();
-            for (pid, number) in waiting.unwrap_or_default() {
-                interest.forget_waiter(pid, number);
-                recipients.push(Recipient::Waiter(pid, number));
+        waiters
+    }
+
+    fn listeners(desk: &Desk<V>) -> Vec<Recipient> {
+        let listeners = desk.listeners.read();
+        let listeners = listeners.unwrap_or_else(PoisonError::into_inner);
+        listeners.iter().copied().map(Recipient::Listener).collect()
+    }
+
+    fn recipients(desk: &Desk<V>, name: &[u8], number: u64) -> Vec<Recipient> {
+        let mut found = Vec::new();
+        // Whoever subscribes waits for this, and not for what comes after it.
+        let patterns = desk.patterns.read();
+        let patterns = patterns.unwrap_or_else(PoisonError::into_inner);
+        patterns.matching(name, |subscribers| found.push(Arc::clone(subscribers)));
+        drop(patterns);
+        let mut recipients = Self::listeners(desk);
+        let mut told = HashSet::with_hasher(RandomState::new());
+        let many = found.len() > 1;
+        for subscribers in found {
+            for pid in subscribers.of_event(number) {
+                if !many || told.insert(pid) {
+                    recipients.push(Recipient::Subscriber(pid));
+                }
             }
-            self.update(&interest);
         }
         recipients
     }
 
-    /// Nothing is written down any more, and the courier may go once it has told the rest.
+    /// Everybody who wanted to be told of some change when the event with this number happened.
+    fn everybody(desk: &Desk<V>, number: u64) -> Vec<Recipient> {
+        let mut recipients = Self::listeners(desk);
+        for asked in &desk.asked {
+            if !asked.patterns.is_empty() && asked.since <= number {
+                recipients.push(Recipient::Subscriber(*asked.key()));
+            }
+        }
+        recipients
+    }
+
+    /// No change is written down any more. Those that were are told yet, and all who wait, or are
+    /// about to, that they do in vain.
     pub fn close(&self) {
-        let mut interest = self.change_interest();
-        interest.closed = true;
-        let waiting = std::mem::take(&mut interest.waiting);
-        interest.waiters.clear();
-        self.active.store(false, Ordering::SeqCst);
-        let mut events = self.events();
-        events.closed = true;
-        // Added: those of an earlier closing may not have been told yet.
-        events.in_vain.extend(
-            waiting
-                .into_values()
-                .flatten()
-                .map(|(pid, number)| Recipient::Waiter(pid, number)),
-        );
-        self.written.notify_all();
+        self.closed.store(true, Ordering::Release);
+        // Made if need be: whoever makes it meanwhile finds it closed.
+        let desk = self.desk();
+        desk.queue().closed = true;
+        let mut in_vain = Vec::new();
+        desk.waiting.retain(|_, waiting| {
+            in_vain.extend(waiting.iter().map(|(number, pid)| Waiter(*pid, *number)));
+            false
+        });
+        if !in_vain.is_empty() {
+            self.wanted.subtract(Kind::Waiters, in_vain.len());
+            self.push_urgent(desk, Urgent::Closed(in_vain));
+        }
     }
 }

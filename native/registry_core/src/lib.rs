@@ -18,5 +18,5 @@ pub use registry::{RegisterError, Registry, Withdrawn};
 pub use table::{Fill, Record};
 
 /// A process, by the word that identifies it in this VM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pid(pub u64);

@@ -562,7 +562,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Passes over what is left of a list, its end too.
+    /// Passes over what is left of a list, its end too; `None` when there is none.
+    pub(crate) fn pass_rest(&mut self) -> Option<()> {
+        self.pass_tail(2 * MAX_DEPTH)
+    }
+
     fn pass_tail(&mut self, levels: usize) -> Option<()> {
         loop {
             let mut after = self.clone();
@@ -581,7 +585,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The bytes of the next part.
-    fn step(&mut self) -> Option<&'a [u8]> {
+    pub(crate) fn step(&mut self) -> Option<&'a [u8]> {
         let before = self.rest;
         self.next()?;
         Some(&before[..before.len() - self.rest.len()])
@@ -680,7 +684,7 @@ pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
             [tag::ANY] => name.pass(),
             [tag::TAIL] if pattern.rest.first() == Some(&tag::ANY) => {
                 pattern.rest = &pattern.rest[1..];
-                name.pass_tail(2 * MAX_DEPTH)
+                name.pass_rest()
             }
             expected => (name.step() == Some(expected)).then_some(()),
         };

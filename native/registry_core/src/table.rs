@@ -5,7 +5,7 @@
 
 use crate::Pid;
 use crate::epoch::Guard;
-use crate::journal::{Change, Event, Journal};
+use crate::journal::{Change, Journal};
 use crate::long::LongNames;
 use crate::slots::{Entry, SHARDS, Slots, room};
 use ahash::RandomState;
@@ -324,14 +324,7 @@ impl<V: Clone> Table<V> {
     /// Writes a change down if anybody wants to know. The name's shard is locked.
     #[inline]
     fn write(&self, name: &[u8], pid: Pid, change: Change, kept: impl FnOnce() -> Option<V>) {
-        if self.journal.active() {
-            self.journal.write(Event {
-                name: name.into(),
-                pid,
-                kept: kept(),
-                change,
-            });
-        }
+        self.journal.changed(name, pid, change, kept);
     }
 }
 

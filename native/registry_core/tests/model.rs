@@ -6,13 +6,11 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use registry_core::epoch::Guard;
-use registry_core::journal::{Change, Event, Journal, Notice, Recipient};
+use registry_core::journal::{Change, Event, Notice, Recipient, Waiter};
 use registry_core::name::{Buffer, Encoder};
 use registry_core::{Pid, Record, RegisterError, Registry, Withdrawn};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::{Arc, LazyLock, mpsc};
-use std::thread;
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
 
 /// What is kept with a name here.
 type Value = Arc<[u8]>;
@@ -180,18 +178,63 @@ struct Model {
     listeners: Vec<u64>,
     subscriptions: BTreeMap<u64, Vec<(Pattern, u64)>>,
     waiting: Vec<(u64, u8, u64)>,
-    in_vain: Vec<(u64, u64)>,
+    /// What is dealt with before all that is to be told of changes.
+    urgent: VecDeque<Urgent>,
     closed: bool,
 }
 
+enum Urgent {
+    /// These waited for a name that this process has registered.
+    Awaited(u64, Vec<Waiter>),
+    /// These waited in vain.
+    Closed(Vec<Waiter>),
+    /// The patterns of a process that has ended, which are not looked for any more from then on.
+    Ended(u64, Vec<Pattern>),
+}
+
 impl Model {
-    fn tell(&mut self, told: Vec<Told>) {
-        let wanted = !self.listeners.is_empty()
-            || !self.subscriptions.is_empty()
-            || !self.waiting.is_empty();
-        if wanted && !self.closed && !told.is_empty() {
+    /// Writes down what somebody wants to know, and tells those who wait.
+    fn tell(&mut self, mut told: Vec<Told>) {
+        for &Told { name, pid, what } in &told {
+            if let What::Came(_) = what {
+                let awaited = self
+                    .waiting
+                    .extract_if(.., |(_, waited, _)| *waited == name);
+                let awaited = awaited.map(|(pid, _, number)| Waiter(Pid(pid), number));
+                let awaited: Vec<_> = awaited.collect();
+                if !awaited.is_empty() {
+                    self.urgent.push_back(Urgent::Awaited(pid, awaited));
+                }
+            }
+        }
+        told.retain(|told| !self.closed && self.wanted(told.name));
+        if !told.is_empty() {
             self.written += told.len() as u64;
             self.untold.push_back(told);
+        }
+    }
+
+    fn wanted(&self, name: u8) -> bool {
+        let subscribed = self.subscriptions.values().flatten();
+        let left = self.urgent.iter().flat_map(|urgent| match urgent {
+            Urgent::Ended(_, patterns) => patterns.as_slice(),
+            _ => &[],
+        });
+        let mut patterns = subscribed.map(|(pattern, _)| pattern).chain(left);
+        !self.listeners.is_empty() || patterns.any(|pattern| pattern.matches(name))
+    }
+
+    fn subscribe(&mut self, pid: u64, pattern: Pattern) {
+        let left = |urgent: &Urgent| match urgent {
+            Urgent::Ended(ended, patterns) => *ended == pid && patterns.contains(&pattern),
+            _ => false,
+        };
+        if self.closed || self.urgent.iter().any(left) {
+            return;
+        }
+        let patterns = self.subscriptions.entry(pid).or_default();
+        if patterns.iter().all(|(other, _)| *other != pattern) {
+            patterns.push((pattern, self.written));
         }
     }
 
@@ -273,10 +316,12 @@ impl Model {
     }
 
     fn withdraw(&mut self, pid: u64) -> Books {
-        if !self.closed {
-            self.subscriptions.remove(&pid);
-            self.waiting.retain(|(waiter, ..)| *waiter != pid);
+        if let Some(patterns) = self.subscriptions.remove(&pid) {
+            let patterns = patterns.into_iter().map(|(pattern, _)| pattern);
+            let ended = Urgent::Ended(pid, patterns.collect());
+            self.urgent.push_back(ended);
         }
+        self.waiting.retain(|(waiter, ..)| *waiter != pid);
         self.indexed.remove(&pid).unwrap_or_default()
     }
 
@@ -324,32 +369,46 @@ impl Model {
         (self.subscriptions.len(), self.waiting.len())
     }
 
-    fn may_take(&self) -> bool {
-        !self.untold.is_empty() || !self.in_vain.is_empty() || self.closed
-    }
-
     fn close(&mut self) {
         self.holders.clear();
         self.indexed.clear();
-        let waiting = std::mem::take(&mut self.waiting);
-        self.in_vain
-            .extend(waiting.into_iter().map(|(pid, _, number)| (pid, number)));
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        let waiting = waiting.map(|(pid, _, number)| Waiter(Pid(pid), number));
+        let waiting: Vec<_> = waiting.collect();
+        if !waiting.is_empty() {
+            self.urgent.push_back(Urgent::Closed(waiting));
+        }
         self.closed = true;
+    }
+
+    fn wait(&mut self, pid: u64, name: u8, number: u64) {
+        if self.closed {
+            let waiter = Waiter(Pid(pid), number);
+            self.urgent.push_back(Urgent::Closed(vec![waiter]));
+        } else {
+            self.waiting.push((pid, name, number));
+        }
     }
 
     /// Whether this is the notice that comes next; if so, it has come.
     fn take(&mut self, notice: Option<&Notice<Value>>, values: &Values) -> Result<(), String> {
-        match notice {
-            Some(Notice::Event(event, recipients)) => self.take_event(event, recipients, values),
-            Some(Notice::Closed(recipients)) => {
-                let in_vain = std::mem::take(&mut self.in_vain);
-                let expected = in_vain
-                    .into_iter()
-                    .map(|(pid, number)| Recipient::Waiter(Pid(pid), number));
-                same(expected.collect(), recipients.clone())
+        while let Some(Urgent::Ended(..)) = self.urgent.front() {
+            self.urgent.pop_front();
+        }
+        match (self.urgent.pop_front(), notice) {
+            (Some(Urgent::Awaited(pid, expected)), Some(Notice::Awaited(holder, told)))
+                if *holder == Pid(pid) =>
+            {
+                same_waiters(expected, told.clone())
             }
-            None if self.untold.is_empty() && self.in_vain.is_empty() && self.closed => Ok(()),
-            None => Err("nothing, although there is something to tell".into()),
+            (Some(Urgent::Closed(expected)), Some(Notice::Closed(told))) => {
+                same_waiters(expected, told.clone())
+            }
+            (None, Some(Notice::Event(event, recipients))) => {
+                self.take_event(event, recipients, values)
+            }
+            (None, None) if self.untold.is_empty() => Ok(()),
+            _ => Err(format!("{notice:?} instead of something else")),
         }
     }
 
@@ -382,38 +441,29 @@ impl Model {
                 expected.push(Recipient::Subscriber(Pid(*pid)));
             }
         }
-        if !matches!(told.what, What::Went(_)) {
-            self.waiting.retain(|&(pid, name, number)| {
-                if name == told.name {
-                    expected.push(Recipient::Waiter(Pid(pid), number));
-                }
-                name != told.name
-            });
-        }
         self.taken += 1;
         same(expected, recipients.to_vec())
     }
 }
 
-/// Takes the next notice, of which there is one unless something is wrong: then it would be waited
-/// for without end.
-fn take(journal: &Arc<Journal<Value>>) -> Result<Option<Notice<Value>>, TestCaseError> {
-    let (sender, receiver) = mpsc::channel();
-    let journal = Arc::clone(journal);
-    thread::spawn(move || sender.send(journal.take()));
-    let notice = receiver.recv_timeout(Duration::from_secs(10));
-    notice.map_err(|_| TestCaseError::fail("what is to be told was not written down"))
-}
-
 /// Whether the same ones are told, in whatever order.
 fn same(mut expected: Vec<Recipient>, mut told: Vec<Recipient>) -> Result<(), String> {
     let key = |recipient: &Recipient| match *recipient {
-        Recipient::Listener(name) => (0, name, 0),
-        Recipient::Subscriber(pid) => (1, pid.0, 0),
-        Recipient::Waiter(pid, number) => (2, pid.0, number),
+        Recipient::Listener(name) => (0, name),
+        Recipient::Subscriber(pid) => (1, pid.0),
     };
     expected.sort_by_key(key);
     told.sort_by_key(key);
+    if expected == told {
+        Ok(())
+    } else {
+        Err(format!("{told:?} were told instead of {expected:?}"))
+    }
+}
+
+fn same_waiters(mut expected: Vec<Waiter>, mut told: Vec<Waiter>) -> Result<(), String> {
+    expected.sort_by_key(|waiter| waiter.1);
+    told.sort_by_key(|waiter| waiter.1);
     if expected == told {
         Ok(())
     } else {
@@ -563,10 +613,7 @@ impl Run {
             }
             Step::Subscribe(pid, pattern) => {
                 registry.journal().subscribe(Pid(pid), &pattern.bytes());
-                let patterns = model.subscriptions.entry(pid).or_default();
-                if patterns.iter().all(|(other, _)| *other != pattern) {
-                    patterns.push((pattern, model.written));
-                }
+                model.subscribe(pid, pattern);
                 let alive = model.watched(pid);
                 prop_assert_eq!(registry.attend(Pid(pid), || alive), model.attend(pid));
             }
@@ -583,11 +630,7 @@ impl Run {
             Step::Wait(pid, number) => {
                 let told_by = registry.wait(Pid(pid), name(number));
                 self.waiters.push((pid, told_by));
-                if model.closed {
-                    model.in_vain.push((pid, told_by));
-                } else {
-                    model.waiting.push((pid, number, told_by));
-                }
+                model.wait(pid, number, told_by);
                 let alive = model.watched(pid);
                 prop_assert_eq!(registry.attend(Pid(pid), || alive), model.attend(pid));
             }
@@ -601,12 +644,10 @@ impl Run {
                 }
             }
             Step::Take => {
-                if model.may_take() {
-                    let notice = take(registry.journal())?;
-                    model
-                        .take(notice.as_ref(), values)
-                        .map_err(TestCaseError::fail)?;
-                }
+                let notice = registry.journal().take();
+                model
+                    .take(notice.as_ref(), values)
+                    .map_err(TestCaseError::fail)?;
             }
             Step::Close => {
                 registry.clear();
@@ -691,7 +732,7 @@ proptest! {
         run.check()?;
         prop_assert_eq!((run.registry.len(), run.registry.holders()), (0, 0));
         run.step(Step::Close)?;
-        while !(run.model.untold.is_empty() && run.model.in_vain.is_empty()) {
+        while !(run.model.untold.is_empty() && run.model.urgent.is_empty()) {
             run.step(Step::Take)?;
         }
         // And there is nothing more to tell.

@@ -97,7 +97,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   def unsubscribe(_registry, _pattern, _pid), do: :erlang.nif_error(:not_loaded)
 
   @spec wait(NativeRegistry.registry(), term, pid) ::
-          non_neg_integer | :ended | :no_thread | refusal
+          non_neg_integer | :no_thread | refusal
   def wait(_registry, _name, _pid), do: :erlang.nif_error(:not_loaded)
 
   @spec stop_waiting(NativeRegistry.registry(), pid, non_neg_integer) :: boolean | :no_registry

@@ -10,6 +10,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
   alias WorkflowMetal.Registration.NativeRegistry
   alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Native}
 
+  @has_telemetry Code.ensure_loaded?(:telemetry)
+
+  # How often the backlog of events is told by telemetry, in milliseconds.
+  @backlog 5_000
+
   # How long after a node has come the engine should know what it has, in milliseconds.
   @settled 2_000
 
@@ -32,6 +37,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
         :ok = Cluster.open(registry, cluster)
         :ok = Native.listen(registry, listeners)
         if cluster, do: :ok = :net_kernel.monitor_nodes(true)
+        if @has_telemetry, do: Process.send_after(self(), :backlog, @backlog)
         {:ok, {registry, supervisor}}
 
       {:error, reason} ->
@@ -48,6 +54,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
 
   def handle_info(:reconcile, {registry, _supervisor} = state) do
     spawn(fn -> Cluster.reconcile(registry) end)
+    {:noreply, state}
+  end
+
+  def handle_info(:backlog, {registry, _supervisor} = state) do
+    with %{} = info <- Native.info(registry) do
+      measurements = Map.take(info, [:backlog, :events_lost])
+      event = [:workflow_metal, :registry, :backlog]
+      # By `apply`: without Hex, telemetry is no dependency that Mix knows of, and it would warn.
+      apply(:telemetry, :execute, [event, measurements, %{registry: registry}])
+    end
+
+    Process.send_after(self(), :backlog, @backlog)
     {:noreply, state}
   end
 

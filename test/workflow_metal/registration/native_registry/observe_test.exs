@@ -430,6 +430,150 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       assert messages(1) == [{:register, registry, :name, self(), nil}]
     end
 
+    test "come to those whose patterns match, of thousands", %{registry: registry} do
+      test = self()
+      patterns = for number <- 1..2_000, do: {:case, {number, :_}}
+
+      subscribers =
+        for pattern <- patterns do
+          spawn_link(fn ->
+            :ok = NativeRegistry.subscribe(registry, pattern)
+            send(test, :subscribed)
+
+            receive do
+              {:register, ^registry, name, _pid, _value} -> send(test, {:told, self(), name})
+            end
+
+            Process.sleep(:infinity)
+          end)
+        end
+
+      for _subscriber <- subscribers, do: assert_receive(:subscribed, 30_000)
+      for pattern <- [{:_, {7, :_}}, {:case, :_}], do: NativeRegistry.subscribe(registry, pattern)
+      {:ok, _pid} = NativeRegistry.register(registry, {:case, {7, "a"}}, nil)
+      {:ok, _pid} = NativeRegistry.register(registry, {:case, {2_001, "b"}}, nil)
+      {:ok, _pid} = NativeRegistry.register(registry, {:task, {7, "c"}}, nil)
+      seventh = Enum.at(subscribers, 6)
+      assert_receive {:told, ^seventh, {:case, {7, "a"}}}, 30_000
+      me = self()
+
+      assert messages(3) == [
+               {:register, registry, {:case, {7, "a"}}, me, nil},
+               {:register, registry, {:case, {2_001, "b"}}, me, nil},
+               {:register, registry, {:task, {7, "c"}}, me, nil}
+             ]
+
+      refute_received _another
+    end
+
+    test "that nobody asked for are not written down", %{registry: registry} do
+      for number <- 1..500, do: :ok = NativeRegistry.subscribe(registry, {:never, number, :_})
+      for number <- 1..5_000, do: NativeRegistry.register(registry, {:name, number, 1}, nil)
+      assert %{backlog: 0, events_lost: 0} = NativeRegistry.info(registry)
+    end
+
+    test "take no more than twice of a mailbox what a process's messages take", context do
+      %{registry: registry} = context
+      event = {:register, registry, {:case, 1}, self(), nil}
+
+      # Reads nothing, and says what it takes.
+      receiver = fn subscribe ->
+        receiver = holder()
+        ask(receiver, subscribe)
+        receiver
+      end
+
+      told = receiver.(fn -> NativeRegistry.subscribe(registry, {:case, :_}) end)
+      sent = receiver.(fn -> :ok end)
+      :erlang.suspend_process(told)
+      :erlang.suspend_process(sent)
+      memory = fn pid -> pid |> Process.info(:memory) |> elem(1) end
+      before = {memory.(told), memory.(sent)}
+
+      for _round <- 1..500 do
+        {:ok, _pid} = NativeRegistry.register(registry, {:case, 1}, nil)
+        :ok = NativeRegistry.unregister(registry, {:case, 1})
+        for _message <- 1..2, do: send(sent, event)
+      end
+
+      eventually(fn -> Process.info(told, :message_queue_len) == {:message_queue_len, 1_000} end)
+      assert memory.(told) - elem(before, 0) <= 2 * (memory.(sent) - elem(before, 1))
+      for pid <- [told, sent], do: :erlang.resume_process(pid)
+    end
+
+    test "beyond what can be kept are dropped, which all are told", %{registry: registry} do
+      test = self()
+
+      # So many that each event takes the library long, and values so large that few of them are kept.
+      for number <- 1..2_000 do
+        spawn_link(fn ->
+          :ok = NativeRegistry.subscribe(registry, {:large, :_})
+          send(test, {:subscribed, number})
+          discard()
+        end)
+      end
+
+      for number <- 1..2_000, do: assert_receive({:subscribed, ^number}, 30_000)
+      :ok = NativeRegistry.subscribe(registry, {:large, :_})
+      :ok = NativeRegistry.subscribe(registry, {:another, :_})
+      value = :binary.copy("v", 1_000_000)
+      waiting = Task.async(NativeRegistry, :await, [registry, {:awaited, 1}, :infinity])
+      eventually(fn -> NativeRegistry.info(registry).waiting == 1 end)
+      written = flood(registry, value, 0)
+      # Told although there was no room.
+      {:ok, _pid} = NativeRegistry.register(registry, {:awaited, 1}, nil)
+      assert Task.await(waiting, 30_000) == self()
+      {told, lost} = count_told(registry, written)
+      assert lost > 0
+      assert NativeRegistry.info(registry).events_lost == lost
+      assert told + lost == written
+      # And goes on, in order.
+      {:ok, _pid} = NativeRegistry.register(registry, {:another, 1}, nil)
+      assert messages(1) == [{:register, registry, {:another, 1}, self(), nil}]
+    end
+
+    test "of one registry do not wait for all those of another", %{registry: busy} do
+      %{registry: registry} = start_registry()
+      test = self()
+
+      for number <- 1..500 do
+        spawn_link(fn ->
+          :ok = NativeRegistry.subscribe(busy, {:many, :_})
+          send(test, {:subscribed, number})
+          discard()
+        end)
+      end
+
+      for number <- 1..500, do: assert_receive({:subscribed, ^number}, 30_000)
+      :ok = NativeRegistry.subscribe(registry, :name)
+
+      # One that others are told of, half a million times in all.
+      holder = holder()
+
+      ask(holder, fn ->
+        for number <- 1..2_000, do: NativeRegistry.register(busy, {:many, number}, nil)
+        {:ok, _pid} = NativeRegistry.register(registry, :name, nil)
+      end)
+
+      assert messages(1) == [{:register, registry, :name, holder, nil}]
+      assert NativeRegistry.info(busy).backlog > 0
+    end
+
+    test "of many registries are told by one thread", %{registry: registry} do
+      :ok = NativeRegistry.subscribe(registry)
+      before = threads()
+      registries = for _number <- 1..50, do: start_registry().registry
+
+      for registry <- registries do
+        :ok = NativeRegistry.subscribe(registry)
+        {:ok, _pid} = NativeRegistry.register(registry, :name, nil)
+        assert messages(1) == [{:register, registry, :name, self(), nil}]
+      end
+
+      # Where the system does not say, it is 0 and 0. Others run beside this.
+      assert threads() - before < 25
+    end
+
     test "that nobody reads harm nobody who registers", %{registry: registry} do
       sleeper = holder()
       ask(sleeper, fn -> NativeRegistry.subscribe(registry) end)
@@ -439,6 +583,54 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       {:ok, _pid} = NativeRegistry.register(registry, :last, nil)
       assert messages(1) == [{:register, registry, :last, self(), nil}]
       :erlang.resume_process(sleeper)
+    end
+  end
+
+  # Ends with the test, to which it is linked.
+  defp discard do
+    receive do
+      _message -> discard()
+    end
+  end
+
+  # Registers until something has been dropped, but not for ever; answers how many times.
+  defp flood(registry, value, written) do
+    {:ok, _pid} = NativeRegistry.register(registry, {:large, written}, value)
+
+    if NativeRegistry.info(registry).events_lost < 10 and written < 20_000 do
+      NativeRegistry.unregister(registry, {:large, written})
+      flood(registry, value, written + 2)
+    else
+      written + 1
+    end
+  end
+
+  # How many were told and how many not, of so many.
+  defp count_told(registry, written, told \\ 0, lost \\ 0) do
+    if told + lost < written do
+      receive do
+        {:register, ^registry, {:large, _}, _pid, _value} ->
+          count_told(registry, written, told + 1, lost)
+
+        {:unregister, ^registry, {:large, _}, _pid} ->
+          count_told(registry, written, told + 1, lost)
+
+        {:events_lost, ^registry, count} ->
+          count_told(registry, written, told, lost + count)
+      after
+        30_000 -> flunk("#{told} were told and #{lost} not, of #{written}")
+      end
+    else
+      {told, lost}
+    end
+  end
+
+  defp threads do
+    with {:ok, status} <- File.read("/proc/self/status"),
+         [_line, threads] <- Regex.run(~r/^Threads:\s+(\d+)/m, status) do
+      String.to_integer(threads)
+    else
+      _other -> 0
     end
   end
 
@@ -522,6 +714,24 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       Task.await(waiting, 30_000)
     end
 
+    test "is answered for each of thousands of waiters of one name", %{registry: registry} do
+      test = self()
+
+      for number <- 1..5_000 do
+        spawn_link(fn ->
+          send(test, {number, NativeRegistry.await(registry, {:name, rem(number, 2)}, :infinity)})
+        end)
+      end
+
+      eventually(fn -> NativeRegistry.info(registry).waiting == 5_000 end)
+      {:ok, _pid} = NativeRegistry.register(registry, {:name, 0}, nil)
+      for number <- 2..5_000//2, do: assert_receive({^number, ^test}, 30_000)
+      assert %{waiting: 2_500} = NativeRegistry.info(registry)
+      {:ok, _pid} = NativeRegistry.register(registry, {:name, 1}, nil)
+      for number <- 1..5_000//2, do: assert_receive({^number, ^test}, 30_000)
+      assert %{waiting: 0} = NativeRegistry.info(registry)
+    end
+
     test "refuses what is no timeout", %{registry: registry} do
       for timeout <- [-1, 1.5, :soon, nil] do
         assert_raise ArgumentError, ~r/expected a timeout/, fn ->
@@ -568,6 +778,101 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
     end
   end
 
+  describe "a registry that is started and stopped meanwhile" do
+    test "is answered for or named by every function, and leaves no message" do
+      registry = unique_registry()
+      calls = calls_while_stopping(registry)
+      stop = :atomics.new(1, [])
+
+      callers =
+        for number <- 1..4 do
+          Task.async(fn -> call_until(stop, registry, Enum.shuffle(calls), number, 0) end)
+        end
+
+      for _round <- 1..300 do
+        {:ok, supervisor} =
+          Supervisor.start_link([{NativeRegistry, name: registry}], strategy: :one_for_one)
+
+        :erlang.yield()
+        Supervisor.stop(supervisor)
+      end
+
+      :atomics.put(stop, 1, 1)
+      for caller <- callers, do: assert(Task.await(caller, 60_000) > 0)
+    end
+
+    test "is told to all who wait", %{registry: registry, id: id} do
+      waiting =
+        for number <- 1..500 do
+          Task.async(fn ->
+            try do
+              NativeRegistry.await(registry, {:name, rem(number, 7)}, :infinity)
+            rescue
+              error in ArgumentError ->
+                {Exception.message(error), Process.info(self(), :messages)}
+            end
+          end)
+        end
+
+      # Some wait, some are about to.
+      :ok = stop_supervised(id)
+
+      for {message, messages} <- Task.await_many(waiting, 30_000) do
+        assert message =~ "unknown registry"
+        assert messages == {:messages, []}
+      end
+    end
+  end
+
+  # What may be answered, besides an `ArgumentError`.
+  defp calls_while_stopping(registry) do
+    me = fn pid -> pid == self() end
+
+    [
+      fn n -> match?({:ok, _}, NativeRegistry.register(registry, {n, make_ref()}, :value)) end,
+      fn n -> NativeRegistry.register_name({registry, {n, make_ref()}}, self()) == :yes end,
+      fn n -> NativeRegistry.unregister(registry, {n, 1}) == :ok end,
+      fn n -> NativeRegistry.unregister_name({registry, {n, 1}}) == :ok end,
+      fn n -> NativeRegistry.whereis_name({registry, {n, 2}}) == :undefined end,
+      fn n -> NativeRegistry.lookup(registry, {n, 2}) == [] end,
+      fn n -> NativeRegistry.update_value(registry, {n, 2}, & &1) == :error end,
+      fn _ -> is_list(NativeRegistry.keys(registry, self())) end,
+      fn _ -> NativeRegistry.count(registry) >= 0 end,
+      fn _ -> is_list(NativeRegistry.names(registry)) end,
+      fn n -> NativeRegistry.select(registry, {n, 2}) == [] end,
+      fn n -> NativeRegistry.count_select(registry, {n, 2}) == 0 end,
+      # Names that nobody registers, so that no event comes.
+      fn n -> NativeRegistry.subscribe(registry, {n, :never}) == :ok end,
+      fn n -> NativeRegistry.unsubscribe(registry, {n, :never}) == :ok end,
+      fn n -> NativeRegistry.await(registry, {n, :never}, 1) == {:error, :timeout} end,
+      fn n ->
+        name = {n, make_ref()}
+        {:ok, _pid} = NativeRegistry.register(registry, name, nil)
+        # Or there is another registry by now, in which nobody registers it.
+        answer = NativeRegistry.await(registry, name, 1)
+        answer == {:error, :timeout} or me.(answer)
+      end,
+      fn _ -> is_map(NativeRegistry.info(registry)) end
+    ]
+  end
+
+  # Answers how many calls there were.
+  defp call_until(stop, registry, calls, number, count) do
+    for call <- calls do
+      try do
+        assert call.(number)
+      rescue
+        error in ArgumentError -> assert Exception.message(error) =~ "unknown registry"
+      end
+
+      assert Process.info(self(), :messages) == {:messages, []}
+    end
+
+    if :atomics.get(stop, 1) == 1,
+      do: count + length(calls),
+      else: call_until(stop, registry, calls, number, count + length(calls))
+  end
+
   describe "bad arguments" do
     test "say what was wanted", %{registry: registry} do
       assert_raise ArgumentError, ~r/expected a pid of this node, got: :pid/, fn ->
@@ -593,6 +898,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       assert_raise ArgumentError, ~r/unknown option :names/, fn ->
         NativeRegistry.child_spec(names: registry)
       end
+    end
+
+    test "in place of a list of listeners are refused", %{registry: registry} do
+      for listeners <- [[:a | :b], :a, [:a, 1], [1], %{}, "a", [[:a]]] do
+        assert_raise ArgumentError, fn -> Native.listen(registry, listeners) end
+      end
+
+      assert :ok = Native.listen(registry, [])
     end
   end
 end

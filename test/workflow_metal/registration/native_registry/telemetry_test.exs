@@ -16,6 +16,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.TelemetryTest do
     end
 
     events = for part <- [:start, :stop, :exception], do: @span ++ [part]
+    events = [[:workflow_metal, :registry, :backlog] | events]
     :ok = apply(:telemetry, :attach_many, [id, events, tell, nil])
     on_exit(fn -> apply(:telemetry, :detach, [id]) end)
     %{supervisor: start_dynamic_supervisor()}
@@ -50,5 +51,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.TelemetryTest do
 
     assert %{registry: ^registry, kind: :error, reason: %ArgumentError{}} = metadata
     assert is_list(metadata.stacktrace)
+  end
+
+  test "the registry's process tells of the backlog of events", context do
+    %{owner: owner} = context
+    # Not to wait for it.
+    send(owner, :backlog)
+    assert_receive {[:workflow_metal, :registry, :backlog], measurements, _metadata}, 30_000
+    assert measurements == %{backlog: 0, events_lost: 0}
   end
 end

@@ -1,0 +1,717 @@
+//! Patterns by what they consist of, so that finding those that a name matches costs what they have
+//! in common with the name, however many others there are.
+//!
+//! A discrimination tree: a pattern is a way from the root, step by step through its parts as
+//! [`Reader`] gives them. Parts that no branch divides stand together in one node, so a pattern
+//! takes about as many nodes as it has variables.
+
+use crate::name::{Reader, tag};
+use ahash::RandomState;
+use std::collections::HashMap;
+
+/// Patterns, each with an `L`.
+pub(super) struct Patterns<L> {
+    root: Node<L>,
+    hasher: RandomState,
+}
+
+struct Node<L> {
+    /// The parts on the way here behind the one that leads here. No variable is among them.
+    label: Box<[u8]>,
+    /// Of the pattern that ends here.
+    leaf: Option<L>,
+    /// Where a variable leads that stands for any term.
+    any: Option<Box<Node<L>>>,
+    /// Where a variable leads that stands for the rest of a list.
+    tail: Option<Box<Node<L>>>,
+    /// Where a part leads.
+    parts: Branches<L>,
+}
+
+/// The next step of a pattern, and how many bytes it takes.
+enum Step {
+    Any(usize),
+    Tail(usize),
+    Part(usize),
+}
+
+fn step(pattern: &[u8]) -> Step {
+    match pattern {
+        [tag::ANY, ..] => Step::Any(1),
+        [tag::TAIL, tag::ANY, ..] => Step::Tail(2),
+        _ => {
+            // What is no part is taken as one that no name has.
+            let step = Reader::new(pattern).step();
+            Step::Part(step.map_or(pattern.len(), <[u8]>::len))
+        }
+    }
+}
+
+/// How many bytes the steps take that the pattern begins with, that are no variables, and that end
+/// within the first `limit` bytes.
+fn parts(pattern: &[u8], limit: usize) -> usize {
+    let mut end = 0;
+    while end < limit {
+        match step(&pattern[end..]) {
+            Step::Part(len) if end + len <= limit => end += len,
+            _ => break,
+        }
+    }
+    end
+}
+
+impl<L> Node<L> {
+    /// Of a pattern that goes on like this.
+    fn before(pattern: &[u8]) -> Self {
+        Self {
+            label: pattern[..parts(pattern, pattern.len())].into(),
+            leaf: None,
+            any: None,
+            tail: None,
+            parts: Branches::new(),
+        }
+    }
+
+    /// Cuts the label, after so many bytes, which are whole parts.
+    fn split(&mut self, at: usize, hasher: &RandomState) {
+        let rest = self.label[at..].to_vec();
+        let (Step::Any(len) | Step::Tail(len) | Step::Part(len)) = step(&rest);
+        let lower = Self {
+            label: rest[len..].into(),
+            leaf: self.leaf.take(),
+            any: self.any.take(),
+            tail: self.tail.take(),
+            parts: std::mem::replace(&mut self.parts, Branches::new()),
+        };
+        self.label = self.label[..at].into();
+        self.parts.put(&rest[..len], Box::new(lower), hasher);
+    }
+
+    /// Puts the only branch, if there is nothing else, behind the label.
+    fn join(&mut self) {
+        if self.leaf.is_some() || self.any.is_some() || self.tail.is_some() || self.parts.len != 1 {
+            return;
+        }
+        if let Some((part, lower)) = self.parts.take_all().pop() {
+            let label = [&self.label, &part, &lower.label].map(|bytes| &bytes[..]);
+            let label = label.concat().into();
+            let mut lower = *lower;
+            *self = Self {
+                label,
+                leaf: lower.leaf.take(),
+                any: lower.any.take(),
+                tail: lower.tail.take(),
+                parts: std::mem::replace(&mut lower.parts, Branches::new()),
+            };
+        }
+    }
+
+    /// Where the name goes on behind the label, if that stands there.
+    #[inline]
+    fn behind_label(&self, name: &[u8], from: usize) -> Option<usize> {
+        let stands = name[from..].starts_with(&self.label);
+        stands.then_some(from + self.label.len())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.leaf.is_none() && self.any.is_none() && self.tail.is_none() && self.parts.len == 0
+    }
+
+    fn branches(&self) -> usize {
+        usize::from(self.leaf.is_some())
+            + usize::from(self.any.is_some())
+            + usize::from(self.tail.is_some())
+            + self.parts.len
+    }
+
+    fn take_branches(&mut self) -> impl Iterator<Item = Box<Node<L>>> + use<L> {
+        let parts = self.parts.take_all().into_iter().map(|(_, node)| node);
+        let variables = self.any.take().into_iter().chain(self.tail.take());
+        parts.chain(variables)
+    }
+
+    fn branch(&mut self, step: &Step, bytes: &[u8], hasher: &RandomState) -> Option<&mut Self> {
+        match step {
+            Step::Any(_) => self.any.as_deref_mut(),
+            Step::Tail(_) => self.tail.as_deref_mut(),
+            Step::Part(_) => self.parts.get_mut(bytes, hasher),
+        }
+    }
+}
+
+impl<L> Patterns<L> {
+    pub(super) fn new() -> Self {
+        Self {
+            root: Node::before(&[]),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// What stands with the pattern, made now if nothing does.
+    pub(super) fn entry(&mut self, pattern: &[u8], make: impl FnOnce() -> L) -> &mut L {
+        let hasher = &self.hasher;
+        if self.root.is_empty() {
+            // The root has a label, too, so that one look tells most names apart from all patterns when
+            // these begin alike.
+            self.root = Node::before(pattern);
+        }
+        let mut node = &mut self.root;
+        let mut rest = pattern;
+        loop {
+            let same = node.label.iter().zip(rest).take_while(|(a, b)| a == b);
+            let same = parts(rest, same.count());
+            if same < node.label.len() {
+                node.split(same, hasher);
+            }
+            rest = &rest[same..];
+            if rest.is_empty() {
+                return node.leaf.get_or_insert_with(make);
+            }
+            let step = step(rest);
+            let (Step::Any(len) | Step::Tail(len) | Step::Part(len)) = step;
+            let (here, after) = rest.split_at(len);
+            let lower = || Box::new(Node::before(after));
+            node = match step {
+                Step::Any(_) => node.any.get_or_insert_with(lower),
+                Step::Tail(_) => node.tail.get_or_insert_with(lower),
+                Step::Part(_) => node.parts.get_or_put(here, lower, hasher),
+            };
+            rest = after;
+        }
+    }
+
+    /// Calls `f` with what stands with the pattern, which goes if the answer is `true`.
+    pub(super) fn remove_if(&mut self, pattern: &[u8], f: impl FnOnce(&mut L) -> bool) {
+        let hasher = &self.hasher;
+        // The steps that lead from one node to the next, and how far down the last node is that
+        // stays, which is one with another branch.
+        let mut steps = Vec::new();
+        let mut stays = 0;
+        let mut node = &mut self.root;
+        let mut rest = pattern;
+        loop {
+            let Some(below) = rest.strip_prefix(&*node.label) else {
+                return;
+            };
+            if below.is_empty() {
+                break;
+            }
+            if node.branches() > 1 {
+                stays = steps.len();
+            }
+            let step = step(below);
+            let (Step::Any(len) | Step::Tail(len) | Step::Part(len)) = step;
+            let (here, after) = below.split_at(len);
+            let Some(lower) = node.branch(&step, here, hasher) else {
+                return;
+            };
+            steps.push((step, here));
+            node = lower;
+            rest = after;
+        }
+        let Some(leaf) = &mut node.leaf else {
+            return;
+        };
+        if !f(leaf) {
+            return;
+        }
+        node.leaf = None;
+        if !node.is_empty() {
+            node.join();
+            return;
+        }
+        let mut node = &mut self.root;
+        for (step, here) in &steps[..stays] {
+            let Some(lower) = node.branch(step, here, hasher) else {
+                return;
+            };
+            node = lower;
+        }
+        let Some((step, here)) = steps.get(stays) else {
+            // The pattern ended in the root.
+            return;
+        };
+        let cut = match step {
+            Step::Any(_) => node.any.take(),
+            Step::Tail(_) => node.tail.take(),
+            Step::Part(_) => node.parts.remove(here, hasher),
+        };
+        cut.map(|node| *node).into_iter().for_each(fell);
+        node.join();
+    }
+
+    /// Calls `f` with what stands with each pattern that the name matches.
+    pub(super) fn matching<'p>(&'p self, name: &[u8], mut f: impl FnMut(&'p L)) {
+        let mut ends = Ends::new(name);
+        let mut places = vec![(&self.root, 0)];
+        while let Some((node, from)) = places.pop() {
+            let Some(at) = node.behind_label(name, from) else {
+                continue;
+            };
+            if at == name.len() {
+                node.leaf.iter().for_each(&mut f);
+                continue;
+            }
+            if let Some(lower) = &node.any
+                && let Some(end) = ends.any(at)
+            {
+                places.push((lower, end));
+            }
+            if let Some(lower) = &node.tail
+                && let Some(end) = ends.tail(at)
+            {
+                places.push((lower, end));
+            }
+            places.extend(self.part(node, name, at));
+        }
+    }
+
+    /// Whether the name matches a pattern; or `true` when it takes long to find out. Every change of a
+    /// name asks this, so most names have to be told apart in a few steps and without an allocation.
+    #[inline]
+    pub(super) fn may_match(&self, name: &[u8]) -> bool {
+        match self.root.behind_label(name, 0) {
+            Some(at) => self.may_match_from(name, at),
+            None => false,
+        }
+    }
+
+    fn may_match_from(&self, name: &[u8], at: usize) -> bool {
+        // A few times what it took to write the name. Each variable may go through all of it.
+        let mut left = 1_024 + 4 * name.len();
+        let (mut node, mut at) = (&self.root, at);
+        // Behind their labels.
+        let mut others = Vec::new();
+        loop {
+            if at == name.len() && node.leaf.is_some() {
+                return true;
+            }
+            let mut cost = 16;
+            let mut next = None;
+            if let Some((lower, end)) = self.part(node, name, at) {
+                next = lower.behind_label(name, end).map(|at| (lower, at));
+            }
+            let any = node.any.as_deref().map(|lower| (lower, any_end(name, at)));
+            let tail = node
+                .tail
+                .as_deref()
+                .map(|lower| (lower, tail_end(name, at)));
+            for (lower, end) in any.into_iter().chain(tail) {
+                let Some(end) = end else { continue };
+                cost += end - at;
+                if let Some(at) = lower.behind_label(name, end) {
+                    others.extend(next.replace((lower, at)));
+                }
+            }
+            let Some(rest) = left.checked_sub(cost) else {
+                return true;
+            };
+            left = rest;
+            match next.or_else(|| others.pop()) {
+                Some(next) => (node, at) = next,
+                None => return false,
+            }
+        }
+    }
+
+    /// Where the part leads that stands there in the name.
+    #[inline]
+    fn part<'p>(&self, node: &'p Node<L>, name: &[u8], at: usize) -> Option<(&'p Node<L>, usize)> {
+        if node.parts.len == 0 {
+            return None;
+        }
+        let part = Reader::new(&name[at..]).step()?;
+        Some((node.parts.get(part, &self.hasher)?, at + part.len()))
+    }
+}
+
+impl<L> Drop for Patterns<L> {
+    fn drop(&mut self) {
+        fell(std::mem::replace(&mut self.root, Node::before(&[])));
+    }
+}
+
+/// Drops a node and all below it. By the compiler's own way each level would take some of the stack,
+/// and a pattern may have thousands.
+fn fell<L>(node: Node<L>) {
+    let mut nodes = vec![Box::new(node)];
+    while let Some(mut node) = nodes.pop() {
+        nodes.extend(node.take_branches());
+    }
+}
+
+fn any_end(name: &[u8], at: usize) -> Option<usize> {
+    let mut reader = Reader::new(&name[at..]);
+    reader.pass()?;
+    Some(name.len() - reader.rest().len())
+}
+
+fn tail_end(name: &[u8], at: usize) -> Option<usize> {
+    let mut reader = Reader::new(&name[at..]);
+    reader.pass_rest()?;
+    Some(name.len() - reader.rest().len())
+}
+
+/// Where terms end. Two ways through the patterns may come to one place, and going through a long term
+/// each time would take long.
+struct Ends<'n> {
+    name: &'n [u8],
+    any: HashMap<usize, Option<usize>, RandomState>,
+    tail: HashMap<usize, Option<usize>, RandomState>,
+}
+
+impl<'n> Ends<'n> {
+    /// Shorter terms are gone through sooner than looked up.
+    const SHORT: usize = 64;
+
+    fn new(name: &'n [u8]) -> Self {
+        // Nothing is allocated yet.
+        Self {
+            name,
+            any: HashMap::with_hasher(RandomState::new()),
+            tail: HashMap::with_hasher(RandomState::new()),
+        }
+    }
+
+    fn any(&mut self, at: usize) -> Option<usize> {
+        let name = self.name;
+        if name.len() - at <= Self::SHORT {
+            return any_end(name, at);
+        }
+        *self.any.entry(at).or_insert_with(|| any_end(name, at))
+    }
+
+    fn tail(&mut self, at: usize) -> Option<usize> {
+        let name = self.name;
+        if name.len() - at <= Self::SHORT {
+            return tail_end(name, at);
+        }
+        *self.tail.entry(at).or_insert_with(|| tail_end(name, at))
+    }
+}
+
+/// A map from parts to nodes. Of many it is divided into maps that grow by themselves: growing a map
+/// of a million takes long, and meanwhile no change finds out who wants to know of it.
+struct Branches<L> {
+    maps: Vec<HashMap<Box<[u8]>, Box<Node<L>>, RandomState>>,
+    len: usize,
+}
+
+impl<L> Branches<L> {
+    /// More than so many are divided.
+    const FEW: usize = 1_024;
+    const MAPS: usize = 64;
+
+    fn new() -> Self {
+        Self {
+            maps: Vec::new(),
+            len: 0,
+        }
+    }
+
+    fn map_of(&self, part: &[u8], hasher: &RandomState) -> usize {
+        if self.maps.len() <= 1 {
+            return 0;
+        }
+        // The bits that the map itself uses last.
+        (hasher.hash_one(part) >> 32) as usize % self.maps.len()
+    }
+
+    fn get(&self, part: &[u8], hasher: &RandomState) -> Option<&Node<L>> {
+        let map = self.maps.get(self.map_of(part, hasher))?;
+        map.get(part).map(|node| &**node)
+    }
+
+    fn get_mut(&mut self, part: &[u8], hasher: &RandomState) -> Option<&mut Node<L>> {
+        let at = self.map_of(part, hasher);
+        self.maps.get_mut(at)?.get_mut(part).map(|node| &mut **node)
+    }
+
+    fn get_or_put(
+        &mut self,
+        part: &[u8],
+        make: impl FnOnce() -> Box<Node<L>>,
+        hasher: &RandomState,
+    ) -> &mut Node<L> {
+        if self.get(part, hasher).is_none() {
+            self.put(part, make(), hasher);
+        }
+        self.get_mut(part, hasher)
+            .unwrap_or_else(|| unreachable!("it has just been put there"))
+    }
+
+    fn put(&mut self, part: &[u8], node: Box<Node<L>>, hasher: &RandomState) {
+        if self.maps.is_empty() {
+            self.maps.push(HashMap::with_hasher(hasher.clone()));
+        } else if self.maps.len() == 1 && self.len == Self::FEW {
+            let few = std::mem::take(&mut self.maps);
+            self.maps = (0..Self::MAPS)
+                .map(|_| HashMap::with_hasher(hasher.clone()))
+                .collect();
+            for (part, node) in few.into_iter().flatten() {
+                let at = self.map_of(&part, hasher);
+                self.maps[at].insert(part, node);
+            }
+        }
+        self.len += 1;
+        let at = self.map_of(part, hasher);
+        self.maps[at].insert(part.into(), node);
+    }
+
+    fn remove(&mut self, part: &[u8], hasher: &RandomState) -> Option<Box<Node<L>>> {
+        let at = self.map_of(part, hasher);
+        let removed = self.maps.get_mut(at)?.remove(part)?;
+        self.len -= 1;
+        if self.len == 0 {
+            self.maps = Vec::new();
+        }
+        Some(removed)
+    }
+
+    fn take_all(&mut self) -> Vec<(Box<[u8]>, Box<Node<L>>)> {
+        self.len = 0;
+        std::mem::take(&mut self.maps)
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::Patterns;
+    use crate::name::{Buffer, Encoder, NameError, matches};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    /// A term of few different parts, so that many match, or a pattern.
+    #[derive(Clone, Debug)]
+    enum Tree {
+        Any,
+        Word(u8),
+        Binary(u8),
+        Tuple(Vec<Tree>),
+        List(Vec<Tree>),
+        /// With a last tail.
+        Improper(Vec<Tree>, Box<Tree>),
+        Map(Vec<Tree>),
+    }
+
+    impl Tree {
+        fn write(&self, encoder: &mut Encoder<'_>) -> Result<(), NameError> {
+            match self {
+                Tree::Any => encoder.any(),
+                Tree::Word(number) => encoder.word(u32::from(*number) << 4 | 0xF),
+                Tree::Binary(size) => encoder.binary(&vec![1; usize::from(*size)]),
+                Tree::Tuple(elements) => {
+                    encoder.tuple(elements.len())?;
+                    elements
+                        .iter()
+                        .try_for_each(|element| element.write(encoder))
+                }
+                Tree::List(elements) => {
+                    if elements.is_empty() {
+                        return encoder.nil();
+                    }
+                    encoder.list()?;
+                    elements
+                        .iter()
+                        .try_for_each(|element| element.write(encoder))?;
+                    encoder.list_end()
+                }
+                Tree::Improper(elements, tail) => {
+                    encoder.list()?;
+                    elements
+                        .iter()
+                        .try_for_each(|element| element.write(encoder))?;
+                    encoder.list_tail()?;
+                    tail.write(encoder)
+                }
+                Tree::Map(values) => encoder.map(values.len(), |encoder, pairs| {
+                    for (key, value) in (0_u8..).zip(values) {
+                        Tree::Word(key).write(encoder)?;
+                        pairs.value(encoder);
+                        value.write(encoder)?;
+                        pairs.next(encoder);
+                    }
+                    Ok::<_, NameError>(())
+                }),
+            }
+        }
+
+        fn bytes(&self) -> Vec<u8> {
+            let mut buffer = Buffer::new();
+            let mut encoder = Encoder::new(&mut buffer);
+            self.write(&mut encoder).unwrap();
+            encoder.finish().to_vec()
+        }
+    }
+
+    fn tree(pattern: bool) -> impl Strategy<Value = Tree> {
+        let variables = if pattern { 4 } else { 0 };
+        let leaf = prop_oneof![
+            variables => Just(Tree::Any),
+            4 => (0..3_u8).prop_map(Tree::Word),
+            1 => prop_oneof![Just(0_u8), Just(3), Just(70)].prop_map(Tree::Binary),
+        ];
+        leaf.prop_recursive(3, 12, 3, |inner| {
+            prop_oneof![
+                4 => vec(inner.clone(), 0..4).prop_map(Tree::Tuple),
+                3 => vec(inner.clone(), 0..4).prop_map(Tree::List),
+                3 => (vec(inner.clone(), 1..3), inner.clone())
+                    .prop_map(|(elements, tail)| Tree::Improper(elements, Box::new(tail))),
+                1 => vec(inner, 0..3).prop_map(Tree::Map),
+            ]
+        })
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Put(Tree),
+        Remove(usize),
+        Match(Tree),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => tree(true).prop_map(Step::Put),
+            2 => (0..64_usize).prop_map(Step::Remove),
+            4 => tree(false).prop_map(Step::Match),
+        ]
+    }
+
+    fn found(patterns: &Patterns<Vec<u8>>, name: &[u8]) -> Vec<Vec<u8>> {
+        let mut found = Vec::new();
+        patterns.matching(name, |pattern| found.push(pattern.clone()));
+        found.sort();
+        found
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+        /// What the tree finds is what going through all patterns finds, whatever came and went.
+        #[test]
+        fn a_name_finds_the_patterns_that_it_matches(steps in vec(step(), 0..60)) {
+            let mut patterns = Patterns::new();
+            let mut all: Vec<Vec<u8>> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Put(tree) => {
+                        let pattern = tree.bytes();
+                        let kept = patterns.entry(&pattern, || pattern.clone());
+                        prop_assert_eq!(&*kept, &pattern);
+                        if !all.contains(&pattern) {
+                            all.push(pattern);
+                        }
+                    }
+                    Step::Remove(at) if at < all.len() => {
+                        let pattern = all.swap_remove(at);
+                        patterns.remove_if(&pattern, |kept| *kept == pattern);
+                    }
+                    Step::Remove(_) => patterns.remove_if(&[0xFE], |_| true),
+                    Step::Match(tree) => {
+                        let name = tree.bytes();
+                        let mut expected: Vec<_> =
+                            all.iter().filter(|pattern| matches(pattern, &name)).cloned().collect();
+                        expected.sort();
+                        prop_assert_eq!(patterns.may_match(&name), !expected.is_empty());
+                        prop_assert_eq!(found(&patterns, &name), expected);
+                    }
+                }
+            }
+            // Nothing is left of patterns that have gone.
+            for pattern in all {
+                patterns.remove_if(&pattern, |_| true);
+            }
+            prop_assert!(patterns.root.is_empty());
+        }
+    }
+
+    fn write(write: impl FnOnce(&mut Encoder<'_>) -> Result<(), NameError>) -> Vec<u8> {
+        let mut buffer = Buffer::new();
+        let mut encoder = Encoder::new(&mut buffer);
+        write(&mut encoder).unwrap();
+        encoder.finish().to_vec()
+    }
+
+    /// `{number, :_}`
+    fn of_number(number: i64) -> Vec<u8> {
+        write(|encoder| {
+            encoder.tuple(2)?;
+            encoder.integer(number)?;
+            encoder.any()
+        })
+    }
+
+    #[test]
+    fn a_hundred_thousand_patterns_are_found_and_go() {
+        let mut patterns = Patterns::new();
+        for number in 0..100_000 {
+            let pattern = of_number(number);
+            patterns.entry(&pattern, || pattern.clone());
+        }
+        let name = write(|encoder| {
+            encoder.tuple(2)?;
+            encoder.integer(70_000)?;
+            encoder.word(0xF)
+        });
+        assert_eq!(found(&patterns, &name), [of_number(70_000)]);
+        for number in 0..100_000 {
+            patterns.remove_if(&of_number(number), |_| true);
+        }
+        assert!(patterns.root.is_empty());
+    }
+
+    #[test]
+    fn a_pattern_of_thousands_of_variables_comes_and_goes_on_a_small_stack() {
+        let pattern = write(|encoder| {
+            encoder.list()?;
+            for number in 0..8_000 {
+                if number % 2 == 0 {
+                    encoder.any()?;
+                } else {
+                    encoder.word(0xF)?;
+                }
+            }
+            encoder.list_end()
+        });
+        let thread = std::thread::Builder::new().stack_size(64 * 1024);
+        let run = move || {
+            let mut patterns = Patterns::new();
+            patterns.entry(&pattern, || pattern.clone());
+            patterns.remove_if(&pattern, |_| true);
+            assert!(patterns.root.is_empty());
+            patterns.entry(&pattern, || pattern.clone());
+        };
+        thread.spawn(run).unwrap().join().unwrap();
+    }
+
+    #[test]
+    fn a_name_that_would_take_long_may_match() {
+        // [:_ or 1, ...] in all ways, then something that no name has: a name of ones goes all ways.
+        let mut patterns = Patterns::new();
+        for ways in 0..1_024_u32 {
+            let pattern = write(|encoder| {
+                encoder.tuple(11)?;
+                for bit in 0..10 {
+                    if ways >> bit & 1 == 1 {
+                        encoder.any()?;
+                    } else {
+                        encoder.word(0x1F)?;
+                    }
+                }
+                encoder.word(0x2F)
+            });
+            patterns.entry(&pattern, || pattern.clone());
+        }
+        let name = write(|encoder| {
+            encoder.tuple(11)?;
+            (0..11).try_for_each(|_| encoder.word(0x1F))
+        });
+        assert!(patterns.may_match(&name));
+        assert!(found(&patterns, &name).is_empty());
+    }
+}
