@@ -162,7 +162,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   `:reason` and `:stacktrace` when it raised.
   """
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Name, Native, Owner}
+  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Library, Name, Native, Owner}
 
   @adapter WorkflowMetal.Registration.Adapter
   @has_adapter Code.ensure_loaded?(@adapter)
@@ -206,7 +206,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
           shard_names: {non_neg_integer, non_neg_integer},
           subscribers: non_neg_integer,
           waiting: non_neg_integer,
-          uptime: non_neg_integer
+          uptime: non_neg_integer,
+          terms: :direct | :documented
         }
 
   @type on_start_child :: {:ok, pid} | {:error, term} | :ignore
@@ -261,6 +262,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       raise ArgumentError, "expected :listeners to be a list of atoms, got: #{inspect(listeners)}"
     end
 
+    Library.ensure_loaded!()
     cluster = Cluster.new!(name, options)
     %{id: Owner.name(name), start: {Owner, :start_link, [name, listeners, cluster]}}
   end
@@ -819,6 +821,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     * `:subscribers` - how many processes have subscribed
     * `:waiting` - how many calls of `await/3` wait
     * `:uptime` - milliseconds since the registry was started
+    * `:terms` - how the native code reads names: `:direct`, from the memory of the VM, whose layout
+      it knows and has checked; or `:documented`, by the functions of the VM's interface alone, which
+      takes longer. The second where the check at load met anything unknown, or where the
+      environment variable `WORKFLOW_METAL_NATIVE_REGISTRY_PORTABLE` is set
 
       iex> registry = start_registry()
       iex> {:ok, _pid} = NativeRegistry.register(registry, :clock, nil)
@@ -826,8 +832,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   """
   @spec info(registry) :: info
   def info(registry) do
-    with :no_registry <- Native.info(registry) do
-      Name.unknown_registry!(registry)
+    case Native.info(registry) do
+      :no_registry -> Name.unknown_registry!(registry)
+      info -> Map.put(info, :terms, if(Native.reads_words(), do: :direct, else: :documented))
     end
   end
 

@@ -5,19 +5,22 @@
 //!
 //! - a word whose two lowest bits are set *is* its term: an atom, a small integer, a pid or port of
 //!   this node, the empty list. Where such a word is short it goes into a name as it is;
-//! - a word whose two lowest bits are `10` points to a header on the heap, which tells a tuple, whose
-//!   elements follow, and a small binary, whose size and bytes follow.
+//! - a word whose three lowest bits are `010` points to a header on the heap, which tells a tuple,
+//!   whose elements follow, and a small binary, whose size and bytes follow. Some emulators set the
+//!   third bit of pointers to literals; nothing is read by such a pointer.
 //!
 //! The layout (`erts/emulator/beam/erl_term.h`) is not part of the documented API. [`check`] compares
-//! it with what that API makes and reads when the library is loaded; where they differ, or where
-//! the portable way is asked for, nothing here knows anything and every term goes through the
-//! documented API. How the size of a small binary is written has changed with OTP 27, so that is
-//! not known here but learnt by the check.
+//! it with what that API makes and reads when the library is loaded, and with samples of all kinds
+//! of terms that the Elixir side has; where they differ, or where the portable way is asked for,
+//! nothing here knows anything and every term goes through the documented API. How the size of a
+//! small binary is written has changed with OTP 27, so that is not known here but learnt by the
+//! check.
 
+use crate::term::{elements, is_local_port};
 use crate::word;
 use once_cell::sync::OnceCell;
 use rustler::sys::ErlNifTerm;
-use rustler::{Binary, Encoder, Env, NewBinary, Term};
+use rustler::{Binary, Encoder, Env, LocalPid, NewBinary, Term};
 use std::slice;
 
 /// What the check has learnt; nothing when it failed.
@@ -51,6 +54,8 @@ pub(crate) fn trusted() -> Option<Layout> {
 
 const PRIMARY: u64 = 0b11;
 const BOXED: u64 = 0b10;
+/// The lowest bits of a pointer to eight-byte words; the third is no part of the address.
+const POINTER: u64 = 0b111;
 const IMMEDIATE: u64 = 0b11;
 /// The bits of a header that tell what kind of term it begins; a tuple's are zero.
 const KIND: u64 = 0x3F;
@@ -64,7 +69,7 @@ impl Layout {
         if let Some(short) = short_immediate(word) {
             return Shape::Word(short);
         }
-        if word & PRIMARY != BOXED {
+        if word & POINTER != BOXED {
             return Shape::Other;
         }
         let header = (word - BOXED) as *const u64;
@@ -93,6 +98,35 @@ impl Layout {
     }
 }
 
+impl Layout {
+    /// Whether this takes a term for what the documented API takes it for.
+    fn agrees<'a>(self, term: &Term<'a>) -> bool {
+        let shape = self.shape(term);
+        if let Some(expected) = elements(*term) {
+            return matches!(shape, Shape::Tuple(found) if same(found, expected));
+        }
+        match shape {
+            Shape::Word(_) => {
+                term.is_atom()
+                    || term.is_empty_list()
+                    || term.decode::<i64>().is_ok()
+                    || term.decode::<LocalPid>().is_ok()
+                    || is_local_port(*term)
+            }
+            Shape::Tuple(_) => false,
+            Shape::Binary(found) => {
+                Binary::from_term(*term).is_ok_and(|expected| same(found, &expected))
+            }
+            Shape::Other => true,
+        }
+    }
+}
+
+/// Whether the two are the same memory.
+fn same<T>(one: &[T], other: &[T]) -> bool {
+    one.len() == other.len() && (one.is_empty() || one.as_ptr() == other.as_ptr())
+}
+
 /// The word of a term that is its own word, where that has no more than 32 bits.
 #[inline]
 pub(crate) fn short_immediate(word: u64) -> Option<u32> {
@@ -103,14 +137,21 @@ pub(crate) fn short_immediate(word: u64) -> Option<u32> {
 }
 
 /// Decides, once, whether the layout can be trusted.
-pub(crate) fn check(env: Env<'_>, portable: bool) {
-    let layout = if portable || size_of::<usize>() != 8 {
+/// `samples`: terms of every kind that there is.
+pub(crate) fn check<'a>(env: Env<'a>, portable: bool, samples: &[Term<'a>]) {
+    let layout = if portable || size_of::<usize>() != 8 || !samples.iter().all(plain_pointer) {
         None
     } else {
-        learn(env)
+        learn(env).filter(|layout| samples.iter().all(|sample| layout.agrees(sample)))
     };
     // A second load of the library finds it decided already, for the same VM.
     let _ = LAYOUT.set(layout);
+}
+
+/// Whether the word is no pointer to a header, or one without a bit that means something else.
+fn plain_pointer(term: &Term<'_>) -> bool {
+    let word = word::of(term.as_c_arg());
+    word & PRIMARY != BOXED || word & POINTER == BOXED
 }
 
 /// The layout, if all that is built on it is so for real terms.
@@ -150,7 +191,7 @@ fn learn(env: Env<'_>) -> Option<Layout> {
     // From here on headers are looked at; only where the word says that there is one.
     let header = |term: &Term<'_>| {
         let word = word::of(term.as_c_arg());
-        if word & PRIMARY != BOXED {
+        if word & POINTER != BOXED {
             return None;
         }
         // SAFETY: the word of a term that lives in `env`, and is no immediate and no list, is a

@@ -26,24 +26,23 @@ pub(crate) fn with_name<'a>(
 ) -> Term<'a> {
     directory::with(word::of(registry.as_c_arg()), |open, reader, buffer| {
         let mut encoder = NameEncoder::new(buffer);
-        match term::write(&mut encoder, name) {
-            Ok(()) => {
-                let name = encoder.finish();
-                pay(env, name.len());
-                f(open, reader, name)
-            }
+        let written = term::write(&mut encoder, name);
+        pay(env, encoder.work());
+        match written {
+            Ok(()) => f(open, reader, encoder.finish()),
             Err(refused) => refusal(refused).encode(env),
         }
     })
     .unwrap_or_else(|| no_registry().encode(env))
 }
 
-/// Has the caller pay for a long name with its time slice, of which a NIF takes hardly anything
-/// otherwise: a loop over the longest names would keep its scheduler to itself for long.
+/// Has the caller pay with its time slice for what was read of a name, whether it was taken or
+/// refused; otherwise a NIF takes hardly anything of it, and a loop over long names would keep its
+/// scheduler to itself for long. `work` is what the name's encoder says.
 #[inline]
-fn pay(env: Env<'_>, bytes: usize) {
+pub(crate) fn pay(env: Env<'_>, work: usize) {
     // The longest names take about a slice, which is a millisecond.
-    let percent = bytes / (MAX_BYTES / 100);
+    let percent = work / (MAX_BYTES / 100);
     if percent > 0 {
         rustler::schedule::consume_timeslice(env, i32::try_from(percent.min(100)).unwrap_or(100));
     }
@@ -53,7 +52,10 @@ fn pay(env: Env<'_>, bytes: usize) {
 #[rustler::nif]
 fn check<'a>(env: Env<'a>, name: Term<'a>) -> Term<'a> {
     let mut buffer = Buffer::new();
-    match term::write(&mut NameEncoder::new(&mut buffer), name) {
+    let mut encoder = NameEncoder::new(&mut buffer);
+    let written = term::write(&mut encoder, name);
+    pay(env, encoder.work());
+    match written {
         Ok(()) => ok().encode(env),
         Err(refused) => refusal(refused).encode(env),
     }

@@ -3,7 +3,7 @@
 //! in this VM only. Those that may take long run on dirty schedulers.
 
 use crate::directory::{self, Open, Value};
-use crate::names::{encode_value, refusal, with_name};
+use crate::names::{encode_value, pay, refusal, with_name};
 use crate::term;
 use crate::word;
 use registry_core::name::{Buffer, Encoder as NameEncoder};
@@ -24,7 +24,9 @@ fn pattern<'a>(env: Env<'a>, name: Term<'a>) -> Term<'a> {
     // Not the thread's own buffer: a pattern belongs to no registry, and is made once.
     let mut buffer = Buffer::new();
     let mut encoder = NameEncoder::new(&mut buffer);
-    match term::write_pattern(&mut encoder, name) {
+    let written = term::write_pattern(&mut encoder, name);
+    pay(env, encoder.work());
+    match written {
         Ok(()) => term::binary(env, encoder.finish()),
         Err(refused) => refusal(refused).encode(env),
     }

@@ -3,6 +3,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   # One function a NIF, named as in Rust. Guards and errors are the callers'.
 
   alias WorkflowMetal.Registration.NativeRegistry
+  alias WorkflowMetal.Registration.NativeRegistry.{Library, Samples}
 
   # The library is built after this module: it must not be loaded while Mix compiles.
   @compile {:autoload, false}
@@ -15,11 +16,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
 
   @doc false
   def load do
-    path = Path.join(:code.priv_dir(:workflow_metal_native_registry), "native/native_registry")
-
-    # Any value forces the documented API of the VM where terms would be read directly.
-    portable = System.get_env("WORKFLOW_METAL_NATIVE_REGISTRY_PORTABLE") != nil
-    :erlang.load_nif(String.to_charlist(path), portable)
+    with {:ok, path} <- Library.path() do
+      # Any value forces the documented API of the VM where terms would be read directly.
+      portable = System.get_env("WORKFLOW_METAL_NATIVE_REGISTRY_PORTABLE") != nil
+      :erlang.load_nif(path, {portable, Samples.all()})
+    end
   end
 
   @spec open(NativeRegistry.registry(), pid, clustered :: boolean) :: :ok | pid
