@@ -116,12 +116,13 @@ unsafe fn begin(
     }
 }
 
-/// `{portable, samples}`: whether to use the documented API alone, and terms of every kind.
+/// `{portable, samples, parts}`: whether to use the documented API alone, terms of every kind, and
+/// parts of binaries that do not begin where a byte does.
 fn check<'a>(env: Env<'a>, argument: Term<'a>) -> bool {
-    let Ok((portable, samples)) = argument.decode::<(bool, Vec<Term<'_>>)>() else {
+    let Ok((portable, samples, parts)) = argument.decode::<(bool, Vec<_>, Vec<_>)>() else {
         return false;
     };
-    layout::check(env, portable, &samples);
+    layout::check(env, portable, &samples, &parts);
     term::check(env);
     true
 }

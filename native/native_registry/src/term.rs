@@ -122,6 +122,7 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
                 Shape::Word(word) => self.encoder.word(word)?,
                 Shape::Tuple(elements) => return self.tuple(elements),
                 Shape::Binary(bytes) => self.encoder.binary(bytes)?,
+                Shape::LargePart => return Err(NameError::TooLarge.into()),
                 Shape::Other => return self.other(term),
             }
             return Ok(());

@@ -10,8 +10,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
   @max_depth 256
   @max_map_work 262_144
 
-  # What any part of a name counts for at least.
+  # What any part of a name counts for at least, and a map, a function with an environment and one
+  # without. The NIF counts exactly; here it is enough that a term of any size is soon refused.
   @least 4
+  @map 32
+  @closure 40
+  @capture 20
 
   # What an integer has in external format besides its magnitude, at most.
   @external 7
@@ -56,12 +60,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
   defp open(_term, {_mark, name}, _depth, left) when left <= 0, do: too_large!(name)
 
   defp open(list, marked, depth, left) when is_list(list),
-    do: open_list(list, marked, depth - 1, left - 1)
+    do: open_list(list, marked, depth - 1, left - @least)
 
   defp open(tuple, marked, depth, left) when is_tuple(tuple) do
     # A tuple with more elements than a name has room for is not copied into a list first.
     if tuple_size(tuple) > div(left, @least), do: too_large!(elem(marked, 1))
-    {elements, left} = open_list(Tuple.to_list(tuple), marked, depth - 1, left - 1)
+    {elements, left} = open_list(Tuple.to_list(tuple), marked, depth - 1, left - @least)
     {List.to_tuple(elements), left}
   end
 
@@ -69,7 +73,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
     if map_size(map) > div(left, 2 * @least), do: too_large!(elem(marked, 1))
 
     {pairs, left} =
-      Enum.map_reduce(:maps.to_list(map), left - 1, fn {key, value}, left ->
+      Enum.map_reduce(:maps.to_list(map), left - @map, fn {key, value}, left ->
         {key, left} = open(key, marked, depth - 1, left)
         {value, left} = open(value, marked, depth - 1, left)
         {{key, value}, left}
@@ -99,11 +103,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
 
     case info do
       %{type: :external, module: module, name: name, arity: arity} ->
-        {{mark, @export, [module, name, arity]}, left - 1}
+        {{mark, @export, [module, name, arity]}, left - @capture}
 
       %{type: :local, env: env} ->
         identity = Enum.map([:module, :arity, :new_index, :new_uniq, :index, :uniq], &info[&1])
-        {env, left} = open_list(env, marked, depth - 1, left - 1)
+        {env, left} = open_list(env, marked, depth - 1, left - @closure)
         {{mark, @fun, identity ++ env}, left}
     end
   end
@@ -111,7 +115,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
   defp open(other, _marked, _depth, left)
        when is_atom(other) or is_number(other) or is_binary(other) or is_pid(other) or
               is_port(other) or is_reference(other),
-       do: {other, left - 1}
+       do: {other, left - @least}
 
   # A kind of term that there was not when this was written.
   defp open(_other, {_mark, name}, _depth, _left), do: unknown_kind!(name)

@@ -19,7 +19,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
     with {:ok, path} <- Library.path() do
       # Any value forces the documented API of the VM where terms would be read directly.
       portable = System.get_env("WORKFLOW_METAL_NATIVE_REGISTRY_PORTABLE") != nil
-      :erlang.load_nif(path, {portable, Samples.all()})
+      :erlang.load_nif(path, {portable, Samples.all(), Samples.parts()})
     end
   end
 

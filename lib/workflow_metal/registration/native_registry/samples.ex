@@ -25,10 +25,22 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Samples do
   defp binaries do
     bytes = :binary.copy(<<1, 2, 3>>, 100)
     grown = for byte <- [bytes, "more"], into: "", do: byte
-    <<_bits::3, shifted::binary-size(100), rest::bitstring>> = bytes
+    <<_bits::3, rest::bitstring>> = bytes
 
-    [bytes, grown, grown <> "still", shifted, rest, binary_part(bytes, 1, 10)] ++
-      [binary_part(bytes, 100, 150), binary_part("constant", 1, 3), :binary.copy(shifted)]
+    [bytes, grown, grown <> "still", rest, binary_part(bytes, 1, 10)] ++
+      [binary_part(bytes, 100, 150), binary_part("constant", 1, 3) | parts()]
+  end
+
+  @doc "Parts of binaries that do not begin where a byte does."
+  @spec parts() :: [binary]
+  def parts do
+    bytes = :binary.copy(<<1, 2, 3>>, 100)
+
+    <<_bits::1, one::binary-size(100), _rest::bitstring>> = bytes
+    <<_bits::3, two::binary-size(65), _rest::bitstring>> = bytes
+    <<_bits::13, three::binary-size(298), _rest::bitstring>> = bytes
+    <<_bits::1001, four::binary-size(77), _rest::bitstring>> = bytes
+    [one, two, three, four]
   end
 
   defp functions do
