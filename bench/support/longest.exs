@@ -57,21 +57,25 @@ defmodule Bench.Longest do
   """
   def refused do
     maps = &%{1 => 1, 2 => &1, 3 => %{4 => 5}}
-    <<_bits::3, shifted::binary-size(67_000_000), _rest::bitstring>> = :binary.copy("a", 67_108_864)
+
+    <<_bits::3, shifted::binary-size(67_000_000), _rest::bitstring>> =
+      :binary.copy("a", 67_108_864)
 
     # The documented way of reading a binary copies one that does not begin where a byte does.
-    direct = if Native.reads_words(), do: [{"a binary of 64 MiB, shifted", {1, shifted}}], else: []
+    direct =
+      if Native.reads_words(), do: [{"a binary of 64 MiB, shifted", {1, shifted}}], else: []
 
-    direct ++ [
-      {"a binary of 64 MiB", :binary.copy("a", 67_108_864)},
-      {"a list of a million tuples", List.duplicate({}, 1_000_000)},
-      {"a tuple of a million", Tuple.duplicate(1, 1_000_000)},
-      {"a map of 300,000", Map.new(1..300_000, &{&1, &1})},
-      {"2,500 references", for(_reference <- 1..2_500, do: make_ref())},
-      {"a million levels", Enum.reduce(1..1_000_000, 1, fn _level, inner -> {inner} end)},
-      {"maps that move too much",
-       Enum.reduce(1..250, :binary.copy("a", 1_000), fn _, inner -> maps.(inner) end)}
-    ]
+    direct ++
+      [
+        {"a binary of 64 MiB", :binary.copy("a", 67_108_864)},
+        {"a list of a million tuples", List.duplicate({}, 1_000_000)},
+        {"a tuple of a million", Tuple.duplicate(1, 1_000_000)},
+        {"a map of 300,000", Map.new(1..300_000, &{&1, &1})},
+        {"2,500 references", for(_reference <- 1..2_500, do: make_ref())},
+        {"a million levels", Enum.reduce(1..1_000_000, 1, fn _level, inner -> {inner} end)},
+        {"maps that move too much",
+         Enum.reduce(1..250, :binary.copy("a", 1_000), fn _, inner -> maps.(inner) end)}
+      ]
   end
 
   @doc """

@@ -162,7 +162,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   `:reason` and `:stacktrace` when it raised.
   """
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Library, Name, Native, Owner}
+  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Library, Name, Native, Owner, Value}
 
   @adapter WorkflowMetal.Registration.Adapter
   @has_adapter Code.ensure_loaded?(@adapter)
@@ -218,8 +218,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   # name was free for a moment and somebody else took it and died; a storm of that has ended long
   # before.
   @attempts 1_000
-
-  @max_value 1_048_576
 
   # How often `await/3` asks the engine of a cluster, in milliseconds.
   @poll 50
@@ -397,7 +395,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   end
 
   def register_name({registry, name, value}, pid) when is_pid(pid) do
-    case claim(registry, name, pid, encode_value!(value)) do
+    case claim(registry, name, pid, Value.encode!(value)) do
       :yes -> :yes
       # The via contract knows no error. The new process, which is what calls this, ends without a
       # report.
@@ -454,7 +452,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   @spec register(registry, name, value) ::
           {:ok, pid} | {:error, {:already_registered, pid} | (reason :: term)}
   def register(registry, name, value) do
-    case claim(registry, name, self(), encode_value!(value)) do
+    case claim(registry, name, self(), Value.encode!(value)) do
       :yes -> {:ok, self()}
       {:error, reason} -> {:error, reason}
       :no -> already_registered(registry, name, value)
@@ -510,9 +508,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   @doc false
   @spec lookup_here(registry, term, name) :: [{pid, value}]
   def lookup_here(registry, opened, name) do
-    case Native.lookup(registry, opened) do
+    answer =
+      with :heavy <- Native.lookup(registry, opened), do: Native.lookup_heavy(registry, opened)
+
+    case answer do
       {pid, value} when is_pid(pid) ->
-        if Process.alive?(pid), do: [{pid, decode_value(value)}], else: []
+        if Process.alive?(pid), do: [{pid, Value.decode(value)}], else: []
 
       answer when answer in [:undefined, :elsewhere] ->
         []
@@ -545,7 +546,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     case lookup(registry, name) do
       [{^caller, old}] ->
         new = fun.(old)
-        if update(registry, name, encode_value!(new)) == :yes, do: {new, old}, else: :error
+        if update(registry, name, name, Value.encode!(new)) == :yes, do: {new, old}, else: :error
 
       _other ->
         :error
@@ -556,10 +557,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     raise ArgumentError, "expected a function of one argument, got: #{inspect(fun)}"
   end
 
-  defp update(registry, name, value) do
-    case Native.update(registry, name, self(), value) do
-      answer when answer in [:yes, :no] -> answer
-      refusal -> update(registry, Name.prepare!(refusal, registry, name), value)
+  # `opened` is the name in the form that the NIF takes; `value` says what it is, once that differs.
+  defp update(registry, opened, name, value) do
+    case Native.update(registry, opened, self(), value) do
+      answer when answer in [:yes, :no] ->
+        answer
+
+      :heavy ->
+        Native.update_heavy(registry, opened, self(), value)
+
+      refusal ->
+        update(registry, Name.prepare!(refusal, registry, opened), name, {:name, name, value})
     end
   end
 
@@ -645,7 +653,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
         rest = select_from(registry, pattern, next)
 
         for {name, pid, value} <- records, Process.alive?(pid), reduce: rest do
-          rest -> [{name, pid, decode_value(value)} | rest]
+          rest -> [{name, pid, Value.decode(value)} | rest]
         end
 
       :no_registry ->
@@ -878,7 +886,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
   # `opened` is the name in the form that the NIF takes.
   defp claim(registry, opened, name, pid, ended, value) do
-    case Native.register(registry, opened, pid, ended, value) do
+    answer =
+      with :heavy <- Native.register(registry, opened, pid, ended, value),
+           do: Native.register_heavy(registry, opened, pid, ended, value)
+
+    case answer do
       :elsewhere ->
         with :yes <- Cluster.register(registry, name, pid) do
           hold(registry, opened, name, pid, ended, value)
@@ -893,13 +905,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
         claimed(answer, pid)
 
       refusal ->
-        claim(registry, Name.prepare!(refusal, registry, opened), name, pid, ended, value)
+        opened = Name.prepare!(refusal, registry, opened)
+        claim(registry, opened, name, pid, ended, {:name, name, value})
     end
   end
 
   # The engine has given us the name.
   defp hold(registry, opened, name, pid, ended, value) do
-    case Native.hold(registry, opened, pid, ended, value) do
+    answer =
+      with :heavy <- Native.hold(registry, opened, pid, ended, value),
+           do: Native.hold_heavy(registry, opened, pid, ended, value)
+
+    case answer do
       holder when is_pid(holder) ->
         if Process.alive?(holder) do
           Cluster.unregister(registry, name, pid)
@@ -922,23 +939,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   defp claimed(:ended, pid) do
     raise ArgumentError, "expected a pid of this node, got: #{inspect(pid)}"
   end
-
-  defp encode_value!(nil), do: nil
-
-  defp encode_value!(value) do
-    binary = :erlang.term_to_binary(value)
-
-    if byte_size(binary) > @max_value do
-      raise ArgumentError,
-            "expected a value of at most #{@max_value} bytes in external format, " <>
-              "got one of #{byte_size(binary)}"
-    end
-
-    binary
-  end
-
-  defp decode_value(nil), do: nil
-  defp decode_value(binary), do: :erlang.binary_to_term(binary)
 
   defp pattern!(registry, pattern) do
     case Native.pattern(pattern) do

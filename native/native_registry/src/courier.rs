@@ -1,7 +1,7 @@
 //! The thread that tells of changes.
 
 use crate::directory::Value;
-use crate::term;
+use crate::kept::Kept;
 use crate::word;
 use registry_core::journal::{Change, Event, Journal, Notice, Recipient};
 use rustler::sys::enif_whereis_pid;
@@ -10,7 +10,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-rustler::atoms! { register, unregister, nil, workflow_metal_native_registry, closed }
+rustler::atoms! { register, unregister, workflow_metal_native_registry, closed }
 
 /// Starts the courier of a registry. It ends when the journal is closed.
 pub(crate) fn start(registry: u64, journal: Arc<Journal<Value>>) -> io::Result<()> {
@@ -88,14 +88,12 @@ fn waited<'a>(env: Env<'a>, number: u64, what: Term<'a>) -> Term<'a> {
 /// `{:register, registry, name, pid, value}` or `{:unregister, registry, name, pid}`.
 fn message<'a>(env: Env<'a>, registry: u64, event: &Event<Value>) -> Option<Term<'a>> {
     let registry = word::to_term(env, registry);
-    let name = term::read(env, &event.name, event.pid)?;
+    let kept = event.kept.as_ref();
+    let name = Kept::name(kept, env, &event.name, event.pid)?;
     let pid = word::to_pid(env, event.pid);
     Some(match event.change {
         Change::Registered => {
-            let value = match &event.kept {
-                Some(bytes) => env.binary_to_term(bytes)?.0,
-                None => nil().encode(env),
-            };
+            let value = Kept::value(kept, env)?;
             (register(), registry, name, pid, value).encode(env)
         }
         Change::Unregistered => (unregister(), registry, name, pid).encode(env),

@@ -23,8 +23,8 @@ use std::time::Instant;
 /// one resource in one tree under one lock.
 const WATCHES: usize = 64;
 
-/// A value that came with a name, in external format.
-pub(crate) type Value = Arc<[u8]>;
+/// What the table keeps with a name.
+pub(crate) type Value = crate::kept::Kept;
 
 /// A registry that is open: from the first start of its owner until its supervisor stops it.
 pub(crate) struct Open {

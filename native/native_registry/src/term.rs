@@ -239,7 +239,11 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
     /// What the Elixir side made of a part that the API does not open; see `Odd`.
     fn opened(&mut self, parts: &'a [ErlNifTerm]) -> Written {
         // SAFETY: elements of a tuple of this env.
-        let part = |at: usize| parts.get(at).map(|&word| unsafe { Term::new(self.env, word) });
+        let part = |at: usize| {
+            parts
+                .get(at)
+                .map(|&word| unsafe { Term::new(self.env, word) })
+        };
         let kind: u8 = part(0)
             .and_then(|kind| kind.decode().ok())
             .ok_or(Refused::Odd)?;
@@ -555,9 +559,9 @@ fn read_leaf<'a>(env: Env<'a>, part: Part<'_>, own: &mut Option<Origin>) -> Opti
             let size = u32::try_from(padded.len()).ok()?.to_be_bytes();
             external(env, &[&[BITS], &size, &[last], padded])?
         }
-        Part::LocalReference(numbers) => {
-            own.get_or_insert_with(|| Origin::own(env)).reference(env, numbers)?
-        }
+        Part::LocalReference(numbers) => own
+            .get_or_insert_with(|| Origin::own(env))
+            .reference(env, numbers)?,
         Part::Remote(bytes) => env.binary_to_term(bytes)?.0,
         _ => return None,
     })

@@ -49,7 +49,13 @@ fn a_tuple_is_read_by_its_pointer() {
     let Shape::Tuple(elements) = LAYOUT.shape(&term) else {
         panic!("no tuple")
     };
-    assert_eq!(elements.iter().map(|word| word::of(*word)).collect::<Vec<_>>(), memory[1..]);
+    assert_eq!(
+        elements
+            .iter()
+            .map(|word| word::of(*word))
+            .collect::<Vec<_>>(),
+        memory[1..]
+    );
 }
 
 #[test]
@@ -65,6 +71,8 @@ fn nothing_is_read_by_a_pointer_that_some_emulators_give_a_literal() {
 fn a_term_that_is_its_own_word_is_no_pointer_whatever_its_third_bit() {
     for word in [NUMBER, 0xB | 7 << 6, 0x3 | 9 << 4, 0x3F3B] {
         assert!(plain_pointer(&term(&0, word)));
-        assert!(matches!(LAYOUT.shape(&term(&0, word)), Shape::Word(short) if u64::from(short) == word));
+        assert!(
+            matches!(LAYOUT.shape(&term(&0, word)), Shape::Word(short) if u64::from(short) == word)
+        );
     }
 }

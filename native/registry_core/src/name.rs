@@ -582,12 +582,17 @@ impl<'a> Reader<'a> {
 
     /// Passes over a whole term; `None` when there is none.
     pub fn pass(&mut self) -> Option<()> {
-        self.pass_rest(Rest::Terms(1))
+        self.pass_over(Rest::Terms(1))
+    }
+
+    /// Passes over what is left of a list, its end too; `None` when there is none.
+    pub(crate) fn pass_rest(&mut self) -> Option<()> {
+        self.pass_over(Rest::List)
     }
 
     /// Passes over what is left of a term. The terms around the one that is passed over stand in a
     /// list, not on the stack; most names never need it, as only lists have an end of their own.
-    fn pass_rest(&mut self, mut rest: Rest) -> Option<()> {
+    fn pass_over(&mut self, mut rest: Rest) -> Option<()> {
         let mut around = Vec::new();
         loop {
             if rest == Rest::Terms(0) {
@@ -626,8 +631,14 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Whether a part is left that [`Encoder::bound`] is about.
+    pub fn bound(&self) -> bool {
+        let bound = |part| matches!(part, Part::LocalReference(_) | Part::Remote(_));
+        self.clone().any(bound)
+    }
+
     /// The bytes of the next part.
-    fn step(&mut self) -> Option<&'a [u8]> {
+    pub(crate) fn step(&mut self) -> Option<&'a [u8]> {
         let before = self.rest;
         self.next()?;
         Some(&before[..before.len() - self.rest.len()])
@@ -735,7 +746,7 @@ pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
             [tag::ANY] => name.pass(),
             [tag::TAIL] if pattern.rest.first() == Some(&tag::ANY) => {
                 pattern.rest = &pattern.rest[1..];
-                name.pass_rest(Rest::List)
+                name.pass_rest()
             }
             expected => (name.step() == Some(expected)).then_some(()),
         };

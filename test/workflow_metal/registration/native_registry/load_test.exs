@@ -26,7 +26,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LoadTest do
           ebin
         end)
 
-      assert output =~ ~r/\(RuntimeError\) the native library .*native_registry.* cannot be loaded/
+      assert output =~
+               ~r/\(RuntimeError\) the native library .*native_registry.* cannot be loaded/
     end
   end
 
