@@ -5,7 +5,7 @@ defmodule Bench.Longest do
   import Bitwise
 
   alias WorkflowMetal.Registration.NativeRegistry
-  alias WorkflowMetal.Registration.NativeRegistry.{Name, Native}
+  alias WorkflowMetal.Registration.NativeRegistry.{Name, Native, Value}
 
   # Words. So that nobody collects garbage between two readings of a clock.
   @heap 4_000_000
@@ -115,28 +115,36 @@ defmodule Bench.Longest do
     ]
   end
 
+  # Mere data of the size that a value may have, and terms of the size from which on they are copied on
+  # dirty schedulers, with as much memory for it as can be.
   defp value_calls(registry) do
-    value = :binary.copy("v", 1_048_576)
+    value_calls(registry, "a value of 1 MiB", :binary.copy("v", 1_048_576)) ++
+      value_calls(registry, "terms of 32 KiB", terms({self(), List.duplicate(?a, 32_700)}))
+  end
+
+  defp terms(value), do: {_size, ^value} = Value.encode!(value)
+
+  defp value_calls(registry, label, value) do
     free = fn -> Native.unregister(registry, :value, self()) end
     hold = fn -> Native.register(registry, :value, self(), nil, value) end
 
     [
-      {"register with a value of 1 MiB",
+      {"register with #{label}",
        fn ->
          free.()
          fn -> :yes = hold.() end
        end},
-      {"lookup of a value of 1 MiB",
+      {"lookup of #{label}",
        fn ->
          hold.()
          fn -> {_pid, _value} = Native.lookup(registry, :value) end
        end},
-      {"update of a value of 1 MiB",
+      {"update of #{label}",
        fn ->
          hold.()
          fn -> :yes = Native.update(registry, :value, self(), value) end
        end},
-      {"unregister with a value of 1 MiB",
+      {"unregister with #{label}",
        fn ->
          hold.()
          fn -> :yes = free.() end

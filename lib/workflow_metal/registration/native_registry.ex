@@ -93,6 +93,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   may move 256 KiB, a map within a map once more for each level. A value may take up to 1 MiB in
   external format.
 
+  Names are of atoms, numbers, bitstrings, pids, ports, references, functions, tuples, lists and maps.
+  A kind of term that a later release of the VM adds, as OTP 29 does with native records, raises
+  `ArgumentError` as a name. As a value it is as good as any.
+
+  ## What comes back
+
+  Names and values come back `===` what was put in, and alive: also after the node has got a name,
+  lost it or got another, and also if nothing but the registry refers to what a reference in them
+  stands for, as those of `:counters.new/2` or `:ets.new/2` do. (An ETS table still goes with its
+  owner.) A value of mere data, such as numbers, atoms, texts, and lists, tuples and maps of these, is
+  kept in external format and takes about as much memory as that; one with a pid, a port, a reference
+  or a function takes a kilobyte more, and so does a name with a reference or with a pid or port of
+  another node.
+
   ## Across a cluster
 
   With the option `:cluster` the registries of one name, on all nodes that are connected, are one:
@@ -559,12 +573,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
   # `opened` is the name in the form that the NIF takes; `value` says what it is, once that differs.
   defp update(registry, opened, name, value) do
-    case Native.update(registry, opened, self(), value) do
+    answer =
+      with :heavy <- Native.update(registry, opened, self(), value),
+           do: Native.update_heavy(registry, opened, self(), value)
+
+    case answer do
       answer when answer in [:yes, :no] ->
         answer
-
-      :heavy ->
-        Native.update_heavy(registry, opened, self(), value)
 
       refusal ->
         update(registry, Name.prepare!(refusal, registry, opened), name, {:name, name, value})
@@ -831,7 +846,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     * `:uptime` - milliseconds since the registry was started
     * `:terms` - how the native code reads names: `:direct`, from the memory of the VM, whose layout
       it knows and has checked; or `:documented`, by the functions of the VM's interface alone, which
-      takes longer. The second where the check at load met anything unknown, or where the
+      takes longer, and copies a whole binary that does not begin where a byte does even if it is far
+      too large for a name. The second where the check at load met anything unknown, or where the
       environment variable `WORKFLOW_METAL_NATIVE_REGISTRY_PORTABLE` is set
 
       iex> registry = start_registry()

@@ -175,7 +175,7 @@ fn header(term: &Term<'_>) -> Option<*const u64> {
 
 impl Layout {
     /// Whether this takes a term for what the documented API takes it for.
-    fn agrees<'a>(self, term: &Term<'a>) -> bool {
+    fn agrees(self, term: &Term<'_>) -> bool {
         let shape = self.shape(term);
         if let Some(expected) = elements(*term) {
             return matches!(shape, Shape::Tuple(found) if same(found, expected));
@@ -188,11 +188,10 @@ impl Layout {
                     || term.decode::<LocalPid>().is_ok()
                     || is_local_port(*term)
             }
-            Shape::Tuple(_) => false,
+            Shape::Tuple(_) | Shape::LargePart => false,
             Shape::Binary(found) => {
                 Binary::from_term(*term).is_ok_and(|expected| same(found, &expected))
             }
-            Shape::LargePart => false,
             Shape::Other => true,
         }
     }

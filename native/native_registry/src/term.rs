@@ -146,8 +146,7 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
                         // Here as well as in `begin`: most elements are words, and need no call.
                         match layout::short_immediate(word::of(element)).filter(|_| words) {
                             Some(word) => self.encoder.word(word)?,
-                            // SAFETY: an element of a tuple of this env.
-                            None => return Ok(Some(unsafe { Term::new(self.env, element) })),
+                            None => return Ok(Some(part(self.env, element))),
                         }
                     }
                     self.frames.pop();
@@ -165,8 +164,7 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
     fn next_other<const PATTERN: bool>(&mut self) -> Result<Option<Term<'a>>, Refused> {
         match self.frames.last_mut() {
             Some(Frame::List(rest)) => {
-                // SAFETY: what is left of a list of this env.
-                let list = unsafe { Term::new(self.env, *rest) };
+                let list = part(self.env, *rest);
                 if let Ok((head, tail)) = list.list_get_cell() {
                     *rest = tail.as_c_arg();
                     return Ok(Some(head));
@@ -221,15 +219,12 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
     #[inline]
     fn tuple(&mut self, elements: &'a [ErlNifTerm]) -> Written {
         self.below()?;
-        if let Some(&first) = elements.first() {
-            // Only a reference can be the mark of an opened part, and no word is one.
-            if self.word(first).is_none() {
-                // SAFETY: an element of a tuple of this env.
-                let first = unsafe { Term::new(self.env, first) };
-                if Odd::marks(first) {
-                    return self.opened(&elements[1..]);
-                }
-            }
+        // Only a reference can be the mark of an opened part, and no word is one.
+        if let Some(&first) = elements.first()
+            && self.word(first).is_none()
+            && Odd::marks(part(self.env, first))
+        {
+            return self.opened(&elements[1..]);
         }
         self.encoder.tuple(elements.len())?;
         self.frames.push(Frame::Elements(elements));
@@ -238,18 +233,13 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
 
     /// What the Elixir side made of a part that the API does not open; see `Odd`.
     fn opened(&mut self, parts: &'a [ErlNifTerm]) -> Written {
-        // SAFETY: elements of a tuple of this env.
-        let part = |at: usize| {
-            parts
-                .get(at)
-                .map(|&word| unsafe { Term::new(self.env, word) })
-        };
-        let kind: u8 = part(0)
+        let opened = |at: usize| parts.get(at).map(|&word| part(self.env, word));
+        let kind: u8 = opened(0)
             .and_then(|kind| kind.decode().ok())
             .ok_or(Refused::Odd)?;
-        let body = part(1).ok_or(Refused::Odd)?;
+        let body = opened(1).ok_or(Refused::Odd)?;
         let number = || {
-            part(2)
+            opened(2)
                 .and_then(|number| number.decode::<u8>().ok())
                 .ok_or(Refused::Odd)
         };
@@ -342,6 +332,14 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
         }
         Ok(())
     }
+}
+
+/// The term of a word that is part of a term of this env.
+#[inline]
+fn part(env: Env<'_>, word: ErlNifTerm) -> Term<'_> {
+    // SAFETY: its callers are the functions of `Writer`, which have the word from a tuple or a list
+    // that they were given with this env.
+    unsafe { Term::new(env, word) }
 }
 
 /// What the references of one node have in common in external format.

@@ -247,12 +247,11 @@ impl<'a> Encoder<'a> {
     /// A tuple; `arity` terms have to follow.
     #[inline]
     pub fn tuple(&mut self, arity: usize) -> Result<(), NameError> {
-        match u8::try_from(arity) {
-            Ok(arity @ 0..=15) => self.small([arity << 2 | tag::TUPLE]),
-            _ => {
-                self.expect(arity)?;
-                self.counted(tag::LONG_TUPLE, arity)
-            }
+        if let Ok(arity @ 0..=15) = u8::try_from(arity) {
+            self.small([arity << 2 | tag::TUPLE])
+        } else {
+            self.expect(arity)?;
+            self.counted(tag::LONG_TUPLE, arity)
         }
     }
 

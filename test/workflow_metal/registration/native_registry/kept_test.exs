@@ -123,6 +123,21 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTest do
       end
     end
 
+    test "that takes long to copy is as good as any, whatever its name", %{registry: registry} do
+      this = self()
+      value = List.duplicate({this, ~c"some text"}, 10_000)
+
+      for name <- [:name, 1 <<< 80, fn -> 1 end, {make_ref(), fn -> 1 end}],
+          first <- [1, value] do
+        assert {:ok, ^this} = NativeRegistry.register(registry, name, first)
+        assert {^value, ^first} = NativeRegistry.update_value(registry, name, fn _ -> value end)
+        assert [{^this, ^value}] = NativeRegistry.lookup(registry, name)
+        assert [{^name, ^this, ^value}] = NativeRegistry.select(registry, :_)
+        assert {1, ^value} = NativeRegistry.update_value(registry, name, fn _ -> 1 end)
+        assert :ok = NativeRegistry.unregister(registry, name)
+      end
+    end
+
     test "that shares its parts a hundred levels deep is refused", %{registry: registry} do
       for bottom <- [1, self(), fn -> 1 end],
           wrap <- [&{&1, &1}, &[&1, &1], &[&1 | &1], &%{1 => &1, 2 => &1}, &Terms.closure(&1, &1)] do
@@ -160,7 +175,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTest do
   end
 
   # The counter somewhere in a term.
-  defp inside({kind, reference} = counter) when is_atom(kind) and is_reference(reference), do: counter
+  defp inside({kind, reference} = counter) when is_atom(kind) and is_reference(reference),
+    do: counter
+
   defp inside([head | tail]), do: inside(head) || inside(tail)
   defp inside(tuple) when is_tuple(tuple), do: tuple |> Tuple.to_list() |> inside()
   defp inside(map) when is_map(map), do: map |> Map.to_list() |> inside()

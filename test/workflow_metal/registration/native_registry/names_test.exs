@@ -394,6 +394,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.NamesTest do
       end
     end
 
+    test "is to be had on OTP 29 and later" do
+      there? = String.to_integer(System.otp_release()) >= 29
+      assert Terms.unknown() != [] == there?
+    end
+
     test "is a value, and comes back as it was", %{registry: registry} do
       for unknown <- Terms.unknown(), value <- [unknown, {self(), [unknown]}] do
         {:ok, _pid} = NativeRegistry.register(registry, :name, value)
