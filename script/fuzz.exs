@@ -22,6 +22,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz.Worker do
       corpus: List.to_tuple(corpus),
       shapes: MapSet.new(),
       before: nil,
+      living: Fuzz.living(),
       counts: %{tried: 0, terms: 0, name: 0, refused: 0},
       deadline: deadline
     })
@@ -35,10 +36,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz.Worker do
       state = count(state, :tried)
 
       case Fuzz.decode(bytes) do
-        {:ok, name} -> state |> count(:terms) |> check(bytes, name) |> loop()
+        {:ok, name} -> state |> count(:terms) |> check(bytes, living(state, name)) |> loop()
         :error -> loop(state)
       end
     end
+  end
+
+  # Some with a term in it that bytes cannot make.
+  defp living(state, name) do
+    if :rand.uniform(10) == 1,
+      do: Fuzz.with_living(name, Enum.random(state.living)),
+      else: name
   end
 
   defp check(state, bytes, name) do
@@ -92,7 +100,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz.Worker do
   defp shape(atom, _depth) when is_atom(atom), do: :atom
   defp shape(pid, _depth) when is_pid(pid), do: {:pid, node(pid) == node()}
   defp shape(port, _depth) when is_port(port), do: {:port, node(port) == node()}
-  defp shape(reference, _depth), do: {:reference, node(reference) == node()}
+
+  defp shape(reference, _depth) when is_reference(reference),
+    do: {:reference, node(reference) == node()}
+
+  defp shape(_unknown, _depth), do: :unknown
 end
 
 {seconds, seed} =

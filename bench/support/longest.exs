@@ -5,7 +5,7 @@ defmodule Bench.Longest do
   import Bitwise
 
   alias WorkflowMetal.Registration.NativeRegistry
-  alias WorkflowMetal.Registration.NativeRegistry.{Name, Native}
+  alias WorkflowMetal.Registration.NativeRegistry.{Name, Native, Value}
 
   # Words. So that nobody collects garbage between two readings of a clock.
   @heap 4_000_000
@@ -58,15 +58,24 @@ defmodule Bench.Longest do
   def refused do
     maps = &%{1 => 1, 2 => &1, 3 => %{4 => 5}}
 
-    [
-      {"a binary of 64 MiB", :binary.copy("a", 67_108_864)},
-      {"a list of a million tuples", List.duplicate({}, 1_000_000)},
-      {"a tuple of a million", Tuple.duplicate(1, 1_000_000)},
-      {"a map of 300,000", Map.new(1..300_000, &{&1, &1})},
-      {"a million levels", Enum.reduce(1..1_000_000, 1, fn _level, inner -> {inner} end)},
-      {"maps that move too much",
-       Enum.reduce(1..250, :binary.copy("a", 1_000), fn _, inner -> maps.(inner) end)}
-    ]
+    <<_bits::3, shifted::binary-size(67_000_000), _rest::bitstring>> =
+      :binary.copy("a", 67_108_864)
+
+    # The documented way of reading a binary copies one that does not begin where a byte does.
+    direct =
+      if Native.reads_words(), do: [{"a binary of 64 MiB, shifted", {1, shifted}}], else: []
+
+    direct ++
+      [
+        {"a binary of 64 MiB", :binary.copy("a", 67_108_864)},
+        {"a list of a million tuples", List.duplicate({}, 1_000_000)},
+        {"a tuple of a million", Tuple.duplicate(1, 1_000_000)},
+        {"a map of 300,000", Map.new(1..300_000, &{&1, &1})},
+        {"2,500 references", for(_reference <- 1..2_500, do: make_ref())},
+        {"a million levels", Enum.reduce(1..1_000_000, 1, fn _level, inner -> {inner} end)},
+        {"maps that move too much",
+         Enum.reduce(1..250, :binary.copy("a", 1_000), fn _, inner -> maps.(inner) end)}
+      ]
   end
 
   @doc """
@@ -106,28 +115,36 @@ defmodule Bench.Longest do
     ]
   end
 
+  # Mere data of the size that a value may have, and terms of the size from which on they are copied on
+  # dirty schedulers, with as much memory for it as can be.
   defp value_calls(registry) do
-    value = :binary.copy("v", 1_048_576)
+    value_calls(registry, "a value of 1 MiB", :binary.copy("v", 1_048_576)) ++
+      value_calls(registry, "terms of 32 KiB", terms({self(), List.duplicate(?a, 32_700)}))
+  end
+
+  defp terms(value), do: {_size, ^value} = Value.encode!(value)
+
+  defp value_calls(registry, label, value) do
     free = fn -> Native.unregister(registry, :value, self()) end
     hold = fn -> Native.register(registry, :value, self(), nil, value) end
 
     [
-      {"register with a value of 1 MiB",
+      {"register with #{label}",
        fn ->
          free.()
          fn -> :yes = hold.() end
        end},
-      {"lookup of a value of 1 MiB",
+      {"lookup of #{label}",
        fn ->
          hold.()
          fn -> {_pid, _value} = Native.lookup(registry, :value) end
        end},
-      {"update of a value of 1 MiB",
+      {"update of #{label}",
        fn ->
          hold.()
          fn -> :yes = Native.update(registry, :value, self(), value) end
        end},
-      {"unregister with a value of 1 MiB",
+      {"unregister with #{label}",
        fn ->
          hold.()
          fn -> :yes = free.() end

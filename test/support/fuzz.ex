@@ -13,6 +13,26 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz do
   @telling [70, 77, 88, 89, 90, 97, 98, 104, 105, 106, 107, 108, 109, 110, 111] ++
              [112, 113, 116, 119, 131, 0, 1, 2, 15, 16, 63, 64, 127, 128, 254, 255]
 
+  @doc "Terms that no bytes make: of this VM, and of kinds that only later releases have."
+  def living do
+    [self(), make_ref(), :erlang.alias(), :counters.new(1, []), :ets.new(:table, [])] ++
+      Port.list() ++ [fn -> :living end, Terms.closure(make_ref())] ++ Terms.unknown()
+  end
+
+  @doc "The term with another somewhere in it."
+  def with_living(term, living) do
+    case :rand.uniform(8) do
+      1 -> living
+      2 -> {term, living}
+      3 -> [living | term]
+      4 -> %{term => living}
+      5 -> %{living => term}
+      6 -> Terms.closure(living, term)
+      7 when is_tuple(term) -> Tuple.append(term, living)
+      _other -> [term, {living}]
+    end
+  end
+
   @doc "The files of the corpus."
   def corpus, do: [@corpus, "*.etf"] |> Path.join() |> Path.wildcard()
 
@@ -97,7 +117,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz do
 
   defp change(bytes) do
     at = :rand.uniform(byte_size(bytes) - 1)
-    <<before::binary-size(at), byte, rest::binary>> = bytes
+    before = binary_part(bytes, 0, at)
+    <<byte, rest::binary>> = binary_part(bytes, at, byte_size(bytes) - at)
 
     case :rand.uniform(7) do
       1 ->
@@ -140,6 +161,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz do
     case outcome(fn -> NativeRegistry.register_name({registry, name, :value}, self()) end) do
       :yes ->
         found!(registry, name, others)
+        kept!(registry, name)
         :ok = NativeRegistry.unregister_name({registry, name})
         empty!(registry, name)
         :name
@@ -186,6 +208,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz do
       true = holder in [this, :undefined, :refused]
       true = holder == this == (other === name)
     end
+  end
+
+  # A name that is a value too.
+  defp kept!(registry, name) do
+    this = self()
+    {^name, :value} = NativeRegistry.update_value(registry, name, fn :value -> name end)
+    [{^this, value}] = NativeRegistry.lookup(registry, name)
+    [{selected, ^this, selected_value}] = NativeRegistry.select(registry, :_)
+    true = value === name and selected === name and selected_value === name
   end
 
   defp empty!(registry, name) do

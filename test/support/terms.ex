@@ -23,6 +23,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Terms do
 
   defp other_node, do: <<119, byte_size(@node), @node::binary>>
 
+  # Terms of kinds that no name may have. The VM has some since OTP 29: native records.
+  def unknown do
+    [apply(:records, :create, [__MODULE__, :record, [field: 1], %{is_exported: true}])]
+  rescue
+    UndefinedFunctionError -> []
+  end
+
   # The same term with nothing shared with the one that is given.
   def copy(term), do: term |> :erlang.term_to_binary() |> :erlang.binary_to_term()
 

@@ -108,6 +108,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   may move 256 KiB, a map within a map once more for each level. A value may take up to 1 MiB in
   external format.
 
+  Names are of atoms, numbers, bitstrings, pids, ports, references, functions, tuples, lists and maps.
+  A kind of term that a later release of the VM adds, as OTP 29 does with native records, raises
+  `ArgumentError` as a name. As a value it is as good as any.
+
+  ## What comes back
+
+  Names and values come back `===` what was put in, and alive: also after the node has got a name,
+  lost it or got another, and also if nothing but the registry refers to what a reference in them
+  stands for, as those of `:counters.new/2` or `:ets.new/2` do. (An ETS table still goes with its
+  owner.) A value of mere data, such as numbers, atoms, texts, and lists, tuples and maps of these, is
+  kept in external format and takes about as much memory as that; one with a pid, a port, a reference
+  or a function takes a kilobyte more, and so does a name with a reference or with a pid or port of
+  another node.
+
   ## Across a cluster
 
   With the option `:cluster` the registries of one name, on all nodes that are connected, are one:
@@ -180,7 +194,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   `:events_lost`, as in `info/1`, and `:registry` as metadata.
   """
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Name, Native, Owner}
+  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Library, Name, Native, Owner, Value}
 
   @adapter WorkflowMetal.Registration.Adapter
   @has_adapter Code.ensure_loaded?(@adapter)
@@ -226,7 +240,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
           waiting: non_neg_integer,
           backlog: non_neg_integer,
           events_lost: non_neg_integer,
-          uptime: non_neg_integer
+          uptime: non_neg_integer,
+          terms: :direct | :documented
         }
 
   @type on_start_child :: {:ok, pid} | {:error, term} | :ignore
@@ -237,8 +252,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   # name was free for a moment and somebody else took it and died; a storm of that has ended long
   # before.
   @attempts 1_000
-
-  @max_value 1_048_576
 
   # How often `await/3` asks the engine of a cluster, in milliseconds.
   @poll 50
@@ -281,6 +294,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       raise ArgumentError, "expected :listeners to be a list of atoms, got: #{inspect(listeners)}"
     end
 
+    Library.ensure_loaded!()
     cluster = Cluster.new!(name, options)
     %{id: Owner.name(name), start: {Owner, :start_link, [name, listeners, cluster]}}
   end
@@ -415,7 +429,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   end
 
   def register_name({registry, name, value}, pid) when is_pid(pid) do
-    case claim(registry, name, pid, encode_value!(value)) do
+    case claim(registry, name, pid, Value.encode!(value)) do
       :yes -> :yes
       # The via contract knows no error. The new process, which is what calls this, ends without a
       # report.
@@ -472,7 +486,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   @spec register(registry, name, value) ::
           {:ok, pid} | {:error, {:already_registered, pid} | (reason :: term)}
   def register(registry, name, value) do
-    case claim(registry, name, self(), encode_value!(value)) do
+    case claim(registry, name, self(), Value.encode!(value)) do
       :yes -> {:ok, self()}
       {:error, reason} -> {:error, reason}
       :no -> already_registered(registry, name, value)
@@ -528,9 +542,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   @doc false
   @spec lookup_here(registry, term, name) :: [{pid, value}]
   def lookup_here(registry, opened, name) do
-    case Native.lookup(registry, opened) do
+    answer =
+      with :heavy <- Native.lookup(registry, opened), do: Native.lookup_heavy(registry, opened)
+
+    case answer do
       {pid, value} when is_pid(pid) ->
-        if Process.alive?(pid), do: [{pid, decode_value(value)}], else: []
+        if Process.alive?(pid), do: [{pid, Value.decode(value)}], else: []
 
       answer when answer in [:undefined, :elsewhere] ->
         []
@@ -563,7 +580,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     case lookup(registry, name) do
       [{^caller, old}] ->
         new = fun.(old)
-        if update(registry, name, encode_value!(new)) == :yes, do: {new, old}, else: :error
+        if update(registry, name, name, Value.encode!(new)) == :yes, do: {new, old}, else: :error
 
       _other ->
         :error
@@ -574,10 +591,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     raise ArgumentError, "expected a function of one argument, got: #{inspect(fun)}"
   end
 
-  defp update(registry, name, value) do
-    case Native.update(registry, name, self(), value) do
-      answer when answer in [:yes, :no] -> answer
-      refusal -> update(registry, Name.prepare!(refusal, registry, name), value)
+  # `opened` is the name in the form that the NIF takes; `value` says what it is, once that differs.
+  defp update(registry, opened, name, value) do
+    answer =
+      with :heavy <- Native.update(registry, opened, self(), value),
+           do: Native.update_heavy(registry, opened, self(), value)
+
+    case answer do
+      answer when answer in [:yes, :no] ->
+        answer
+
+      refusal ->
+        update(registry, Name.prepare!(refusal, registry, opened), name, {:name, name, value})
     end
   end
 
@@ -663,7 +688,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
         rest = select_from(registry, pattern, next)
 
         for {name, pid, value} <- records, Process.alive?(pid), reduce: rest do
-          rest -> [{name, pid, decode_value(value)} | rest]
+          rest -> [{name, pid, Value.decode(value)} | rest]
         end
 
       :no_registry ->
@@ -846,6 +871,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     * `:backlog` - how many events are still to be sent; see "Events" above
     * `:events_lost` - how many events were dropped since the start, because too many were to be sent
     * `:uptime` - milliseconds since the registry was started
+    * `:terms` - how the native code reads names: `:direct`, from the memory of the VM, whose layout
+      it knows and has checked; or `:documented`, by the functions of the VM's interface alone, which
+      takes longer, and copies a whole binary that does not begin where a byte does even if it is far
+      too large for a name. The second where the check at load met anything unknown, or where the
+      environment variable `WORKFLOW_METAL_NATIVE_REGISTRY_PORTABLE` is set
 
       iex> registry = start_registry()
       iex> {:ok, _pid} = NativeRegistry.register(registry, :clock, nil)
@@ -853,8 +883,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   """
   @spec info(registry) :: info
   def info(registry) do
-    with :no_registry <- Native.info(registry) do
-      Name.unknown_registry!(registry)
+    case Native.info(registry) do
+      :no_registry -> Name.unknown_registry!(registry)
+      info -> Map.put(info, :terms, if(Native.reads_words(), do: :direct, else: :documented))
     end
   end
 
@@ -898,7 +929,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
   # `opened` is the name in the form that the NIF takes.
   defp claim(registry, opened, name, pid, ended, value) do
-    case Native.register(registry, opened, pid, ended, value) do
+    answer =
+      with :heavy <- Native.register(registry, opened, pid, ended, value),
+           do: Native.register_heavy(registry, opened, pid, ended, value)
+
+    case answer do
       :elsewhere ->
         with :yes <- Cluster.register(registry, name, pid) do
           hold(registry, opened, name, pid, ended, value)
@@ -913,13 +948,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
         claimed(answer, pid)
 
       refusal ->
-        claim(registry, Name.prepare!(refusal, registry, opened), name, pid, ended, value)
+        opened = Name.prepare!(refusal, registry, opened)
+        claim(registry, opened, name, pid, ended, {:name, name, value})
     end
   end
 
   # The engine has given us the name.
   defp hold(registry, opened, name, pid, ended, value) do
-    case Native.hold(registry, opened, pid, ended, value) do
+    answer =
+      with :heavy <- Native.hold(registry, opened, pid, ended, value),
+           do: Native.hold_heavy(registry, opened, pid, ended, value)
+
+    case answer do
       holder when is_pid(holder) ->
         if Process.alive?(holder) do
           Cluster.unregister(registry, name, pid)
@@ -942,23 +982,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   defp claimed(:ended, pid) do
     raise ArgumentError, "expected a pid of this node, got: #{inspect(pid)}"
   end
-
-  defp encode_value!(nil), do: nil
-
-  defp encode_value!(value) do
-    binary = :erlang.term_to_binary(value)
-
-    if byte_size(binary) > @max_value do
-      raise ArgumentError,
-            "expected a value of at most #{@max_value} bytes in external format, " <>
-              "got one of #{byte_size(binary)}"
-    end
-
-    binary
-  end
-
-  defp decode_value(nil), do: nil
-  defp decode_value(binary), do: :erlang.binary_to_term(binary)
 
   defp pattern!(registry, pattern) do
     case Native.pattern(pattern) do

@@ -15,7 +15,9 @@ use std::sync::Arc;
 rustler::atoms! { ok, undefined, elsewhere, no_registry }
 
 /// Canonical name to a pid of another node in external format: such a pid is no word that could
-/// be kept.
+/// be kept. The format names that node and tells it from later ones of its name, so what it stands
+/// for does not depend on what this node is called. Whose name it is nobody is told from here, so
+/// nothing is kept of the name but its bytes.
 pub(crate) struct Mirror(DashMap<Box<[u8]>, Arc<[u8]>, RandomState>);
 
 impl Mirror {

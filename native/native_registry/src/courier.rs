@@ -1,7 +1,7 @@
 //! The thread that tells of changes, for all registries.
 
 use crate::directory::Value;
-use crate::term;
+use crate::kept::Kept;
 use crate::word;
 use once_cell::sync::OnceCell;
 use registry_core::Pid;
@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-rustler::atoms! { register, unregister, events_lost, nil, workflow_metal_native_registry, closed }
+rustler::atoms! { register, unregister, events_lost, workflow_metal_native_registry, closed }
 
 /// A journal that has something to take, and the atom of its registry.
 type Pending = (u64, Arc<Journal<Value>>);
@@ -91,7 +91,10 @@ pub(crate) fn attach(registry: u64, journal: &Arc<Journal<Value>>) -> io::Result
             TURNS.put((registry, journal));
         }
     };
-    journal.attach(wake, |value| value.len());
+    journal.attach(wake, |kept| {
+        let (plain, terms) = kept.size();
+        plain + terms
+    });
     Ok(())
 }
 
@@ -197,14 +200,12 @@ fn whereis(name: Term<'_>) -> Option<LocalPid> {
 /// `{:register, registry, name, pid, value}` or `{:unregister, registry, name, pid}`.
 fn message<'a>(env: Env<'a>, registry: u64, event: &Event<Value>) -> Option<Term<'a>> {
     let registry = word::to_term(env, registry);
-    let name = term::read(env, &event.name, event.pid)?;
+    let kept = event.kept.as_ref();
+    let name = Kept::name(kept, env, &event.name, event.pid)?;
     let pid = word::to_pid(env, event.pid);
     Some(match event.change {
         Change::Registered => {
-            let value = match &event.kept {
-                Some(bytes) => env.binary_to_term(bytes)?.0,
-                None => nil().encode(env),
-            };
+            let value = Kept::value(kept, env)?;
             (register(), registry, name, pid, value).encode(env)
         }
         Change::Unregistered => (unregister(), registry, name, pid).encode(env),

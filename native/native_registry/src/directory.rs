@@ -15,8 +15,8 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
-/// A value that came with a name, in external format.
-pub(crate) type Value = Arc<[u8]>;
+/// What the table keeps with a name.
+pub(crate) type Value = crate::kept::Kept;
 
 /// A registry that is open: from the first start of its owner until its supervisor stops it.
 pub(crate) struct Open {

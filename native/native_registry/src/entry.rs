@@ -65,10 +65,10 @@ extern "C" fn nif_init(
 unsafe extern "C" fn load(
     env: *mut ErlNifEnv,
     data: *mut *mut c_void,
-    portable: ErlNifTerm,
+    argument: ErlNifTerm,
 ) -> c_int {
     // SAFETY: the VM's arguments of a `load` callback.
-    unsafe { begin(env, data, portable, ErlNifResourceFlags::ERL_NIF_RT_CREATE) }
+    unsafe { begin(env, data, argument, ErlNifResourceFlags::ERL_NIF_RT_CREATE) }
 }
 
 /// When there is older code of the module that has a library.
@@ -76,7 +76,7 @@ unsafe extern "C" fn upgrade(
     env: *mut ErlNifEnv,
     data: *mut *mut c_void,
     older: *mut *mut c_void,
-    portable: ErlNifTerm,
+    argument: ErlNifTerm,
 ) -> c_int {
     // SAFETY: the VM's arguments of an `upgrade` callback; `older` is where the data of the older
     // code stand.
@@ -88,7 +88,7 @@ unsafe extern "C" fn upgrade(
         begin(
             env,
             data,
-            portable,
+            argument,
             ErlNifResourceFlags::ERL_NIF_RT_TAKEOVER,
         )
     }
@@ -101,7 +101,7 @@ unsafe extern "C" fn upgrade(
 unsafe fn begin(
     env: *mut ErlNifEnv,
     data: *mut *mut c_void,
-    portable: ErlNifTerm,
+    argument: ErlNifTerm,
     flags: ErlNifResourceFlags,
 ) -> c_int {
     // SAFETY: by the contract of this function.
@@ -112,16 +112,17 @@ unsafe fn begin(
         *data = copy();
         let lifetime = ();
         let env = Env::new_init_env(&lifetime, env);
-        handle_nif_init_call(check, env, Term::new(env, portable))
+        handle_nif_init_call(check, env, Term::new(env, argument))
     }
 }
 
-/// `portable`: use the documented API alone.
-fn check<'a>(env: Env<'a>, portable: Term<'a>) -> bool {
-    let Ok(portable) = portable.decode() else {
+/// `{portable, samples, parts}`: whether to use the documented API alone, terms of every kind, and
+/// parts of binaries that do not begin where a byte does.
+fn check<'a>(env: Env<'a>, argument: Term<'a>) -> bool {
+    let Ok((portable, samples, parts)) = argument.decode::<(bool, Vec<_>, Vec<_>)>() else {
         return false;
     };
-    layout::check(env, portable);
+    layout::check(env, portable, &samples, &parts);
     term::check(env);
     true
 }

@@ -5,28 +5,51 @@
 //!
 //! - a word whose two lowest bits are set *is* its term: an atom, a small integer, a pid or port of
 //!   this node, the empty list. Where such a word is short it goes into a name as it is;
-//! - a word whose two lowest bits are `10` points to a header on the heap, which tells a tuple, whose
-//!   elements follow, and a small binary, whose size and bytes follow.
+//! - a word whose three lowest bits are `010` points to a header on the heap, which tells a tuple,
+//!   whose elements follow, and a small binary, whose size and bytes follow. Some emulators set the
+//!   third bit of pointers to literals; nothing is read by such a pointer.
 //!
 //! The layout (`erts/emulator/beam/erl_term.h`) is not part of the documented API. [`check`] compares
-//! it with what that API makes and reads when the library is loaded; where they differ, or where
-//! the portable way is asked for, nothing here knows anything and every term goes through the
-//! documented API. How the size of a small binary is written has changed with OTP 27, so that is
-//! not known here but learnt by the check.
+//! it with what that API makes and reads when the library is loaded, and with samples of all kinds
+//! of terms that the Elixir side has; where they differ, or where the portable way is asked for,
+//! nothing here knows anything and every term goes through the documented API. How the size of a
+//! small binary is written has changed with OTP 27, so that is not known here but learnt by the
+//! check.
 
+use crate::term::{elements, is_local_port};
 use crate::word;
 use once_cell::sync::OnceCell;
+use registry_core::name::MAX_BYTES;
 use rustler::sys::ErlNifTerm;
-use rustler::{Binary, Encoder, Env, NewBinary, Term};
+use rustler::{Binary, Encoder, Env, LocalPid, NewBinary, Term};
 use std::slice;
 
 /// What the check has learnt; nothing when it failed.
 #[derive(Clone, Copy)]
 pub(crate) struct Layout {
     /// The six lowest bits of the header of a small binary.
-    binary: u64,
+    pub(crate) binary: u8,
     /// The size word of a small binary counts this many to the byte: 1, or 8 where it counts bits.
-    unit: u64,
+    pub(crate) unit: u8,
+    /// The headers of parts of binaries, where the check has found out about them.
+    pub(crate) part: Option<Part>,
+}
+
+/// How a part of a binary is told, which points to the whole. The API copies one that does not begin
+/// where a byte does before it says how large it is, so of a very large one that is asked here.
+#[derive(Clone, Copy)]
+pub(crate) struct Part {
+    /// The six lowest bits of its header.
+    kind: u8,
+    size: PartSize,
+}
+
+#[derive(Clone, Copy)]
+enum PartSize {
+    /// The first word behind the header is the size in bytes: before OTP 27.
+    Bytes,
+    /// The second and the third are where it begins and ends, in bits.
+    Bits,
 }
 
 static LAYOUT: OnceCell<Option<Layout>> = OnceCell::new();
@@ -39,6 +62,8 @@ pub(crate) enum Shape<'a> {
     Tuple(&'a [ErlNifTerm]),
     /// A binary that lies on the heap.
     Binary(&'a [u8]),
+    /// A part of a binary that is larger than any name.
+    LargePart,
     /// Any other term.
     Other,
 }
@@ -51,6 +76,8 @@ pub(crate) fn trusted() -> Option<Layout> {
 
 const PRIMARY: u64 = 0b11;
 const BOXED: u64 = 0b10;
+/// The lowest bits of a pointer to eight-byte words; the third is no part of the address.
+const POINTER: u64 = 0b111;
 const IMMEDIATE: u64 = 0b11;
 /// The bits of a header that tell what kind of term it begins; a tuple's are zero.
 const KIND: u64 = 0x3F;
@@ -64,7 +91,7 @@ impl Layout {
         if let Some(short) = short_immediate(word) {
             return Shape::Word(short);
         }
-        if word & PRIMARY != BOXED {
+        if word & POINTER != BOXED {
             return Shape::Other;
         }
         let header = (word - BOXED) as *const u64;
@@ -77,20 +104,102 @@ impl Layout {
             // SAFETY: as above; the header of a tuple is followed by as many terms as it says.
             return Shape::Tuple(unsafe { slice::from_raw_parts(header.add(1).cast(), arity) });
         }
-        if kind & KIND == self.binary {
+        if kind & KIND == u64::from(self.binary) {
             // SAFETY: as above; the header of a small binary is followed by its size and bytes.
             let size = unsafe { *header.add(1) };
             // A bitstring has the same header where the size counts bits.
-            if size % self.unit == 0 {
-                let bytes = usize::try_from(size / self.unit).unwrap_or(0);
+            let unit = u64::from(self.unit);
+            if size % unit == 0 {
+                let bytes = usize::try_from(size / unit).unwrap_or(0);
                 // SAFETY: as above.
                 return Shape::Binary(unsafe {
                     slice::from_raw_parts(header.add(2).cast(), bytes)
                 });
             }
+        } else if let Some(part) = self.part
+            && kind & KIND == u64::from(part.kind)
+        {
+            // SAFETY: as above; the check has found that such a header begins a part of a binary.
+            let bytes = unsafe { part.bytes(header) };
+            if bytes > MAX_BYTES as u64 {
+                return Shape::LargePart;
+            }
         }
         Shape::Other
     }
+}
+
+impl Part {
+    /// The size of the part of a binary with this header.
+    ///
+    /// # Safety
+    ///
+    /// `header` points to the header of a part of a binary: in all releases it has four words more.
+    unsafe fn bytes(self, header: *const u64) -> u64 {
+        // SAFETY: by the contract of this function.
+        let word = |at| unsafe { *header.add(at) };
+        match self.size {
+            PartSize::Bytes => word(1),
+            PartSize::Bits => word(3).wrapping_sub(word(2)) / 8,
+        }
+    }
+
+    /// What is so for all of these parts of binaries, none of which begins where a byte does.
+    fn learn(parts: &[Term<'_>]) -> Option<Self> {
+        let headers: Vec<*const u64> = parts.iter().map(header).collect::<Option<_>>()?;
+        // SAFETY: headers of terms that live.
+        let kind = |header: &*const u64| (unsafe { **header } & KIND) as u8;
+        let kind_of_all = kind(headers.first()?);
+        if headers.iter().any(|header| kind(header) != kind_of_all) {
+            return None;
+        }
+        let learnt = [PartSize::Bytes, PartSize::Bits].map(|size| Self {
+            kind: kind_of_all,
+            size,
+        });
+        learnt.into_iter().find(|learnt| {
+            parts.iter().zip(&headers).all(|(part, header)| {
+                // SAFETY: a binary that does not begin where a byte does is a part of another.
+                let bytes = unsafe { learnt.bytes(*header) };
+                Binary::from_term(*part).is_ok_and(|part| part.len() as u64 == bytes)
+            })
+        })
+    }
+}
+
+/// Where the header of a term is, if its word says that there is one.
+fn header(term: &Term<'_>) -> Option<*const u64> {
+    let word = word::of(term.as_c_arg());
+    (word & POINTER == BOXED).then(|| (word - BOXED) as *const u64)
+}
+
+impl Layout {
+    /// Whether this takes a term for what the documented API takes it for.
+    fn agrees(self, term: &Term<'_>) -> bool {
+        let shape = self.shape(term);
+        if let Some(expected) = elements(*term) {
+            return matches!(shape, Shape::Tuple(found) if same(found, expected));
+        }
+        match shape {
+            Shape::Word(_) => {
+                term.is_atom()
+                    || term.is_empty_list()
+                    || term.decode::<i64>().is_ok()
+                    || term.decode::<LocalPid>().is_ok()
+                    || is_local_port(*term)
+            }
+            Shape::Tuple(_) | Shape::LargePart => false,
+            Shape::Binary(found) => {
+                Binary::from_term(*term).is_ok_and(|expected| same(found, &expected))
+            }
+            Shape::Other => true,
+        }
+    }
+}
+
+/// Whether the two are the same memory.
+fn same<T>(one: &[T], other: &[T]) -> bool {
+    one.len() == other.len() && (one.is_empty() || one.as_ptr() == other.as_ptr())
 }
 
 /// The word of a term that is its own word, where that has no more than 32 bits.
@@ -103,14 +212,26 @@ pub(crate) fn short_immediate(word: u64) -> Option<u32> {
 }
 
 /// Decides, once, whether the layout can be trusted.
-pub(crate) fn check(env: Env<'_>, portable: bool) {
-    let layout = if portable || size_of::<usize>() != 8 {
+/// `samples`: terms of every kind that there is; `parts`: parts of binaries, as for `Part::learn`.
+pub(crate) fn check<'a>(env: Env<'a>, portable: bool, samples: &[Term<'a>], parts: &[Term<'a>]) {
+    let layout = if portable || size_of::<usize>() != 8 || !samples.iter().all(plain_pointer) {
         None
     } else {
         learn(env)
+            .map(|layout| Layout {
+                part: Part::learn(parts).filter(|part| part.kind != layout.binary),
+                ..layout
+            })
+            .filter(|layout| samples.iter().all(|sample| layout.agrees(sample)))
     };
     // A second load of the library finds it decided already, for the same VM.
     let _ = LAYOUT.set(layout);
+}
+
+/// Whether the word is no pointer to a header, or one without a bit that means something else.
+pub(crate) fn plain_pointer(term: &Term<'_>) -> bool {
+    let word = word::of(term.as_c_arg());
+    word & PRIMARY != BOXED || word & POINTER == BOXED
 }
 
 /// The layout, if all that is built on it is so for real terms.
@@ -148,15 +269,9 @@ fn learn(env: Env<'_>) -> Option<Layout> {
     }
 
     // From here on headers are looked at; only where the word says that there is one.
-    let header = |term: &Term<'_>| {
-        let word = word::of(term.as_c_arg());
-        if word & PRIMARY != BOXED {
-            return None;
-        }
-        // SAFETY: the word of a term that lives in `env`, and is no immediate and no list, is a
-        // pointer to aligned memory of the term with two bits added, of whichever release.
-        Some(unsafe { *((word - BOXED) as *const u64) })
-    };
+    // SAFETY: the word of a term that lives in `env`, and is no immediate and no list, is a pointer
+    // to aligned memory of the term with two bits added, of whichever release.
+    let header = |term: &Term<'_>| header(term).map(|header| unsafe { *header });
     let binary = |size: u8| -> Term<'_> {
         let mut binary = NewBinary::new(env, usize::from(size));
         let numbers = 1..=size;
@@ -170,12 +285,17 @@ fn learn(env: Env<'_>) -> Option<Layout> {
     let kind = header(&binary(36))? & KIND;
     // SAFETY: a binary of 36 bytes has more than its header.
     let size = unsafe { *((word::of(binary(36).as_c_arg()) - BOXED) as *const u64).add(1) };
+    let kind = u8::try_from(kind).ok()?;
     let unit = match size {
         36 => 1,
         288 => 8,
         _ => return None,
     };
-    let layout = Layout { binary: kind, unit };
+    let layout = Layout {
+        binary: kind,
+        unit,
+        part: None,
+    };
 
     // Everything else on the heap has another header.
     let many: Vec<_> = (0..100_i64).map(|key| (key, key)).collect();
@@ -189,7 +309,7 @@ fn learn(env: Env<'_>) -> Option<Layout> {
         binary(200),
     ];
     let strange = |term: &Term<'_>| {
-        header(term).is_some_and(|header| header & KIND != 0 && header & KIND != kind)
+        header(term).is_some_and(|header| header & KIND != 0 && header & KIND != u64::from(kind))
     };
     if kind == 0 || !strangers.iter().all(strange) {
         return None;

@@ -10,6 +10,7 @@ mod cluster;
 mod courier;
 mod directory;
 mod entry;
+mod kept;
 mod layout;
 mod names;
 mod nif;

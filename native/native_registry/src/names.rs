@@ -1,20 +1,22 @@
 //! NIFs on names. Each answers an atom where something is to be said about the name or the
-//! registry: `:no_registry`, `:too_large`, `:too_deep`, `:odd`. Values go both ways as binaries in external
-//! format, or `nil` where there is none. In a registry that is part of a cluster, `:elsewhere` and
+//! registry: `:no_registry`, `:too_large`, `:too_deep`, `:odd`. How values go in and out, `Kept::new` and
+//! `Kept::encode` say; where one takes long to copy, the answer is `:heavy`, and the NIF of that name,
+//! on a dirty scheduler, has to be called. In a registry that is part of a cluster, `:elsewhere` and
 //! `{:elsewhere, pid}` say that this node's table is not the last word.
 
 use crate::cluster::look_elsewhere;
-use crate::directory::{self, Open, Value};
+use crate::directory::{self, Open};
+use crate::kept::{HEAVY, Kept};
 use crate::nif::hot_nif;
 use crate::term::{self, Refused};
 use crate::word;
-use registry_core::RegisterError;
 use registry_core::epoch::Guard;
 use registry_core::name::{Buffer, Encoder as NameEncoder, MAX_BYTES, NameError};
-use rustler::{Binary, Encoder, Env, LocalPid, Term};
+use registry_core::{Pid, RegisterError};
+use rustler::{Encoder, Env, LocalPid, Term};
 
 rustler::atoms! {
-    ok, elsewhere, no_registry, too_large, too_deep, too_many_maps, odd, bad_pattern, ended, yes, no, nil
+    ok, elsewhere, no_registry, too_large, too_deep, too_many_maps, odd, bad_pattern, heavy, ended, yes, no
 }
 
 /// Calls `f` with the registry and the name in canonical bytes.
@@ -25,13 +27,28 @@ pub(crate) fn with_name<'a>(
     name: Term<'a>,
     f: impl FnOnce(&Open, &Guard, &[u8]) -> Term<'a>,
 ) -> Term<'a> {
+    with_bound_name(env, registry, name, |open, guard, name, _bound| {
+        f(open, guard, name)
+    })
+}
+
+/// Calls `f` with the registry and the name in canonical bytes, and with the name itself where those
+/// cannot bring it back.
+#[inline]
+fn with_bound_name<'a>(
+    env: Env<'a>,
+    registry: Term<'a>,
+    name: Term<'a>,
+    f: impl FnOnce(&Open, &Guard, &[u8], Option<Term<'a>>) -> Term<'a>,
+) -> Term<'a> {
     directory::with(word::of(registry.as_c_arg()), |open, guard, buffer| {
         let mut encoder = NameEncoder::new(buffer);
-        match term::write(&mut encoder, name) {
+        let written = term::write(&mut encoder, name);
+        pay(env, encoder.work());
+        match written {
             Ok(()) => {
-                let name = encoder.finish();
-                pay(env, name.len());
-                f(open, guard, name)
+                let bound = encoder.bound().then_some(name);
+                f(open, guard, encoder.finish(), bound)
             }
             Err(refused) => refusal(refused).encode(env),
         }
@@ -39,12 +56,13 @@ pub(crate) fn with_name<'a>(
     .unwrap_or_else(|| no_registry().encode(env))
 }
 
-/// Has the caller pay for a long name with its time slice, of which a NIF takes hardly anything
-/// otherwise: a loop over the longest names would keep its scheduler to itself for long.
+/// Has the caller pay with its time slice for what was read of a name, whether it was taken or
+/// refused; otherwise a NIF takes hardly anything of it, and a loop over long names would keep its
+/// scheduler to itself for long. `work` is what the name's encoder says.
 #[inline]
-fn pay(env: Env<'_>, bytes: usize) {
+pub(crate) fn pay(env: Env<'_>, work: usize) {
     // The longest names take about a slice, which is a millisecond.
-    let percent = bytes / (MAX_BYTES / 100);
+    let percent = work / (MAX_BYTES / 100);
     if percent > 0 {
         rustler::schedule::consume_timeslice(env, i32::try_from(percent.min(100)).unwrap_or(100));
     }
@@ -54,7 +72,10 @@ fn pay(env: Env<'_>, bytes: usize) {
 #[rustler::nif]
 fn check<'a>(env: Env<'a>, name: Term<'a>) -> Term<'a> {
     let mut buffer = Buffer::new();
-    match term::write(&mut NameEncoder::new(&mut buffer), name) {
+    let mut encoder = NameEncoder::new(&mut buffer);
+    let written = term::write(&mut encoder, name);
+    pay(env, encoder.work());
+    match written {
         Ok(()) => ok().encode(env),
         Err(refused) => refusal(refused).encode(env),
     }
@@ -87,23 +108,72 @@ hot_nif!(whereis / 2);
 fn lookup<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Term<'a> {
     with_name(env, registry, name, |open, _, name| {
         match open.registry.lookup(name) {
-            Some((holder, value)) => {
-                (word::to_pid(env, holder), encode_value(env, value.as_ref())).encode(env)
-            }
+            Some((_, Some(kept))) if kept.is_heavy() => heavy().encode(env),
+            Some((holder, kept)) => holder_and_value(env, holder, kept.as_ref()),
             None => look_elsewhere(env, open, name),
         }
     })
 }
 
+/// As `lookup`, of a value of any size.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn lookup_heavy<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Term<'a> {
+    with_name(env, registry, name, |open, _, name| {
+        match open.registry.lookup(name) {
+            Some((holder, kept)) => holder_and_value(env, holder, kept.as_ref()),
+            None => look_elsewhere(env, open, name),
+        }
+    })
+}
+
+fn holder_and_value<'a>(env: Env<'a>, holder: Pid, kept: Option<&Kept>) -> Term<'a> {
+    pay_for_value(env, kept.map_or((0, 0), Kept::size));
+    (word::to_pid(env, holder), Kept::encode(kept, env)).encode(env)
+}
+
+/// Has the caller pay for copying a value of this size.
+fn pay_for_value(env: Env<'_>, (plain, terms): (usize, usize)) {
+    // A megabyte in external format takes about a tenth of a millisecond, terms a millisecond.
+    let percent = plain / (100 * 1024) + terms / (HEAVY / 50);
+    if percent > 0 {
+        rustler::schedule::consume_timeslice(env, i32::try_from(percent.min(100)).unwrap_or(100));
+    }
+}
+
 /// `(registry, name, pid, ended, value)`: `:yes`; or the pid that holds the name, unless it is
 /// `ended`, which gives the name up; or `:ended` when `pid` has; or, in a cluster, `:elsewhere` when
 /// no process of this node holds it.
-fn register<'a>(env: Env<'a>, [registry, name, pid, instead_of, value]: [Term<'a>; 5]) -> Term<'a> {
+fn register<'a>(env: Env<'a>, arguments: [Term<'a>; 5]) -> Term<'a> {
+    if Kept::takes_long(arguments[4]) {
+        return heavy().encode(env);
+    }
+    register_any(env, arguments)
+}
+hot_nif!(register / 5);
+
+/// As `register`, with a value of any size.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn register_heavy<'a>(
+    env: Env<'a>,
+    registry: Term<'a>,
+    name: Term<'a>,
+    pid: Term<'a>,
+    instead_of: Term<'a>,
+    value: Term<'a>,
+) -> Term<'a> {
+    register_any(env, [registry, name, pid, instead_of, value])
+}
+
+#[inline]
+fn register_any<'a>(
+    env: Env<'a>,
+    [registry, name, pid, instead_of, value]: [Term<'a>; 5],
+) -> Term<'a> {
     let Ok(pid) = pid.decode::<LocalPid>() else {
         return ended().encode(env);
     };
     let instead_of = instead_of.decode::<LocalPid>().ok();
-    with_name(env, registry, name, |open, guard, name| {
+    with_bound_name(env, registry, name, |open, guard, name, bound| {
         if open.mirror.is_some() {
             let instead_of = instead_of.map(|pid| word::of_pid(env, pid));
             return match open.registry.whereis(guard, name) {
@@ -111,10 +181,9 @@ fn register<'a>(env: Env<'a>, [registry, name, pid, instead_of, value]: [Term<'a
                 _ => elsewhere().encode(env),
             };
         }
-        claim(env, open, name, pid, instead_of, value)
+        claim(env, open, name, pid, instead_of, keep(env, bound, value))
     })
 }
-hot_nif!(register / 5);
 
 /// `(registry, name, pid, ended, value)`: as `register`, of a name that the cluster's engine has
 /// given to `pid`.
@@ -127,10 +196,44 @@ fn hold<'a>(
     instead_of: Term<'a>,
     value: Term<'a>,
 ) -> Term<'a> {
+    if Kept::takes_long(value) {
+        return heavy().encode(env);
+    }
+    hold_any(env, registry, name, pid, instead_of, value)
+}
+
+/// As `hold`, with a value of any size.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn hold_heavy<'a>(
+    env: Env<'a>,
+    registry: Term<'a>,
+    name: Term<'a>,
+    pid: LocalPid,
+    instead_of: Term<'a>,
+    value: Term<'a>,
+) -> Term<'a> {
+    hold_any(env, registry, name, pid, instead_of, value)
+}
+
+fn hold_any<'a>(
+    env: Env<'a>,
+    registry: Term<'a>,
+    name: Term<'a>,
+    pid: LocalPid,
+    instead_of: Term<'a>,
+    value: Term<'a>,
+) -> Term<'a> {
     let instead_of = instead_of.decode::<LocalPid>().ok();
-    with_name(env, registry, name, |open, _, name| {
-        claim(env, open, name, pid, instead_of, value)
+    with_bound_name(env, registry, name, |open, _, name, bound| {
+        claim(env, open, name, pid, instead_of, keep(env, bound, value))
     })
+}
+
+/// What is to be kept with a name, which the caller pays for.
+fn keep<'a>(env: Env<'a>, bound: Option<Term<'a>>, value: Term<'a>) -> Option<Kept> {
+    let kept = Kept::new(bound, value);
+    pay_for_value(env, kept.as_ref().map_or((0, 0), Kept::size));
+    kept
 }
 
 fn claim<'a>(
@@ -139,13 +242,13 @@ fn claim<'a>(
     name: &[u8],
     pid: LocalPid,
     instead_of: Option<LocalPid>,
-    value: Term<'a>,
+    kept: Option<Kept>,
 ) -> Term<'a> {
     let registered = open.registry.register(
         name,
         word::of_pid(env, pid),
         instead_of.map(|pid| word::of_pid(env, pid)),
-        decode_value(value),
+        kept,
         || open.watch(env, pid),
     );
     match registered {
@@ -169,26 +272,39 @@ fn update<'a>(
     pid: LocalPid,
     value: Term<'a>,
 ) -> Term<'a> {
-    with_name(env, registry, name, |open, _, name| {
+    if Kept::takes_long(value) {
+        return heavy().encode(env);
+    }
+    update_any(env, registry, name, pid, value)
+}
+
+/// As `update`, with a value of any size.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn update_heavy<'a>(
+    env: Env<'a>,
+    registry: Term<'a>,
+    name: Term<'a>,
+    pid: LocalPid,
+    value: Term<'a>,
+) -> Term<'a> {
+    update_any(env, registry, name, pid, value)
+}
+
+fn update_any<'a>(
+    env: Env<'a>,
+    registry: Term<'a>,
+    name: Term<'a>,
+    pid: LocalPid,
+    value: Term<'a>,
+) -> Term<'a> {
+    with_bound_name(env, registry, name, |open, _, name, bound| {
         let pid = word::of_pid(env, pid);
-        if open.registry.update(name, pid, decode_value(value)) {
+        if open.registry.update(name, pid, keep(env, bound, value)) {
             yes().encode(env)
         } else {
             no().encode(env)
         }
     })
-}
-
-fn decode_value(value: Term<'_>) -> Option<Value> {
-    let bytes = Binary::from_term(value).ok()?;
-    Some(Value::from(bytes.as_slice()))
-}
-
-pub(crate) fn encode_value<'a>(env: Env<'a>, value: Option<&Value>) -> Term<'a> {
-    match value {
-        Some(bytes) => term::binary(env, bytes),
-        None => nil().encode(env),
-    }
 }
 
 /// `(registry, name, pid)`: `:yes` when `pid` held the name, which is free now, else `:no`; in a

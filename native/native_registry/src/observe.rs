@@ -3,10 +3,11 @@
 //! in this VM only. Those that may take long run on dirty schedulers.
 
 use crate::directory::{self, Open, Value};
-use crate::names::{encode_value, refusal, with_name};
+use crate::kept::Kept;
+use crate::names::{pay, refusal, with_name};
 use crate::term;
 use crate::word;
-use registry_core::name::{Buffer, Encoder as NameEncoder};
+use registry_core::name::{Buffer, Encoder as NameEncoder, Reader as NameReader};
 use registry_core::{Record, Registry};
 use rustler::{Atom, Binary, Encoder, Env, LocalPid, NifResult, Term};
 
@@ -30,7 +31,9 @@ fn pattern<'a>(env: Env<'a>, name: Term<'a>) -> Term<'a> {
     // Not the thread's own buffer: a pattern belongs to no registry, and is made once.
     let mut buffer = Buffer::new();
     let mut encoder = NameEncoder::new(&mut buffer);
-    match term::write_pattern(&mut encoder, name) {
+    let written = term::write_pattern(&mut encoder, name);
+    pay(env, encoder.work());
+    match written {
         Ok(()) => term::binary(env, encoder.finish()),
         Err(refused) => refusal(refused).encode(env),
     }
@@ -51,8 +54,9 @@ fn piece<'a>(env: Env<'a>, registry: Term<'a>, pattern: Binary<'a>, from: usize)
             next += 1;
         }
         let term = |record: &Record<Value>| {
-            let name = term::read(env, &record.name, record.pid)?;
-            let value = encode_value(env, record.value.as_ref());
+            let kept = record.value.as_ref();
+            let name = Kept::name(kept, env, &record.name, record.pid)?;
+            let value = Kept::encode(kept, env);
             Some((name, word::to_pid(env, record.pid), value).encode(env))
         };
         let terms: Vec<_> = records.iter().filter_map(term).collect();
@@ -77,7 +81,12 @@ fn keys<'a>(env: Env<'a>, registry: Term<'a>, pid: LocalPid) -> Term<'a> {
     with_open(env, registry, |open| {
         let pid = word::of_pid(env, pid);
         let names = open.registry.names_of(pid);
-        let terms = names.iter().filter_map(|name| term::read(env, name, pid));
+        let terms = names.iter().filter_map(|name| {
+            // What is kept of a name is asked for only where it may be needed.
+            let bound = NameReader::new(name).bound();
+            let held = bound.then(|| open.registry.lookup(name)).flatten();
+            Kept::name(held.and_then(|(_, kept)| kept).as_ref(), env, name, pid)
+        });
         terms.collect::<Vec<_>>().encode(env)
     })
 }

@@ -1,13 +1,14 @@
 //! From a term to the canonical bytes of a name, and back.
 
-use crate::layout::{self, Shape};
+use crate::layout::{self, Layout, Shape};
 use crate::odd::Odd;
 use crate::word;
 use once_cell::sync::OnceCell;
 use registry_core::Pid;
 use registry_core::name::{Encoder, MAX_DEPTH, NameError, Pairs, Part, Reader};
 use rustler::sys::ErlNifTerm;
-use rustler::{Binary, Encoder as _, Env, LocalPid, MapIterator, NewBinary, Term, TermType};
+use rustler::{Binary, Encoder as _, Env, LocalPid, MapIterator, NewBinary, OwnedBinary, Term};
+use smallvec::SmallVec;
 use std::mem::MaybeUninit;
 
 /// Why a term was not written as a name.
@@ -16,7 +17,8 @@ pub(crate) enum Refused {
     /// It cannot be a name.
     Name(NameError),
     /// It has a part that the VM's API does not open: a function, an integer of more than 64
-    /// bits, a bitstring. The Elixir side opens those and calls again.
+    /// bits, a bitstring, or a kind of term that is not known here. The Elixir side opens the ones
+    /// it knows and calls again.
     Odd,
     /// It is no pattern: `:_` stands in the key of a map.
     Pattern,
@@ -33,232 +35,363 @@ type Written = Result<(), Refused>;
 /// Writes the term.
 #[inline]
 pub(crate) fn write(encoder: &mut Encoder<'_>, term: Term<'_>) -> Written {
-    write_at::<false>(encoder, term, 0)
+    Writer::new(encoder, term.get_env()).write::<false>(term)
 }
 
 /// Writes the term as a pattern: `:_` in it is any term.
 pub(crate) fn write_pattern(encoder: &mut Encoder<'_>, term: Term<'_>) -> Written {
-    write_at::<true>(encoder, term, 0)
+    Writer::new(encoder, term.get_env()).write::<true>(term)
 }
 
 rustler::atoms! { any = "_" }
 
-fn write_at<const PATTERN: bool>(
-    encoder: &mut Encoder<'_>,
-    term: Term<'_>,
-    depth: usize,
-) -> Written {
-    if PATTERN && any() == term {
-        encoder.any()?;
-        return Ok(());
-    }
-    if let Some(layout) = layout::trusted() {
-        match layout.shape(&term) {
-            Shape::Word(word) => encoder.word(word)?,
-            Shape::Tuple(elements) => {
-                return write_tuple::<PATTERN>(encoder, term.get_env(), elements, depth);
-            }
-            Shape::Binary(bytes) => encoder.binary(bytes)?,
-            Shape::Other => return write_other::<PATTERN>(encoder, term, depth),
-        }
-        return Ok(());
-    }
-    if let Some(elements) = elements(term) {
-        return write_tuple::<PATTERN>(encoder, term.get_env(), elements, depth);
-    }
-    write_other::<PATTERN>(encoder, term, depth)
+/// A term whose head has been written, by its parts that have not.
+enum Frame<'a> {
+    /// Elements of a tuple.
+    Elements(&'a [ErlNifTerm]),
+    /// What is left of a list.
+    List(ErlNifTerm),
+    /// Nothing: a list of which the last tail has been written. It still counts as a level.
+    Tail,
+    Map(Box<MapFrame<'a>>),
 }
 
-/// One level deeper, or too deep.
-fn below(depth: usize) -> Result<usize, NameError> {
-    if depth < MAX_DEPTH {
-        Ok(depth + 1)
-    } else {
-        Err(NameError::TooDeep)
-    }
+struct MapFrame<'a> {
+    left: MapIterator<'a>,
+    pairs: Pairs,
+    /// Whether there has been a key.
+    begun: bool,
+    /// The value of the key that has been written.
+    value: Option<Term<'a>>,
+    /// How many places for any term there were before that key.
+    anys: usize,
 }
 
-fn write_tuple<const PATTERN: bool>(
-    encoder: &mut Encoder<'_>,
-    env: Env<'_>,
-    elements: &[ErlNifTerm],
-    depth: usize,
-) -> Written {
-    let depth = below(depth)?;
-    let words = layout::trusted().is_some();
-    let word = |element| layout::short_immediate(word::of(element)).filter(|_| words);
-    if let Some(&first) = elements.first() {
-        // Only a reference can be the mark of an opened part, and no word is one.
-        if word(first).is_none() {
-            // SAFETY: an element of a tuple of this env.
-            let first = unsafe { Term::new(env, first) };
-            if Odd::marks(first) {
-                return write_opened::<PATTERN>(encoder, env, &elements[1..], depth);
-            }
-        }
-    }
-    encoder.tuple(elements.len())?;
-    for &element in elements {
-        // Here as well as in `write_at`: most elements are words, and need no call.
-        if !PATTERN && let Some(word) = word(element) {
-            encoder.word(word)?;
-        } else {
-            // SAFETY: an element of a tuple of this env.
-            write_at::<PATTERN>(encoder, unsafe { Term::new(env, element) }, depth)?;
-        }
-    }
-    Ok(())
+/// How many levels of a term take no memory of their own.
+const SHALLOW: usize = 8;
+
+/// Writes a term without going down the stack with it: that of a scheduler may be small.
+struct Writer<'e, 'b, 'a> {
+    encoder: &'e mut Encoder<'b>,
+    env: Env<'a>,
+    layout: Option<Layout>,
+    frames: SmallVec<[Frame<'a>; SHALLOW]>,
+    /// What the references of this node have in common, once the term has one.
+    own: Option<Origin>,
 }
 
-/// What the Elixir side made of a part that the API does not open; see `Odd`.
-fn write_opened<const PATTERN: bool>(
-    encoder: &mut Encoder<'_>,
-    env: Env<'_>,
-    parts: &[ErlNifTerm],
-    depth: usize,
-) -> Written {
-    // SAFETY: elements of a tuple of this env.
-    let part = |at: usize| parts.get(at).map(|&word| unsafe { Term::new(env, word) });
-    let kind: u8 = part(0)
-        .and_then(|kind| kind.decode().ok())
-        .ok_or(Refused::Odd)?;
-    let body = part(1).ok_or(Refused::Odd)?;
-    let number = || {
-        part(2)
-            .and_then(|number| number.decode::<u8>().ok())
-            .ok_or(Refused::Odd)
-    };
-    let bytes = || Binary::from_term(body).map_err(|_| Refused::Odd);
-    match kind {
-        Odd::INTEGER => encoder.big(number()? == 1, &bytes()?)?,
-        Odd::BITS => encoder.bits(&bytes()?, number()?)?,
-        Odd::FUN => {
-            encoder.fun()?;
-            write_at::<PATTERN>(encoder, body, depth)?;
+impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
+    #[inline]
+    fn new(encoder: &'e mut Encoder<'b>, env: Env<'a>) -> Self {
+        Self {
+            encoder,
+            env,
+            layout: layout::trusted(),
+            frames: SmallVec::new(),
+            own: None,
         }
-        Odd::EXPORT => {
-            encoder.export()?;
-            write_at::<PATTERN>(encoder, body, depth)?;
-        }
-        _ => return Err(Refused::Odd),
     }
-    Ok(())
-}
 
-fn write_other<const PATTERN: bool>(
-    encoder: &mut Encoder<'_>,
-    term: Term<'_>,
-    depth: usize,
-) -> Written {
-    let env = term.get_env();
-    match term.get_type() {
-        TermType::Atom => encoder.atom(word::of(term.as_c_arg()))?,
-        TermType::Integer => {
-            if let Ok(value) = term.decode::<i64>() {
-                encoder.integer(value)?;
-            } else if let Ok(value) = term.decode::<u64>() {
-                encoder.unsigned(value)?;
-            } else {
-                return Err(Refused::Odd);
+    #[inline]
+    fn write<const PATTERN: bool>(mut self, term: Term<'a>) -> Written {
+        let mut term = term;
+        loop {
+            self.begin::<PATTERN>(term)?;
+            match self.next::<PATTERN>()? {
+                Some(next) => term = next,
+                None => return Ok(()),
             }
         }
-        TermType::Float => encoder.float(one_zero(term.decode().map_err(|_| Refused::Odd)?))?,
-        TermType::List if term.is_empty_list() => encoder.nil()?,
-        TermType::List => write_list::<PATTERN>(encoder, term, below(depth)?)?,
-        TermType::Map => {
-            let depth = below(depth)?;
-            let pairs = MapIterator::new(term).ok_or(Refused::Odd)?;
-            let size = term.map_size().map_err(|_| Refused::Odd)?;
-            encoder.map(size, |encoder, spans: &mut Pairs| {
-                for (key, value) in pairs {
-                    write_at::<PATTERN>(encoder, key, depth)?;
-                    if PATTERN && spans.key(encoder).any(|part| part == Part::Any) {
+    }
+
+    /// The word of an element that can go in as it is.
+    #[inline]
+    fn word(&self, element: ErlNifTerm) -> Option<u32> {
+        layout::short_immediate(word::of(element)).filter(|_| self.layout.is_some())
+    }
+
+    /// Writes a term, or its head and remembers its parts.
+    #[inline]
+    fn begin<const PATTERN: bool>(&mut self, term: Term<'a>) -> Written {
+        if PATTERN && any() == term {
+            self.encoder.any()?;
+            return Ok(());
+        }
+        if let Some(layout) = self.layout {
+            match layout.shape(&term) {
+                Shape::Word(word) => self.encoder.word(word)?,
+                Shape::Tuple(elements) => return self.tuple(elements),
+                Shape::Binary(bytes) => self.encoder.binary(bytes)?,
+                Shape::LargePart => return Err(NameError::TooLarge.into()),
+                Shape::Other => return self.other(term),
+            }
+            return Ok(());
+        }
+        if let Some(elements) = elements(term) {
+            return self.tuple(elements);
+        }
+        self.other(term)
+    }
+
+    /// The next term that has not been written; none when all have.
+    #[inline]
+    fn next<const PATTERN: bool>(&mut self) -> Result<Option<Term<'a>>, Refused> {
+        let words = self.layout.is_some() && !PATTERN;
+        loop {
+            match self.frames.last_mut() {
+                None => return Ok(None),
+                Some(Frame::Elements(elements)) => {
+                    while let Some((&element, rest)) = elements.split_first() {
+                        *elements = rest;
+                        // Here as well as in `begin`: most elements are words, and need no call.
+                        match layout::short_immediate(word::of(element)).filter(|_| words) {
+                            Some(word) => self.encoder.word(word)?,
+                            None => return Ok(Some(part(self.env, element))),
+                        }
+                    }
+                    self.frames.pop();
+                }
+                Some(_) => {
+                    if let Some(term) = self.next_other::<PATTERN>()? {
+                        return Ok(Some(term));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next term below a list or a map; none when that has ended.
+    fn next_other<const PATTERN: bool>(&mut self) -> Result<Option<Term<'a>>, Refused> {
+        match self.frames.last_mut() {
+            Some(Frame::List(rest)) => {
+                let list = part(self.env, *rest);
+                if let Ok((head, tail)) = list.list_get_cell() {
+                    *rest = tail.as_c_arg();
+                    return Ok(Some(head));
+                }
+                if list.is_empty_list() {
+                    self.encoder.list_end()?;
+                } else {
+                    self.encoder.list_tail()?;
+                    self.frames.pop();
+                    self.frames.push(Frame::Tail);
+                    return Ok(Some(list));
+                }
+            }
+            Some(Frame::Map(map)) => {
+                if let Some(value) = map.value.take() {
+                    if PATTERN && self.encoder.anys() > map.anys {
                         return Err(Refused::Pattern);
                     }
-                    spans.value(encoder);
-                    write_at::<PATTERN>(encoder, value, depth)?;
-                    spans.next(encoder);
+                    map.pairs.value(self.encoder);
+                    return Ok(Some(value));
                 }
-                Ok::<_, Refused>(())
-            })?;
+                if map.begun {
+                    map.pairs.next(self.encoder);
+                }
+                if let Some((key, value)) = map.left.next() {
+                    map.begun = true;
+                    map.value = Some(value);
+                    map.anys = self.encoder.anys();
+                    return Ok(Some(key));
+                }
+                if let Some(Frame::Map(map)) = self.frames.pop() {
+                    self.encoder.map_end(map.pairs)?;
+                }
+                return Ok(None);
+            }
+            _ => {}
         }
-        TermType::Pid => match term.decode::<LocalPid>() {
-            Ok(pid) => encoder.local_pid(word::of_pid(env, pid).0)?,
-            Err(_) => encoder.remote(&term.to_binary())?,
-        },
-        TermType::Port => write_port(encoder, term)?,
-        TermType::Ref => write_reference(encoder, env, term)?,
-        TermType::Binary => match Binary::from_term(term) {
-            Ok(binary) => encoder.binary(&binary)?,
-            // A bitstring.
-            Err(_) => return Err(Refused::Odd),
-        },
-        _ => return Err(Refused::Odd),
+        self.frames.pop();
+        Ok(None)
     }
-    Ok(())
+
+    /// Refuses a term with parts that lies deeper than a name may go.
+    #[inline]
+    fn below(&self) -> Result<(), NameError> {
+        if self.frames.len() < MAX_DEPTH {
+            Ok(())
+        } else {
+            Err(NameError::TooDeep)
+        }
+    }
+
+    #[inline]
+    fn tuple(&mut self, elements: &'a [ErlNifTerm]) -> Written {
+        self.below()?;
+        // Only a reference can be the mark of an opened part, and no word is one.
+        if let Some(&first) = elements.first()
+            && self.word(first).is_none()
+            && Odd::marks(part(self.env, first))
+        {
+            return self.opened(&elements[1..]);
+        }
+        self.encoder.tuple(elements.len())?;
+        self.frames.push(Frame::Elements(elements));
+        Ok(())
+    }
+
+    /// What the Elixir side made of a part that the API does not open; see `Odd`.
+    fn opened(&mut self, parts: &'a [ErlNifTerm]) -> Written {
+        let opened = |at: usize| parts.get(at).map(|&word| part(self.env, word));
+        let kind: u8 = opened(0)
+            .and_then(|kind| kind.decode().ok())
+            .ok_or(Refused::Odd)?;
+        let body = opened(1).ok_or(Refused::Odd)?;
+        let number = || {
+            opened(2)
+                .and_then(|number| number.decode::<u8>().ok())
+                .ok_or(Refused::Odd)
+        };
+        let bytes = || Binary::from_term(body).map_err(|_| Refused::Odd);
+        match kind {
+            Odd::INTEGER => {
+                let negative = number()? == 1;
+                self.encoder.big(negative, &bytes()?)?;
+            }
+            Odd::BITS => {
+                let last = number()?;
+                self.encoder.bits(&bytes()?, last)?;
+            }
+            Odd::FUN => {
+                self.encoder.fun()?;
+                self.frames.push(Frame::Elements(&parts[1..2]));
+            }
+            Odd::EXPORT => {
+                self.encoder.export()?;
+                self.frames.push(Frame::Elements(&parts[1..2]));
+            }
+            _ => return Err(Refused::Odd),
+        }
+        Ok(())
+    }
+
+    /// Any term of which the layout tells nothing. Each kind is asked for by itself: the API's call
+    /// that answers which kind a term is ends the VM where it is of none that the call knows.
+    fn other(&mut self, term: Term<'a>) -> Written {
+        if term.is_atom() {
+            self.encoder.atom(word::of(term.as_c_arg()))?;
+        } else if let Ok(value) = term.decode::<i64>() {
+            self.encoder.integer(value)?;
+        } else if term.is_empty_list() {
+            self.encoder.nil()?;
+        } else if term.is_list() {
+            self.below()?;
+            self.encoder.list()?;
+            self.frames.push(Frame::List(term.as_c_arg()));
+        } else if term.is_map() {
+            self.map(term)?;
+        } else if term.is_ref() {
+            self.reference(term)?;
+        } else if let Ok(binary) = Binary::from_term(term) {
+            self.encoder.binary(&binary)?;
+        } else if let Ok(pid) = term.decode::<LocalPid>() {
+            self.encoder.local_pid(word::of_pid(self.env, pid).0)?;
+        } else if is_local_port(term) {
+            self.encoder.local_port(word::of(term.as_c_arg()))?;
+        } else if term.is_pid() || term.is_port() {
+            self.encoder.remote(&term.to_binary())?;
+        } else if let Ok(value) = term.decode::<u64>() {
+            self.encoder.unsigned(value)?;
+        } else if term.is_float() {
+            let value = term.decode().map_err(|_| Refused::Odd)?;
+            self.encoder.float(one_zero(value))?;
+        } else if let Some(elements) = elements(term) {
+            // Where the layout does not know the pointer to this one.
+            self.tuple(elements)?;
+        } else {
+            return Err(Refused::Odd);
+        }
+        Ok(())
+    }
+
+    fn map(&mut self, term: Term<'a>) -> Written {
+        self.below()?;
+        let left = MapIterator::new(term).ok_or(Refused::Odd)?;
+        let size = term.map_size().map_err(|_| Refused::Odd)?;
+        let pairs = self.encoder.map(size)?;
+        self.frames.push(Frame::Map(Box::new(MapFrame {
+            left,
+            pairs,
+            begun: false,
+            value: None,
+            anys: 0,
+        })));
+        Ok(())
+    }
+
+    /// A reference of this node is its numbers: its external format holds the node's name as well,
+    /// and that changes when distribution starts.
+    fn reference(&mut self, term: Term<'a>) -> Written {
+        let external = term.to_binary();
+        let env = self.env;
+        let own = self.own.get_or_insert_with(|| Origin::own(env));
+        match own.numbers(&external) {
+            Some(numbers) => self.encoder.local_reference(numbers)?,
+            None => self.encoder.remote(&external)?,
+        }
+        Ok(())
+    }
 }
 
-fn write_list<const PATTERN: bool>(
-    encoder: &mut Encoder<'_>,
-    list: Term<'_>,
-    depth: usize,
-) -> Written {
-    encoder.list()?;
-    let mut rest = list;
-    while let Ok((head, tail)) = rest.list_get_cell() {
-        write_at::<PATTERN>(encoder, head, depth)?;
-        rest = tail;
-    }
-    if rest.is_empty_list() {
-        encoder.list_end()?;
-        return Ok(());
-    }
-    encoder.list_tail()?;
-    write_at::<PATTERN>(encoder, rest, depth)
+/// The term of a word that is part of a term of this env.
+#[inline]
+fn part(env: Env<'_>, word: ErlNifTerm) -> Term<'_> {
+    // SAFETY: its callers are the functions of `Writer`, which have the word from a tuple or a list
+    // that they were given with this env.
+    unsafe { Term::new(env, word) }
 }
 
-fn write_port(encoder: &mut Encoder<'_>, term: Term<'_>) -> Written {
+/// What the references of one node have in common in external format.
+struct Origin {
+    reference: OwnedBinary,
+}
+
+impl Origin {
+    /// That of this node, by a reference that is made for it.
+    fn own(env: Env<'_>) -> Self {
+        Self {
+            reference: env.make_ref().encode(env).to_binary(),
+        }
+    }
+
+    /// Where the numbers of a reference begin: behind version, tag, count of numbers (2), and then
+    /// node and creation. Each number has 4 bytes.
+    fn split(reference: &[u8]) -> Option<(&[u8], &[u8])> {
+        let numbers = 4 * usize::from(u16::from_be_bytes([*reference.get(2)?, *reference.get(3)?]));
+        let (front, numbers) = reference.split_at_checked(reference.len().checked_sub(numbers)?)?;
+        Some((front.get(4..)?, numbers))
+    }
+
+    /// The numbers of a reference that has this origin.
+    fn numbers<'r>(&self, reference: &'r [u8]) -> Option<&'r [u8]> {
+        let (origin, numbers) = Self::split(reference)?;
+        (origin == Self::split(&self.reference)?.0).then_some(numbers)
+    }
+
+    /// The reference of this origin with these numbers.
+    fn reference<'a>(&self, env: Env<'a>, numbers: &[u8]) -> Option<Term<'a>> {
+        let count = u16::try_from(numbers.len() / 4).ok()?.to_be_bytes();
+        let (origin, _) = Self::split(&self.reference)?;
+        external(env, &[&self.reference[1..2], &count, origin, numbers])
+    }
+}
+
+pub(crate) fn is_local_port(term: Term<'_>) -> bool {
     let mut port = MaybeUninit::uninit();
     // SAFETY: a term of this env, and room for an answer that nobody reads.
-    let local = unsafe {
+    unsafe {
         rustler::sys::enif_get_local_port(
             term.get_env().as_c_arg(),
             term.as_c_arg(),
             port.as_mut_ptr(),
-        )
-    };
-    if local == 0 {
-        encoder.remote(&term.to_binary())?;
-    } else {
-        encoder.local_port(word::of(term.as_c_arg()))?;
+        ) != 0
     }
-    Ok(())
-}
-
-/// A reference of this node is its numbers: its external format holds the node's name as well, and
-/// that changes when distribution starts.
-fn write_reference(encoder: &mut Encoder<'_>, env: Env<'_>, term: Term<'_>) -> Written {
-    let external = term.to_binary();
-    let own = env.make_ref().encode(env).to_binary();
-    // Version, tag, count of numbers (2), then node and creation, then the numbers (4 each).
-    let numbers = |bytes: &[u8]| 4 * usize::from(bytes[3]);
-    let (Some(origin), Some(own_origin)) = (
-        external.len().checked_sub(numbers(&external)),
-        own.len().checked_sub(numbers(&own)),
-    ) else {
-        return Err(Refused::Odd);
-    };
-    if external[4..origin] == own[4..own_origin] {
-        encoder.local_reference(&external[origin..])?;
-    } else {
-        encoder.remote(&external)?;
-    }
-    Ok(())
 }
 
 /// The elements of a tuple, as words.
 #[inline]
-fn elements(term: Term<'_>) -> Option<&[ErlNifTerm]> {
+pub(crate) fn elements(term: Term<'_>) -> Option<&[ErlNifTerm]> {
     let mut arity = 0;
     let mut elements = MaybeUninit::uninit();
     // SAFETY: a term of this env, and room for both answers. On success they are the arity and a
@@ -297,25 +430,113 @@ fn one_zero(value: f64) -> f64 {
     }
 }
 
+/// A term that is being read, by what it will be made of.
+struct Opened {
+    kind: Kind,
+    /// Its parts are the terms from here on.
+    parts: usize,
+    /// How many are still to come; of a list never none, it has an end of its own.
+    left: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Tuple,
+    List,
+    /// A list whose last tail comes.
+    Improper,
+    Map,
+    Fun,
+    Export,
+}
+
 /// The term that a name is. `None` for bytes that [`write()`] did not write, or when the VM has no
 /// memory left. `pid`: any process of this node.
+///
+/// Does not go down the stack with the name: a dirty scheduler has little.
 pub(crate) fn read<'a>(env: Env<'a>, name: &[u8], pid: Pid) -> Option<Term<'a>> {
     let mut reader = Reader::new(name);
-    let term = read_next(env, &mut reader, pid)?;
-    reader.rest().is_empty().then_some(term)
+    let mut own = None;
+    let mut terms: Vec<Term<'a>> = Vec::new();
+    let mut opened: Vec<Opened> = Vec::new();
+    loop {
+        let begun = match reader.next()? {
+            Part::Tuple(arity) => Some((Kind::Tuple, arity)),
+            Part::Map(pairs) => Some((Kind::Map, pairs.checked_mul(2)?)),
+            Part::Fun => Some((Kind::Fun, 1)),
+            Part::Export => Some((Kind::Export, 1)),
+            Part::List => Some((Kind::List, usize::MAX)),
+            end @ (Part::End | Part::Tail) => {
+                let list = opened.last_mut().filter(|last| last.kind == Kind::List)?;
+                (list.kind, list.left) = match end {
+                    Part::End => (Kind::List, 0),
+                    _ => (Kind::Improper, 1),
+                };
+                None
+            }
+            leaf => {
+                terms.push(read_leaf(env, leaf, &mut own)?);
+                one_less(&mut opened);
+                None
+            }
+        };
+        if let Some((kind, left)) = begun {
+            opened.push(Opened {
+                kind,
+                parts: terms.len(),
+                left,
+            });
+        }
+        while let Some(complete) = opened.pop_if(|last| last.left == 0) {
+            let term = made(env, complete.kind, &terms[complete.parts..], pid)?;
+            terms.truncate(complete.parts);
+            terms.push(term);
+            one_less(&mut opened);
+        }
+        if opened.is_empty() {
+            return terms.pop().filter(|_| reader.rest().is_empty());
+        }
+    }
 }
 
-fn read_next<'a>(env: Env<'a>, reader: &mut Reader<'_>, pid: Pid) -> Option<Term<'a>> {
-    let part = reader.next()?;
-    read_part(env, part, reader, pid)
+fn one_less(opened: &mut [Opened]) {
+    if let Some(outer) = opened.last_mut() {
+        outer.left -= 1;
+    }
 }
 
-fn read_part<'a>(
-    env: Env<'a>,
-    part: Part<'_>,
-    reader: &mut Reader<'_>,
-    pid: Pid,
-) -> Option<Term<'a>> {
+/// The term of this kind that has these parts.
+fn made<'a>(env: Env<'a>, kind: Kind, parts: &[Term<'a>], pid: Pid) -> Option<Term<'a>> {
+    let list = |elements: &[Term<'a>], tail| {
+        let elements = elements.iter().copied();
+        elements.rfold(tail, Term::list_prepend)
+    };
+    Some(match kind {
+        Kind::Tuple => rustler::types::tuple::make_tuple(env, parts),
+        Kind::List => list(parts, Term::list_new_empty(env)),
+        Kind::Improper => {
+            let (tail, elements) = parts.split_last()?;
+            list(elements, *tail)
+        }
+        Kind::Map => {
+            let (pairs, _) = parts.as_chunks::<2>();
+            let (keys, values): (Vec<_>, Vec<_>) =
+                pairs.iter().map(|&[key, value]| (key, value)).unzip();
+            Term::map_from_term_arrays(env, &keys, &values).ok()?
+        }
+        Kind::Fun => read_fun(env, *parts.first()?, pid)?,
+        Kind::Export => {
+            let identity: Vec<Term<'_>> = parts.first()?.decode().ok()?;
+            let [module, name, arity] = identity[..] else {
+                return None;
+            };
+            external(env, &[&[EXPORT], &body(module), &body(name), &body(arity)])?
+        }
+    })
+}
+
+/// A term without parts. `own`: what the references of this node have in common, once one was read.
+fn read_leaf<'a>(env: Env<'a>, part: Part<'_>, own: &mut Option<Origin>) -> Option<Term<'a>> {
     Some(match part {
         Part::Word(word) => word::to_term(env, u64::from(word)),
         Part::Atom(word) | Part::LocalPid(word) | Part::LocalPort(word) => word::to_term(env, word),
@@ -325,35 +546,6 @@ fn read_part<'a>(
         Part::Binary(bytes) => binary(env, bytes),
         Part::Uuid(text) => binary(env, &text),
         Part::Nil => Term::list_new_empty(env),
-        Part::Tuple(arity) => {
-            let elements: Option<Vec<_>> =
-                (0..arity).map(|_| read_next(env, reader, pid)).collect();
-            rustler::types::tuple::make_tuple(env, &elements?)
-        }
-        Part::List => read_list(env, reader, pid)?,
-        Part::Map(pairs) => {
-            let (mut keys, mut values) = (Vec::new(), Vec::new());
-            for _ in 0..pairs {
-                keys.push(read_next(env, reader, pid)?);
-                values.push(read_next(env, reader, pid)?);
-            }
-            Term::map_from_term_arrays(env, &keys, &values).ok()?
-        }
-        Part::End | Part::Tail | Part::Any => return None,
-        rare => read_rare(env, rare, reader, pid)?,
-    })
-}
-
-/// The parts with long ways. By itself, as what it keeps on the stack would otherwise be kept at
-/// each level of a name, and a dirty scheduler has little.
-#[inline(never)]
-fn read_rare<'a>(
-    env: Env<'a>,
-    part: Part<'_>,
-    reader: &mut Reader<'_>,
-    pid: Pid,
-) -> Option<Term<'a>> {
-    Some(match part {
         Part::Big(negative, magnitude) => {
             let size = u32::try_from(magnitude.len()).ok()?.to_be_bytes();
             external(
@@ -365,35 +557,12 @@ fn read_rare<'a>(
             let size = u32::try_from(padded.len()).ok()?.to_be_bytes();
             external(env, &[&[BITS], &size, &[last], padded])?
         }
-        Part::Export => {
-            let identity: Vec<Term<'_>> = read_next(env, reader, pid)?.decode().ok()?;
-            let [module, name, arity] = identity[..] else {
-                return None;
-            };
-            external(env, &[&[EXPORT], &body(module), &body(name), &body(arity)])?
-        }
-        Part::Fun => read_fun(env, read_next(env, reader, pid)?, pid)?,
-        Part::LocalReference(numbers) => {
-            let own = env.make_ref().encode(env).to_binary();
-            let origin = own.len().checked_sub(4 * usize::from(own[3]))?;
-            let count = u16::try_from(numbers.len() / 4).ok()?.to_be_bytes();
-            external(env, &[&own[1..2], &count, &own[4..origin], numbers])?
-        }
+        Part::LocalReference(numbers) => own
+            .get_or_insert_with(|| Origin::own(env))
+            .reference(env, numbers)?,
         Part::Remote(bytes) => env.binary_to_term(bytes)?.0,
         _ => return None,
     })
-}
-
-fn read_list<'a>(env: Env<'a>, reader: &mut Reader<'_>, pid: Pid) -> Option<Term<'a>> {
-    let mut elements = Vec::new();
-    let tail = loop {
-        match reader.next()? {
-            Part::End => break Term::list_new_empty(env),
-            Part::Tail => break read_next(env, reader, pid)?,
-            part => elements.push(read_part(env, part, reader, pid)?),
-        }
-    };
-    Some(elements.into_iter().rfold(tail, Term::list_prepend))
 }
 
 /// Tags of the external term format, from "External Term Format" of OTP's documentation.

@@ -1,7 +1,7 @@
 //! What has to hold of any bytes that are read as a name.
 
 use registry_core::name::{
-    Buffer, Encoder, MAX_BYTES, MAX_DEPTH, NameError, Pairs, Part, Reader, matches,
+    Buffer, Encoder, MAX_BYTES, MAX_DEPTH, NameError, Part, Reader, matches,
 };
 
 /// A term as it was read.
@@ -133,15 +133,16 @@ fn write(encoder: &mut Encoder<'_>, term: &Term<'_>) -> Result<(), NameError> {
             }
         }
         // The other way round, so that they have to be put in order.
-        Term::Map(pairs) => encoder.map(pairs.len(), |encoder, spans: &mut Pairs| {
-            pairs.iter().rev().try_for_each(|(key, value)| {
+        Term::Map(pairs) => {
+            let mut spans = encoder.map(pairs.len())?;
+            for (key, value) in pairs.iter().rev() {
                 write(encoder, key)?;
                 spans.value(encoder);
                 write(encoder, value)?;
                 spans.next(encoder);
-                Ok(())
-            })
-        }),
+            }
+            encoder.map_end(spans)
+        }
         Term::Fun(part, identity) => {
             match part {
                 Part::Fun => encoder.fun()?,

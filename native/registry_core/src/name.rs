@@ -18,7 +18,8 @@ pub const MAX_BYTES: usize = 64 * 1024;
 const SMALL: usize = 4;
 const LARGE: usize = 32;
 
-/// The deepest nesting of a name. Keeps the walk of a name within a small part of a NIF's stack.
+/// The deepest nesting of a name. No walk of a name goes down the stack with it: the stack of a
+/// thread of the VM may be small.
 pub const MAX_DEPTH: usize = 256;
 
 /// The most bytes that may be moved while the maps of one name are put in order: a map in a map is
@@ -140,6 +141,8 @@ pub struct Encoder<'a> {
     extra: usize,
     moved: &'a mut Vec<u8>,
     map_work: usize,
+    anys: usize,
+    bound: bool,
 }
 
 impl<'a> Encoder<'a> {
@@ -152,7 +155,32 @@ impl<'a> Encoder<'a> {
             extra: 0,
             moved: &mut buffer.moved,
             map_work: 0,
+            anys: 0,
+            bound: false,
         }
+    }
+
+    /// How much has been read of the term so far, in bytes of which no name may have more than
+    /// [`MAX_BYTES`]; also when the term was refused.
+    #[inline]
+    #[must_use]
+    pub fn work(&self) -> usize {
+        self.len + self.extra
+    }
+
+    /// How often [`Self::any`] has been written.
+    #[must_use]
+    pub fn anys(&self) -> usize {
+        self.anys
+    }
+
+    /// Whether there is a part in the name that its bytes tell from all others, but cannot bring
+    /// back as it was: a reference, which may be to something that lives only as long as a term
+    /// refers to it, or what belongs to a node, which may change its name.
+    #[inline]
+    #[must_use]
+    pub fn bound(&self) -> bool {
+        self.bound
     }
 
     /// The bytes written so far: the name, once its last term is in.
@@ -219,9 +247,11 @@ impl<'a> Encoder<'a> {
     /// A tuple; `arity` terms have to follow.
     #[inline]
     pub fn tuple(&mut self, arity: usize) -> Result<(), NameError> {
-        match u8::try_from(arity) {
-            Ok(arity @ 0..=15) => self.small([arity << 2 | tag::TUPLE]),
-            _ => self.counted(tag::LONG_TUPLE, arity),
+        if let Ok(arity @ 0..=15) = u8::try_from(arity) {
+            self.small([arity << 2 | tag::TUPLE])
+        } else {
+            self.expect(arity)?;
+            self.counted(tag::LONG_TUPLE, arity)
         }
     }
 
@@ -275,6 +305,7 @@ impl<'a> Encoder<'a> {
 
     /// A reference of this node by its numbers.
     pub fn local_reference(&mut self, numbers: &[u8]) -> Result<(), NameError> {
+        self.bound = true;
         self.count_for(LARGE, 2 + numbers.len())?;
         self.put([tag::LOCAL_REFERENCE])?;
         self.plain_binary(numbers)
@@ -282,34 +313,36 @@ impl<'a> Encoder<'a> {
 
     /// A pid, port or reference of another node by its external format.
     pub fn remote(&mut self, external: &[u8]) -> Result<(), NameError> {
+        self.bound = true;
+        self.count_for(LARGE, 2 + external.len())?;
         self.put([tag::REMOTE])?;
         self.plain_binary(external)
     }
 
     /// In a pattern: any one term. Not in the key of a map, whose place depends on its bytes.
     pub fn any(&mut self) -> Result<(), NameError> {
-        self.put([tag::ANY])
+        self.anys += 1;
+        self.small([tag::ANY])
     }
 
-    /// A map of `size` pairs. `write` writes the pairs in any order, key then value, and calls
-    /// [`Pairs::value`] between the two and [`Pairs::next`] after each.
-    pub fn map<E: From<NameError>>(
-        &mut self,
-        size: usize,
-        write: impl FnOnce(&mut Self, &mut Pairs) -> Result<(), E>,
-    ) -> Result<(), E> {
+    /// A map of `size` pairs. The pairs have to follow in any order, key then value, with
+    /// [`Pairs::value`] called between the two and [`Pairs::next`] after each; then
+    /// [`Self::map_end`].
+    pub fn map(&mut self, size: usize) -> Result<Pairs, NameError> {
         self.count_for(LARGE, 5)?;
+        self.expect(size.saturating_mul(2))?;
         self.counted(tag::MAP, size)?;
-        let mut pairs = Pairs {
+        Ok(Pairs {
+            first: self.len,
             start: self.len,
             value: self.len,
-            // At least two bytes a pair, so no claimed size can reserve more than a name holds.
-            spans: Vec::with_capacity(size.min(MAX_BYTES / 2)),
-        };
-        let first = self.len;
-        write(self, &mut pairs)?;
-        self.order(first, pairs.spans)?;
-        Ok(())
+            spans: Vec::with_capacity(size),
+        })
+    }
+
+    /// The end of a map.
+    pub fn map_end(&mut self, pairs: Pairs) -> Result<(), NameError> {
+        self.order(pairs.first, pairs.spans)
     }
 
     /// Puts the pairs from `first` on into the order of their keys' bytes: the VM's own order of
@@ -368,6 +401,14 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
+    /// Refuses at once what has more parts to come than a name has room for.
+    fn expect(&mut self, parts: usize) -> Result<(), NameError> {
+        if parts > (MAX_BYTES - self.len) / SMALL {
+            return Err(NameError::TooLarge);
+        }
+        Ok(())
+    }
+
     fn counted(&mut self, tag: u8, count: usize) -> Result<(), NameError> {
         // A count that does not fit is that of a term whose parts will not fit either.
         let count = u32::try_from(count).map_err(|_| NameError::TooLarge)?;
@@ -396,6 +437,7 @@ impl<'a> Encoder<'a> {
 /// Where the pairs of a map that is being written lie in the buffer.
 #[derive(Debug)]
 pub struct Pairs {
+    first: usize,
     start: usize,
     value: usize,
     spans: Vec<Span>,
@@ -409,11 +451,6 @@ struct Span {
 }
 
 impl Pairs {
-    /// Reads the key that has just been written.
-    pub fn key<'e>(&self, encoder: &'e Encoder<'_>) -> Reader<'e> {
-        Reader::new(&encoder.bytes[self.start..encoder.len])
-    }
-
     /// The key is written; its value comes.
     pub fn value(&mut self, encoder: &Encoder<'_>) {
         self.value = encoder.len;
@@ -542,46 +579,61 @@ impl<'a> Reader<'a> {
         self.rest
     }
 
-    /// Passes over a whole term; `None` when there is none, or one that is nested deeper than a name
-    /// can be.
+    /// Passes over a whole term; `None` when there is none.
     pub fn pass(&mut self) -> Option<()> {
-        // What tells a function from another is a list below it, which is no level of the term's.
-        self.pass_below(2 * MAX_DEPTH)
-    }
-
-    fn pass_below(&mut self, levels: usize) -> Option<()> {
-        let part = self.next()?;
-        let below = levels.checked_sub(1);
-        match part {
-            Part::Tuple(arity) => (0..arity).try_for_each(|_| self.pass_below(below?)),
-            Part::Map(pairs) => (0..2 * pairs).try_for_each(|_| self.pass_below(below?)),
-            Part::Fun | Part::Export => self.pass_below(below?),
-            Part::List => self.pass_tail(below?),
-            Part::End | Part::Tail => None,
-            _ => Some(()),
-        }
+        self.pass_over(Rest::Terms(1))
     }
 
     /// Passes over what is left of a list, its end too; `None` when there is none.
     pub(crate) fn pass_rest(&mut self) -> Option<()> {
-        self.pass_tail(2 * MAX_DEPTH)
+        self.pass_over(Rest::List)
     }
 
-    fn pass_tail(&mut self, levels: usize) -> Option<()> {
+    /// Passes over what is left of a term. The terms around the one that is passed over stand in a
+    /// list, not on the stack; most names never need it, as only lists have an end of their own.
+    fn pass_over(&mut self, mut rest: Rest) -> Option<()> {
+        let mut around = Vec::new();
         loop {
-            let mut after = self.clone();
-            match after.next()? {
-                Part::End => {
-                    *self = after;
-                    return Some(());
+            if rest == Rest::Terms(0) {
+                match around.pop() {
+                    Some(outer) => rest = outer,
+                    None => return Some(()),
                 }
-                Part::Tail => {
-                    *self = after;
-                    return self.pass_below(levels);
+                continue;
+            }
+            let parts = match self.next()? {
+                Part::End if rest == Rest::List => {
+                    rest = Rest::Terms(0);
+                    continue;
                 }
-                _ => self.pass_below(levels)?,
+                Part::Tail if rest == Rest::List => {
+                    rest = Rest::Terms(1);
+                    continue;
+                }
+                Part::End | Part::Tail => return None,
+                Part::Tuple(arity) => Rest::Terms(arity),
+                Part::Map(pairs) => Rest::Terms(pairs.checked_mul(2)?),
+                Part::Fun | Part::Export => Rest::Terms(1),
+                Part::List => Rest::List,
+                _ => Rest::Terms(0),
+            };
+            match (&mut rest, parts) {
+                (Rest::Terms(left), Rest::Terms(more)) => *left = (*left - 1).checked_add(more)?,
+                (Rest::List, Rest::Terms(0)) => {}
+                (outer, parts) => {
+                    if let Rest::Terms(left) = outer {
+                        *left -= 1;
+                    }
+                    around.push(std::mem::replace(outer, parts));
+                }
             }
         }
+    }
+
+    /// Whether a part is left that [`Encoder::bound`] is about.
+    pub fn bound(&self) -> bool {
+        let bound = |part| matches!(part, Part::LocalReference(_) | Part::Remote(_));
+        self.clone().any(bound)
     }
 
     /// The bytes of the next part.
@@ -621,6 +673,15 @@ impl<'a> Reader<'a> {
         };
         self.slice(size)
     }
+}
+
+/// What is left of a term that is passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// That many terms.
+    Terms(usize),
+    /// The elements of a list, and its end.
+    List,
 }
 
 impl<'a> Iterator for Reader<'a> {

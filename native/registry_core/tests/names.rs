@@ -3,7 +3,7 @@
 
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
-use registry_core::name::{Buffer, Encoder, MAX_BYTES, MAX_DEPTH, NameError};
+use registry_core::name::{Buffer, Encoder, MAX_BYTES, MAX_DEPTH, NameError, matches, tag};
 use std::collections::BTreeMap;
 
 /// A term as the Elixir side knows it. Equality is derived: the VM's `===`.
@@ -67,7 +67,8 @@ fn write(encoder: &mut Encoder<'_>, value: &Value, backwards: bool) -> Result<()
             encoder.list_tail()?;
             write(encoder, tail, backwards)
         }
-        Value::Map(map) => encoder.map(map.len(), |encoder, pairs| {
+        Value::Map(map) => {
+            let mut pairs = encoder.map(map.len())?;
             let mut entries: Vec<_> = map.iter().collect();
             if backwards {
                 entries.reverse();
@@ -78,8 +79,8 @@ fn write(encoder: &mut Encoder<'_>, value: &Value, backwards: bool) -> Result<()
                 write(encoder, value, backwards)?;
                 pairs.next(encoder);
             }
-            Ok(())
-        }),
+            encoder.map_end(pairs)
+        }
         Value::Fun(identity) => {
             encoder.fun()?;
             write_list(encoder, identity)
@@ -261,4 +262,40 @@ fn maps_that_take_too_long_to_order_are_refused() {
         ]));
     }
     assert_eq!(name_of(&map, true), Err(NameError::TooManyMaps));
+}
+
+#[test]
+fn a_term_with_more_parts_than_a_name_has_room_for_is_refused_at_once() {
+    let mut buffer = Buffer::new();
+    let mut encoder = Encoder::new(&mut buffer);
+    assert_eq!(encoder.tuple(10_000_000), Err(NameError::TooLarge));
+    assert_eq!(encoder.map(10_000_000).err(), Some(NameError::TooLarge));
+    assert_eq!(encoder.map(usize::MAX).err(), Some(NameError::TooLarge));
+}
+
+#[test]
+fn what_was_read_of_a_name_is_known_also_when_it_is_refused() {
+    let mut buffer = Buffer::new();
+    let mut encoder = Encoder::new(&mut buffer);
+    let references = (0..).take_while(|_| encoder.local_reference(&[1; 12]).is_ok());
+    assert!(references.count() > 1_000);
+    assert!(encoder.work() > MAX_BYTES - 100);
+}
+
+#[test]
+fn matching_takes_no_more_stack_for_a_deep_name() {
+    let levels = 60_000;
+    let ends = vec![tag::END; levels];
+    let lists = vec![tag::LIST; levels];
+    let tuples = vec![1 << 2 | tag::TUPLE; levels];
+    let nil = vec![tag::NIL];
+    let names = [
+        [lists, nil.clone(), ends].concat(),
+        [tuples, nil].concat(),
+        vec![tag::FUN; levels],
+    ];
+    let small = std::thread::Builder::new().stack_size(32 * 1024);
+    let matching = move || names.map(|name| matches(&[tag::ANY], &name));
+    let matched = small.spawn(matching).unwrap().join().unwrap();
+    assert_eq!(matched, [true, true, false]);
 }

@@ -10,6 +10,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
   @max_depth 256
   @max_map_work 262_144
 
+  # What any part of a name counts for at least, and a map, a function with an environment and one
+  # without. The NIF counts exactly; here it is enough that a term of any size is soon refused.
+  @least 4
+  @map 32
+  @closure 40
+  @capture 20
+
+  # What an integer has in external format besides its magnitude, at most.
+  @external 7
+
   # The kinds of opened parts, as in native/native_registry/src/odd.rs.
   @integer 0
   @bits 1
@@ -25,6 +35,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
 
     case Native.check(opened) do
       :ok -> opened
+      # Opened, and yet it is of no kind that the NIF knows.
+      :odd -> unknown_kind!(name)
       # Here, as the caller could only show the opened name.
       refusal -> prepare!(refusal, nil, name)
     end
@@ -48,20 +60,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
   defp open(_term, {_mark, name}, _depth, left) when left <= 0, do: too_large!(name)
 
   defp open(list, marked, depth, left) when is_list(list),
-    do: open_list(list, marked, depth - 1, left - 1)
+    do: open_list(list, marked, depth - 1, left - @least)
 
   defp open(tuple, marked, depth, left) when is_tuple(tuple) do
-    # A tuple with more elements than a name has bytes is not copied into a list first.
-    if tuple_size(tuple) > left, do: too_large!(elem(marked, 1))
-    {elements, left} = open_list(Tuple.to_list(tuple), marked, depth - 1, left - 1)
+    # A tuple with more elements than a name has room for is not copied into a list first.
+    if tuple_size(tuple) > div(left, @least), do: too_large!(elem(marked, 1))
+    {elements, left} = open_list(Tuple.to_list(tuple), marked, depth - 1, left - @least)
     {List.to_tuple(elements), left}
   end
 
   defp open(map, marked, depth, left) when is_map(map) do
-    if map_size(map) > left, do: too_large!(elem(marked, 1))
+    if map_size(map) > div(left, 2 * @least), do: too_large!(elem(marked, 1))
 
     {pairs, left} =
-      Enum.map_reduce(:maps.to_list(map), left - 1, fn {key, value}, left ->
+      Enum.map_reduce(:maps.to_list(map), left - @map, fn {key, value}, left ->
         {key, left} = open(key, marked, depth - 1, left)
         {value, left} = open(value, marked, depth - 1, left)
         {{key, value}, left}
@@ -72,6 +84,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
 
   defp open(integer, {mark, _name} = marked, _depth, left)
        when is_integer(integer) and (integer >= 1 <<< 64 or integer < -(1 <<< 63)) do
+    # Known without reading the integer, which may have megabytes.
+    if :erlang.external_size(integer) > left + @external, do: too_large!(elem(marked, 1))
     magnitude = integer |> abs() |> :binary.encode_unsigned(:little)
     if byte_size(magnitude) > left, do: too_large!(elem(marked, 1))
     negative = if integer < 0, do: 1, else: 0
@@ -89,16 +103,22 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
 
     case info do
       %{type: :external, module: module, name: name, arity: arity} ->
-        {{mark, @export, [module, name, arity]}, left - 1}
+        {{mark, @export, [module, name, arity]}, left - @capture}
 
       %{type: :local, env: env} ->
         identity = Enum.map([:module, :arity, :new_index, :new_uniq, :index, :uniq], &info[&1])
-        {env, left} = open_list(env, marked, depth - 1, left - 1)
+        {env, left} = open_list(env, marked, depth - 1, left - @closure)
         {{mark, @fun, identity ++ env}, left}
     end
   end
 
-  defp open(other, _marked, _depth, left), do: {other, left - 1}
+  defp open(other, _marked, _depth, left)
+       when is_atom(other) or is_number(other) or is_binary(other) or is_pid(other) or
+              is_port(other) or is_reference(other),
+       do: {other, left - @least}
+
+  # A kind of term that there was not when this was written.
+  defp open(_other, {_mark, name}, _depth, _left), do: unknown_kind!(name)
 
   # A list's length is no depth. The tail of an improper one is taken as one more element.
   defp open_list([head | tail], marked, depth, left) do
@@ -136,7 +156,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
           "expected a name nested at most #{@max_depth} levels deep, got: #{brief(name)}"
   end
 
-  # `inspect/1` goes to the bottom of a term, however deep that is.
+  @spec unknown_kind!(term) :: no_return
+  defp unknown_kind!(name) do
+    raise ArgumentError,
+          "expected a name of atoms, numbers, bitstrings, pids, ports, references, functions, " <>
+            "tuples, lists and maps, got one with a term of another kind: #{brief(name)}"
+  end
+
+  # `inspect/1` goes to the bottom of a term, however deep that is, and may not know its kind.
   defp brief(term), do: term |> prune(3) |> inspect(limit: 8, printable_limit: 80)
 
   defp prune(tuple, depth) when is_tuple(tuple) and (depth == 0 or tuple_size(tuple) > 8),
@@ -146,14 +173,30 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
     do: tuple |> Tuple.to_list() |> Enum.map(&prune(&1, depth - 1)) |> List.to_tuple()
 
   defp prune([_head | _tail], 0), do: :...
-  defp prune([head | tail], depth), do: [prune(head, depth - 1) | prune(tail, depth - 1)]
+  defp prune([_head | _tail] = list, depth), do: prune_list(list, depth - 1, 9)
   defp prune(map, _depth) when is_map(map), do: :...
   defp prune(fun, _depth) when is_function(fun), do: :...
-  defp prune(integer, _depth) when is_integer(integer) and abs(integer) >= 1 <<< 64, do: :...
+
+  defp prune(integer, _depth)
+       when is_integer(integer) and (integer >= 1 <<< 64 or integer <= -(1 <<< 64)),
+       do: :...
+
   defp prune(bits, _depth) when is_bitstring(bits) and not is_binary(bits), do: :...
 
   defp prune(binary, _depth) when is_binary(binary) and byte_size(binary) > 80,
     do: binary_part(binary, 0, 80) <> "..."
 
-  defp prune(term, _depth), do: term
+  defp prune(term, _depth)
+       when is_atom(term) or is_number(term) or is_binary(term) or is_pid(term) or is_port(term) or
+              is_reference(term) or term == [],
+       do: term
+
+  defp prune(_unknown, _depth), do: :...
+
+  # `inspect/2` shows fewer.
+  defp prune_list([head | tail], depth, left) when left > 0,
+    do: [prune(head, depth) | prune_list(tail, depth, left - 1)]
+
+  defp prune_list([_head | _tail], _depth, 0), do: []
+  defp prune_list(tail, depth, _left), do: prune(tail, depth)
 end

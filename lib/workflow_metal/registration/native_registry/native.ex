@@ -3,23 +3,27 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   # One function a NIF, named as in Rust. Guards and errors are the callers'.
 
   alias WorkflowMetal.Registration.NativeRegistry
+  alias WorkflowMetal.Registration.NativeRegistry.{Library, Samples}
 
   # The library is built after this module: it must not be loaded while Mix compiles.
   @compile {:autoload, false}
   @on_load :load
 
-  # A value in external format; nil for none.
-  @type value :: binary | nil
+  # A value as `Value` makes it: in external format, or with the size that it has there; nil for none.
+  # With a name that is handed over in opened form, the name as it was given.
+  @type value :: nil | binary | {size :: pos_integer, term} | {:name, name :: term, value}
+  # As `Value` takes it: in external format, or the term.
+  @type kept :: nil | binary | {term}
   @type elsewhere :: :elsewhere | {:elsewhere, pid}
   @type refusal :: :no_registry | :too_large | :too_deep | :too_many_maps | :odd
 
   @doc false
   def load do
-    path = Path.join(:code.priv_dir(:workflow_metal_native_registry), "native/native_registry")
-
-    # Any value forces the documented API of the VM where terms would be read directly.
-    portable = System.get_env("WORKFLOW_METAL_NATIVE_REGISTRY_PORTABLE") != nil
-    :erlang.load_nif(String.to_charlist(path), portable)
+    with {:ok, path} <- Library.path() do
+      # Any value forces the documented API of the VM where terms would be read directly.
+      portable = System.get_env("WORKFLOW_METAL_NATIVE_REGISTRY_PORTABLE") != nil
+      :erlang.load_nif(path, {portable, Samples.all(), Samples.parts()})
+    end
   end
 
   @spec open(NativeRegistry.registry(), pid, clustered :: boolean) :: :ok | pid
@@ -44,16 +48,32 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   @spec whereis(NativeRegistry.registry(), term) :: pid | :undefined | elsewhere | refusal
   def whereis(_registry, _name), do: :erlang.nif_error(:not_loaded)
 
-  @spec lookup(NativeRegistry.registry(), term) :: {pid, value} | :undefined | elsewhere | refusal
+  # `:heavy` for a value that takes long to copy: then the function of that name does it, on a dirty
+  # scheduler. The same below.
+  @spec lookup(NativeRegistry.registry(), term) ::
+          {pid, kept} | :undefined | elsewhere | :heavy | refusal
   def lookup(_registry, _name), do: :erlang.nif_error(:not_loaded)
 
+  @spec lookup_heavy(NativeRegistry.registry(), term) ::
+          {pid, kept} | :undefined | elsewhere | refusal
+  def lookup_heavy(_registry, _name), do: :erlang.nif_error(:not_loaded)
+
   @spec register(NativeRegistry.registry(), term, pid, pid | nil, value) ::
-          :yes | pid | :ended | :elsewhere | refusal
+          :yes | pid | :ended | :elsewhere | :heavy | refusal
   def register(_registry, _name, _pid, _instead_of, _value), do: :erlang.nif_error(:not_loaded)
 
+  @spec register_heavy(NativeRegistry.registry(), term, pid, pid | nil, value) ::
+          :yes | pid | :ended | :elsewhere | refusal
+  def register_heavy(_registry, _name, _pid, _instead_of, _value),
+    do: :erlang.nif_error(:not_loaded)
+
   @spec hold(NativeRegistry.registry(), term, pid, pid | nil, value) ::
-          :yes | pid | :ended | refusal
+          :yes | pid | :ended | :heavy | refusal
   def hold(_registry, _name, _pid, _instead_of, _value), do: :erlang.nif_error(:not_loaded)
+
+  @spec hold_heavy(NativeRegistry.registry(), term, pid, pid | nil, value) ::
+          :yes | pid | :ended | refusal
+  def hold_heavy(_registry, _name, _pid, _instead_of, _value), do: :erlang.nif_error(:not_loaded)
 
   @spec whereis_elsewhere(NativeRegistry.registry(), term) :: :undefined | elsewhere | refusal
   def whereis_elsewhere(_registry, _name), do: :erlang.nif_error(:not_loaded)
@@ -67,8 +87,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   @spec mirrored(NativeRegistry.registry()) :: non_neg_integer | :no_registry
   def mirrored(_registry), do: :erlang.nif_error(:not_loaded)
 
-  @spec update(NativeRegistry.registry(), term, pid, value) :: :yes | :no | refusal
+  @spec update(NativeRegistry.registry(), term, pid, value) :: :yes | :no | :heavy | refusal
   def update(_registry, _name, _pid, _value), do: :erlang.nif_error(:not_loaded)
+
+  @spec update_heavy(NativeRegistry.registry(), term, pid, value) :: :yes | :no | refusal
+  def update_heavy(_registry, _name, _pid, _value), do: :erlang.nif_error(:not_loaded)
 
   @spec unregister(NativeRegistry.registry(), term, pid) :: :yes | :no | :elsewhere | refusal
   def unregister(_registry, _name, _pid), do: :erlang.nif_error(:not_loaded)
@@ -77,7 +100,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   def pattern(_name), do: :erlang.nif_error(:not_loaded)
 
   @spec piece(NativeRegistry.registry(), binary, non_neg_integer) ::
-          {[{term, pid, value}], pos_integer | nil} | :no_registry
+          {[{term, pid, kept}], pos_integer | nil} | :no_registry
   def piece(_registry, _pattern, _from), do: :erlang.nif_error(:not_loaded)
 
   @spec count_matching(NativeRegistry.registry(), binary) :: non_neg_integer | :no_registry

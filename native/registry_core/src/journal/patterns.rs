@@ -529,15 +529,16 @@ mod tests {
                     encoder.list_tail()?;
                     tail.write(encoder)
                 }
-                Tree::Map(values) => encoder.map(values.len(), |encoder, pairs| {
+                Tree::Map(values) => {
+                    let mut pairs = encoder.map(values.len())?;
                     for (key, value) in (0_u8..).zip(values) {
                         Tree::Word(key).write(encoder)?;
                         pairs.value(encoder);
                         value.write(encoder)?;
                         pairs.next(encoder);
                     }
-                    Ok::<_, NameError>(())
-                }),
+                    encoder.map_end(pairs)
+                }
             }
         }
 

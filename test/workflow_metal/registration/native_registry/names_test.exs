@@ -3,6 +3,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.NamesTest do
 
   import Bitwise
 
+  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, OtherVM}
+
   @max_bytes 65_536
   @max_depth 256
   @max_binary 64 * 1024 * 1024
@@ -246,9 +248,31 @@ defmodule WorkflowMetal.Registration.NativeRegistry.NamesTest do
                lookup_reductions(context, [{}]) + 100
     end
 
+    test "costs its process reductions also when it is refused, whoever reads it", context do
+      registry = context.registry
+      references = for _reference <- 1..2_500, do: make_ref()
+
+      for name <- [references, {1, references}, %{1 => references}, List.duplicate(%{}, 2_500)],
+          {label, read} <- [
+            whereis: &Native.whereis(registry, &1),
+            lookup: &Native.lookup(registry, &1),
+            check: &Native.check/1,
+            pattern: &Native.pattern/1,
+            wait: &Native.wait(registry, &1, self()),
+            register: &Native.register(registry, &1, self(), nil, nil),
+            unregister: &Native.unregister(registry, &1, self())
+          ] do
+        assert reductions(fn -> :too_large = read.(name) end) > 3_000, inspect(label)
+      end
+    end
+
     defp lookup_reductions(context, name) do
+      reductions(fn -> :undefined = whereis(context, name) end)
+    end
+
+    defp reductions(function) do
       {:reductions, before} = Process.info(self(), :reductions)
-      for _lookup <- 1..20, do: :undefined = whereis(context, name)
+      for _time <- 1..20, do: function.()
       {:reductions, later} = Process.info(self(), :reductions)
       div(later - before, 20)
     end
@@ -324,6 +348,66 @@ defmodule WorkflowMetal.Registration.NativeRegistry.NamesTest do
     end
   end
 
+  describe "on the smallest stacks that the VM takes" do
+    @smallest [~c"+sss", ~c"20", ~c"+sssdcpu", ~c"20", ~c"+sssdio", ~c"20"]
+
+    test "names as deep as may be are registered, found and given back" do
+      vm = OtherVM.start(@smallest)
+      assert OtherVM.call(vm, OtherVM, :hold_deep_names, []) == :ok
+    end
+  end
+
+  describe "a name with a term of a kind that this was not made for" do
+    # Such terms come with later releases of the VM. On all, what nobody but a test can make: a part
+    # that says that it has been opened, as a kind that there is not.
+    test "raises ArgumentError, wherever the term stands", context do
+      %{registry: registry} = context
+
+      for unknown <- [{Native.odd(), 255, "body"} | Terms.unknown()],
+          name <- [
+            unknown,
+            {:a, unknown},
+            [unknown],
+            [1 | unknown],
+            %{1 => unknown},
+            %{unknown => 1},
+            {fn -> 1 end, unknown},
+            Terms.closure(unknown)
+          ],
+          call <- [
+            &NativeRegistry.whereis_name({registry, &1}),
+            &NativeRegistry.lookup(registry, &1),
+            &NativeRegistry.register(registry, &1, nil),
+            &NativeRegistry.register_name({registry, &1}, self()),
+            &NativeRegistry.unregister(registry, &1),
+            &NativeRegistry.update_value(registry, &1, fn value -> value end),
+            &NativeRegistry.await(registry, &1, 10),
+            &NativeRegistry.select(registry, &1),
+            &NativeRegistry.count_select(registry, &1),
+            &NativeRegistry.subscribe(registry, &1),
+            &NativeRegistry.unsubscribe(registry, &1),
+            &NativeRegistry.start_child(context.meta, &1, self(), Worker),
+            &Cluster.mirror(registry, &1, self())
+          ] do
+        error = assert_raise ArgumentError, fn -> call.(name) end
+        assert error.message =~ "of another kind"
+      end
+    end
+
+    test "is to be had on OTP 29 and later" do
+      there? = String.to_integer(System.otp_release()) >= 29
+      assert Terms.unknown() != [] == there?
+    end
+
+    test "is a value, and comes back as it was", %{registry: registry} do
+      for unknown <- Terms.unknown(), value <- [unknown, {self(), [unknown]}] do
+        {:ok, _pid} = NativeRegistry.register(registry, :name, value)
+        assert [{_pid, ^value}] = NativeRegistry.lookup(registry, :name)
+        NativeRegistry.unregister(registry, :name)
+      end
+    end
+  end
+
   describe "a name far above the limits is refused," do
     for {kind, build} <- [
           {"a binary of 64 MiB", quote(do: fn -> :binary.copy("a", @max_binary) end)},
@@ -337,6 +421,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.NamesTest do
           {"the smallest integer", quote(do: fn -> -largest_integer() end)},
           {"a list of a hundred thousand closures",
            quote(do: fn -> List.duplicate(fn -> 1 end, 100_000) end)},
+          {"a binary of 64 MiB that does not begin where a byte does",
+           quote(do: &shifted_binary/0)},
           {"a tuple of a million bitstrings",
            quote(do: fn -> Tuple.duplicate(<<1::1>>, 1_000_000) end)}
         ] do
@@ -508,6 +594,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.NamesTest do
     whereis(context, name) == :undefined
   rescue
     ArgumentError -> false
+  end
+
+  defp shifted_binary do
+    <<_bits::3, shifted::binary-size(67_000_000), _rest::bitstring>> =
+      :binary.copy("a", @max_binary)
+
+    shifted
   end
 
   # The limit on integers differs between releases.

@@ -2,12 +2,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PortableTest do
   # Alone on the machine, as it runs all other tests in a second VM.
   use ExUnit.Case, async: false
 
+  alias WorkflowMetal.Registration.NativeRegistry
   alias WorkflowMetal.Registration.NativeRegistry.Native
 
   @variable "WORKFLOW_METAL_NATIVE_REGISTRY_PORTABLE"
 
   test "words of terms are read unless the portable way is asked for" do
     assert Native.reads_words() == (System.get_env(@variable) == nil)
+  end
+
+  test "a registry says which way it is", context do
+    registry = Module.concat(__MODULE__, context.test)
+    start_supervised!({NativeRegistry, name: registry})
+    expected = if System.get_env(@variable), do: :documented, else: :direct
+    assert %{terms: ^expected} = NativeRegistry.info(registry)
   end
 
   # Excluded in the second VM.

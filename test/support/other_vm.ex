@@ -1,0 +1,68 @@
+defmodule WorkflowMetal.Registration.NativeRegistry.OtherVM do
+  @moduledoc false
+  # A VM of its own for what a test must not do to its own: other flags, another node name.
+
+  alias WorkflowMetal.Registration.NativeRegistry
+  alias WorkflowMetal.Registration.NativeRegistry.Terms
+
+  @registry __MODULE__.Registry
+
+  # A VM that is not distributed, with a registry in it, for as long as the calling process lives.
+  def start(flags \\ []) do
+    paths = for path <- :code.get_path(), do: [~c"-pa", path]
+
+    {:ok, vm, _node} =
+      :peer.start_link(%{
+        connection: :standard_io,
+        args: Enum.concat([flags | paths]),
+        env: environment()
+      })
+
+    {:ok, _applications} = call(vm, :application, :ensure_all_started, [:elixir])
+    call(vm, __MODULE__, :start_registry, [])
+    vm
+  end
+
+  defp environment do
+    for variable <- ["WORKFLOW_METAL_NATIVE_REGISTRY_PORTABLE"],
+        value = System.get_env(variable),
+        do: {String.to_charlist(variable), String.to_charlist(value)}
+  end
+
+  def call(vm, module, function, arguments, timeout \\ 60_000) do
+    :peer.call(vm, module, function, arguments, timeout)
+  end
+
+  def registry, do: @registry
+
+  @doc false
+  def start_registry do
+    {:ok, supervisor} =
+      Supervisor.start_link([{NativeRegistry, name: @registry}], strategy: :one_for_one)
+
+    Process.unlink(supervisor)
+    :ok
+  end
+
+  # Names about as deep as they may be, of everything that has a depth, in every way there is.
+  def hold_deep_names do
+    one_level = [&{&1}, &{1, &1, "b"}, &[&1], &%{1 => &1}, &%{&1 => 1}, &{make_ref(), &1}]
+    two_levels = [&[1 | {&1}], &Terms.closure/1]
+
+    for {levels, wraps} <- [{254, one_level}, {120, two_levels}], wrap <- wraps do
+      deep = Terms.nest(:name, levels, wrap)
+
+      for name <- [deep, {make_ref(), deep}] do
+        this = self()
+        {:ok, ^this} = NativeRegistry.register(@registry, name, name)
+        ^this = NativeRegistry.whereis_name({@registry, Terms.copy(name)})
+        [^name] = NativeRegistry.keys(@registry, this)
+        [{^name, ^this, ^name}] = NativeRegistry.select(@registry, :_)
+        1 = NativeRegistry.count_select(@registry, name)
+        :ok = NativeRegistry.unregister(@registry, name)
+      end
+    end
+
+    :ok
+  end
+end
