@@ -59,12 +59,71 @@ enum Frame<'a> {
 struct MapFrame<'a> {
     left: MapIterator<'a>,
     pairs: Pairs,
-    /// Whether there has been a key.
+    /// Whether a value has been begun that has not been said to be written.
     begun: bool,
     /// The value of the key that has been written.
     value: Option<Term<'a>>,
     /// How many places for any term there were before that key.
     anys: usize,
+}
+
+impl<'a> MapFrame<'a> {
+    /// The next key or value that has not been written; none when all have.
+    fn next<const PATTERN: bool>(
+        &mut self,
+        encoder: &mut Encoder<'_>,
+        layout: Option<Layout>,
+    ) -> Result<Option<Term<'a>>, Refused> {
+        loop {
+            if let Some(value) = self.value.take() {
+                // The key is written.
+                if PATTERN && encoder.anys() > self.anys {
+                    return Err(Refused::Pattern);
+                }
+                self.pairs.value(encoder);
+                self.begun = true;
+                if !leaf(encoder, layout, value)? {
+                    return Ok(Some(value));
+                }
+            }
+            // The value is written, if there has been one.
+            if self.begun {
+                self.pairs.next(encoder);
+                self.begun = false;
+            }
+            let Some((key, value)) = self.left.next() else {
+                return Ok(None);
+            };
+            self.value = Some(value);
+            self.anys = encoder.anys();
+            if !leaf(encoder, layout, key)? {
+                return Ok(Some(key));
+            }
+        }
+    }
+}
+
+/// Writes a term if it is one that the layout tells without a call: most are.
+#[inline]
+fn leaf(
+    encoder: &mut Encoder<'_>,
+    layout: Option<Layout>,
+    term: Term<'_>,
+) -> Result<bool, Refused> {
+    let Some(layout) = layout else {
+        return Ok(false);
+    };
+    match layout.shape(&term) {
+        Shape::Word(word) => encoder.word(word)?,
+        Shape::Binary(bytes) => encoder.binary(bytes)?,
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+#[inline]
+fn is_word(layout: Option<Layout>, word: ErlNifTerm) -> bool {
+    layout.is_some() && layout::short_immediate(word::of(word)).is_some()
 }
 
 /// How many levels of a term take no memory of their own.
@@ -104,12 +163,6 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
         }
     }
 
-    /// The word of an element that can go in as it is.
-    #[inline]
-    fn word(&self, element: ErlNifTerm) -> Option<u32> {
-        layout::short_immediate(word::of(element)).filter(|_| self.layout.is_some())
-    }
-
     /// Writes a term, or its head and remembers its parts.
     #[inline]
     fn begin<const PATTERN: bool>(&mut self, term: Term<'a>) -> Written {
@@ -136,17 +189,18 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
     /// The next term that has not been written; none when all have.
     #[inline]
     fn next<const PATTERN: bool>(&mut self) -> Result<Option<Term<'a>>, Refused> {
-        let words = self.layout.is_some() && !PATTERN;
+        let layout = self.layout.filter(|_| !PATTERN);
         loop {
             match self.frames.last_mut() {
                 None => return Ok(None),
                 Some(Frame::Elements(elements)) => {
-                    while let Some((&element, rest)) = elements.split_first() {
-                        *elements = rest;
-                        // Here as well as in `begin`: most elements are words, and need no call.
-                        match layout::short_immediate(word::of(element)).filter(|_| words) {
-                            Some(word) => self.encoder.word(word)?,
-                            None => return Ok(Some(part(self.env, element))),
+                    let mut left = *elements;
+                    while let Some((&element, rest)) = left.split_first() {
+                        left = rest;
+                        let element = part(self.env, element);
+                        if !leaf(self.encoder, layout, element)? {
+                            *elements = left;
+                            return Ok(Some(element));
                         }
                     }
                     self.frames.pop();
@@ -162,48 +216,40 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
 
     /// The next term below a list or a map; none when that has ended.
     fn next_other<const PATTERN: bool>(&mut self) -> Result<Option<Term<'a>>, Refused> {
+        let layout = self.layout.filter(|_| !PATTERN);
         match self.frames.last_mut() {
             Some(Frame::List(rest)) => {
-                let list = part(self.env, *rest);
-                if let Ok((head, tail)) = list.list_get_cell() {
-                    *rest = tail.as_c_arg();
-                    return Ok(Some(head));
+                let mut list = part(self.env, *rest);
+                while let Ok((head, tail)) = list.list_get_cell() {
+                    list = tail;
+                    if !leaf(self.encoder, layout, head)? {
+                        *rest = list.as_c_arg();
+                        return Ok(Some(head));
+                    }
                 }
+                self.frames.pop();
                 if list.is_empty_list() {
                     self.encoder.list_end()?;
-                } else {
-                    self.encoder.list_tail()?;
-                    self.frames.pop();
-                    self.frames.push(Frame::Tail);
-                    return Ok(Some(list));
+                    return Ok(None);
                 }
+                self.encoder.list_tail()?;
+                self.frames.push(Frame::Tail);
+                Ok(Some(list))
             }
             Some(Frame::Map(map)) => {
-                if let Some(value) = map.value.take() {
-                    if PATTERN && self.encoder.anys() > map.anys {
-                        return Err(Refused::Pattern);
-                    }
-                    map.pairs.value(self.encoder);
-                    return Ok(Some(value));
-                }
-                if map.begun {
-                    map.pairs.next(self.encoder);
-                }
-                if let Some((key, value)) = map.left.next() {
-                    map.begun = true;
-                    map.value = Some(value);
-                    map.anys = self.encoder.anys();
-                    return Ok(Some(key));
-                }
-                if let Some(Frame::Map(map)) = self.frames.pop() {
+                let next = map.next::<PATTERN>(self.encoder, layout)?;
+                if next.is_none()
+                    && let Some(Frame::Map(map)) = self.frames.pop()
+                {
                     self.encoder.map_end(map.pairs)?;
                 }
-                return Ok(None);
+                Ok(next)
             }
-            _ => {}
+            _ => {
+                self.frames.pop();
+                Ok(None)
+            }
         }
-        self.frames.pop();
-        Ok(None)
     }
 
     /// Refuses a term with parts that lies deeper than a name may go.
@@ -221,13 +267,15 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
         self.below()?;
         // Only a reference can be the mark of an opened part, and no word is one.
         if let Some(&first) = elements.first()
-            && self.word(first).is_none()
+            && !is_word(self.layout, first)
             && Odd::marks(part(self.env, first))
         {
             return self.opened(&elements[1..]);
         }
         self.encoder.tuple(elements.len())?;
-        self.frames.push(Frame::Elements(elements));
+        if !elements.is_empty() {
+            self.frames.push(Frame::Elements(elements));
+        }
         Ok(())
     }
 
