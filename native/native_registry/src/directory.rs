@@ -14,9 +14,10 @@ use registry_core::name::Buffer;
 use registry_core::{Pid, Reader, Withdrawn};
 use rustler::{Env, LocalPid};
 use std::cell::RefCell;
+use std::collections::hash_map::{self, HashMap};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 /// How many resources the monitors of one registry are spread over: the VM keeps the monitors of
@@ -26,10 +27,12 @@ const WATCHES: usize = 64;
 /// A value that came with a name, in external format.
 pub(crate) type Value = Arc<[u8]>;
 
-/// A registry that is open: from the first start of its owner until its supervisor stops it.
+/// A registry that is open: from the first start of its owner until it is forgotten.
 pub(crate) struct Open {
     /// The atom that names it, as its word.
     name: u64,
+    /// What tells it from one that had the name before.
+    id: u64,
     /// The supervisor of its owner. The registry outlives the owner, not the supervisor.
     pub(crate) supervisor: Pid,
     pub(crate) registry: Registry<Value>,
@@ -47,6 +50,7 @@ impl Open {
     fn new(name: u64, supervisor: Pid, clustered: bool) -> Arc<Self> {
         Arc::new_cyclic(|open| Self {
             name,
+            id: next(),
             supervisor,
             registry: Registry::new(),
             opened: Instant::now(),
@@ -89,6 +93,27 @@ impl Open {
 static DIRECTORY: Lazy<DashMap<u64, Arc<Open>, RandomState>> =
     Lazy::new(|| DashMap::with_hasher(RandomState::new()));
 
+/// A registry that its supervisor has stopped and may start again. Nobody finds it meanwhile, but it
+/// keeps what it holds, and hears of processes that end.
+struct Suspended {
+    number: u64,
+    open: Arc<Open>,
+}
+
+/// By name. Held by whatever opens, suspends or forgets a registry, so that each is done in one
+/// step; never while the VM is called, and by nothing that looks a registry up.
+static SUSPENDED: Lazy<Mutex<HashMap<u64, Suspended>>> = Lazy::new(Mutex::default);
+
+fn suspended() -> MutexGuard<'static, HashMap<u64, Suspended>> {
+    SUSPENDED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A number that is used once.
+fn next() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 /// Counts openings and closings, so that a thread knows when what it remembers may be wrong.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
@@ -97,8 +122,8 @@ static GENERATION: AtomicU64 = AtomicU64::new(0);
 /// in it.
 static PIN: OnceCell<Watch> = OnceCell::new();
 
-/// Opens a registry for `supervisor`, or leaves it as it is if that supervisor has it open
-/// already; answers the other supervisor when another has.
+/// Opens a registry for `supervisor`, with what it held if it is suspended, or leaves it as it is if
+/// that supervisor has it open already; answers the other supervisor when another has.
 pub(crate) fn open(
     env: Env<'_>,
     name: u64,
@@ -108,29 +133,90 @@ pub(crate) fn open(
     PIN.get_or_init(|| Watch::new(Weak::new()));
     let owner = word::of_pid(env, supervisor);
     let new = Open::new(name, owner, clustered);
-    match DIRECTORY.entry(name) {
-        Entry::Occupied(open) if open.get().supervisor == owner => return Ok(()),
-        Entry::Occupied(open) => return Err(open.get().supervisor),
-        Entry::Vacant(vacant) => {
-            vacant.insert(Arc::clone(&new));
+    let forgotten = {
+        let mut suspended = suspended();
+        let vacant = match DIRECTORY.entry(name) {
+            Entry::Occupied(open) if open.get().supervisor == owner => return Ok(()),
+            Entry::Occupied(open) => return Err(open.get().supervisor),
+            Entry::Vacant(vacant) => vacant,
+        };
+        match suspended.remove(&name) {
+            Some(Suspended { open, .. }) if open.supervisor == owner => {
+                // The engine has told nobody of what changed meanwhile.
+                if let Some(mirror) = &open.mirror {
+                    mirror.clear();
+                }
+                vacant.insert(open);
+                GENERATION.fetch_add(1, Ordering::Release);
+                return Ok(());
+            }
+            forgotten => {
+                vacant.insert(Arc::clone(&new));
+                forgotten
+            }
         }
-    }
+    };
     GENERATION.fetch_add(1, Ordering::Release);
+    if let Some(Suspended { open, .. }) = forgotten {
+        // Another supervisor had stopped it.
+        elsewhere(move || open.clear());
+    }
     if !new.watch(env, supervisor) {
         close(name, owner);
     }
     Ok(())
 }
 
-/// Closes a registry if this supervisor has it open; answers whether it had.
+/// Closes a registry if this supervisor has it open or has suspended it; answers whether it had.
 pub(crate) fn close(name: u64, supervisor: Pid) -> bool {
-    let closed = DIRECTORY.remove_if(&name, |_, open| open.supervisor == supervisor);
+    let closed = {
+        let mut suspended = suspended();
+        match suspended.entry(name) {
+            hash_map::Entry::Occupied(entry) if entry.get().open.supervisor == supervisor => {
+                Some(entry.remove().open)
+            }
+            _ => DIRECTORY
+                .remove_if(&name, |_, open| open.supervisor == supervisor)
+                .map(|(_, open)| open),
+        }
+    };
     // Before the names go: nobody who starts now may find an empty registry instead of none.
     GENERATION.fetch_add(1, Ordering::Release);
-    let Some((_, open)) = closed else {
+    let Some(open) = closed else {
         return false;
     };
     open.clear();
+    true
+}
+
+/// Lets nobody find a registry that this supervisor has open, until the supervisor opens it again.
+/// Answers what `close_suspended` wants to know.
+pub(crate) fn suspend(name: u64, supervisor: Pid) -> Option<(u64, u64)> {
+    let answer = {
+        let mut suspended = suspended();
+        let (_, open) = DIRECTORY.remove_if(&name, |_, open| open.supervisor == supervisor)?;
+        let (id, number) = (open.id, next());
+        suspended.insert(name, Suspended { number, open });
+        (id, number)
+    };
+    GENERATION.fetch_add(1, Ordering::Release);
+    Some(answer)
+}
+
+/// Closes a registry that has been suspended and not been opened again since; answers `false` if it
+/// has been.
+pub(crate) fn close_suspended(name: u64, (id, number): (u64, u64)) -> bool {
+    let closed = {
+        let mut suspended = suspended();
+        match suspended.entry(name) {
+            hash_map::Entry::Occupied(entry) if entry.get().number == number => entry.remove().open,
+            hash_map::Entry::Occupied(entry) => return entry.get().open.id != id,
+            hash_map::Entry::Vacant(_) => {
+                return DIRECTORY.get(&name).is_none_or(|open| open.id != id);
+            }
+        }
+    };
+    closed.clear();
     true
 }
 
