@@ -21,7 +21,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
   # Between two questions to the supervisor whether it has deleted the child, in milliseconds: the
   # first time, and the longest it gets by doubling.
   @first_pause 5
-  @longest_pause 1_000
+  @longest_pause 100
 
   # The most characters that an atom may have.
   @atom_length 255
