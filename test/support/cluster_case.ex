@@ -11,7 +11,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
 
   alias WorkflowMetal.Registration.NativeRegistry.ClusterNode
 
-  @patience 60_000
+  @patience 120_000
   @cookie :workflow_metal_native_registry
 
   using do

@@ -8,7 +8,6 @@ for engine <- [:global, :syn] do
     # One after another: these nodes want all there is of the machine.
     @moduletag engine
     @moduletag :nodes
-    @moduletag timeout: 300_000
     @engine engine
 
     defp start_cluster(count, options \\ []) do

@@ -146,7 +146,6 @@ if Code.ensure_loaded?(WorkflowMetal.Application) do
       @moduletag engine
       @moduletag :nodes
       @moduletag :workflow_metal
-      @moduletag timeout: 300_000
       @engine engine
       @modules [{This.Storage, storage}, {Shop, shop}, {Step, step}, {Steering, steering}]
 

@@ -110,10 +110,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
           end)
         end
 
-      for _user <- users, do: assert_receive({:before, ^test}, 5_000)
+      for _user <- users, do: assert_receive({:before, ^test})
       :ok = stop_supervised(context.id)
       for user <- users, do: send(user, :again)
-      for _user <- users, do: assert_receive({:after, %ArgumentError{}}, 5_000)
+      for _user <- users, do: assert_receive({:after, %ArgumentError{}})
     end
 
     test "starts and stops while others look names up", context do
@@ -193,7 +193,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
         kill(hd(pids))
         eventually(fn -> Native.sizes(registry) == {100, 100} end)
         :ok = NativeRegistry.unregister(registry, :own)
-        assert_receive {:unregister, ^registry, :own, _pid}, 30_000
+        assert_receive {:unregister, ^registry, :own, _pid}
       end
     end
 
@@ -224,7 +224,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
       :yes = NativeRegistry.register_name({registry, :stays}, stays)
       :yes = NativeRegistry.register_name({registry, :ends}, ends)
       Process.exit(child(supervisor, :before), :kill)
-      assert_receive {:starts, sibling}, 30_000
+      assert_receive {:starts, sibling}
       assert_unknown(%{meta: %{registry: registry}, registry: registry})
       kill(ends)
       send(sibling, :go)

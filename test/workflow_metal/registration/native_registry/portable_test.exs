@@ -13,7 +13,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PortableTest do
   # Excluded in the second VM; so are the tests that start nodes, where nothing is read that the
   # others do not read.
   @tag :portable
-  @tag timeout: 900_000
+  @tag timeout: 3_600_000
   test "everything is the same in the portable way" do
     # What is compiled already is what is tested.
     arguments = ~w(test --no-compile --exclude portable --exclude nodes)

@@ -59,7 +59,7 @@ if Code.ensure_loaded?(WorkflowMetal.Application) do
       end
     end
 
-    @long 10_000
+    @long 60_000
 
     # start -> (pack) -> packed -> (label) -> labelled -> (ship) -> end
     @sequence {[pack: Step, label: PromptStep, ship: Step],
