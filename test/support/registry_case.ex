@@ -8,7 +8,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RegistryCase do
   alias WorkflowMetal.Registration.NativeRegistry
 
   # Long enough for a machine that does ten other things.
-  @patience 30_000
+  @patience 120_000
 
   using do
     quote do

@@ -95,8 +95,19 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
   The table of names belongs to the VM, not to a process. The registry's own process only says
   when it begins and ends: it may be killed and restarted at any time, while names are held,
-  looked up and taken. The table goes when the supervisor of that process stops it, or ends
-  itself; from then on functions that are given the registry raise `ArgumentError`.
+  looked up and taken.
+
+  When its supervisor stops that process, the registry is stopped: functions that are given it
+  raise `ArgumentError`. What it held is kept as long as the supervisor may start it again, and
+  comes back with it:
+
+    * after a restart by the strategy `:one_for_all` or `:rest_for_one`, because a sibling ended;
+    * after `Supervisor.terminate_child/2`, when `Supervisor.restart_child/2` follows.
+
+  Names of processes that end meanwhile are free, subscriptions and waits go on. It is forgotten when
+  the supervisor has ended, by itself or because its own supervisor restarts it, and when the
+  child has been removed for good: by `Supervisor.delete_child/2` or
+  `DynamicSupervisor.terminate_child/2`. A registry of that name that is started then begins empty.
 
   ## Limits
 
@@ -248,10 +259,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
   @options [:name, :listeners, :cluster, :cluster_timeout, :on_conflict]
 
-  # How often `start_child/4` starts over when the holder it is told of is gone. Each time the
-  # name was free for a moment and somebody else took it and died; a storm of that has ended long
-  # before.
-  @attempts 1_000
+  # How often `start_child/4` has a child started again that was killed in its `init`, or whose name
+  # had a holder that is gone. Others that start and kill the same name without pause, on processors
+  # that are busy, have it meet a holder that is gone once in seven times.
+  @killed 4
+  @gone 9
 
   # How often `await/3` asks the engine of a cluster, in milliseconds.
   @poll 50
@@ -311,8 +323,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
   A running process is answered without asking the supervisor. A new child is `module` or
   `{module, keyword}`, with the via tuple put in as `:name`. The child's own `{:error, reason}` and
-  `:ignore` are passed on. When others start and end the same name meanwhile, it is tried again, so
-  that the answer is a process that lives or has just ended.
+  `:ignore` are passed on.
+
+  When the start fails because somebody else has the name, that process is the answer. When whoever
+  had it has ended meanwhile, the child is started again, up to nine times; when the child itself was
+  killed during its `init`, up to four times. Then the error is the answer. So is
+  `{:already_started, pid}` of a process that does not have this name, but kept the child from
+  starting for a reason of its own.
 
   Raises `ArgumentError` when `child_spec` is neither a module nor `{module, keyword}`.
   """
@@ -348,11 +365,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
         child_spec = {module, Keyword.put(arguments, :name, via_tuple(meta, name))}
 
         if Cluster.config(registry) do
-          start = &Cluster.start_child/2
-          answer = start_child_anew(start, supervisor, child_spec, @attempts)
-          Cluster.await_own_view(registry, name, answer)
+          start = fn -> Cluster.start_child(supervisor, child_spec) end
+          Cluster.await_own_view(registry, name, start_anew(start, registry, name))
         else
-          start_child_anew(&DynamicSupervisor.start_child/2, supervisor, child_spec, @attempts)
+          start_anew(
+            fn -> DynamicSupervisor.start_child(supervisor, child_spec) end,
+            registry,
+            name
+          )
         end
 
       pid ->
@@ -375,33 +395,82 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
             inspect(child_spec)
   end
 
-  defp start_child_anew(start, supervisor, child_spec, attempts) do
-    case start.(supervisor, child_spec) do
+  # `start` is called again while there are attempts left for what went wrong; `last` is the holder
+  # that was gone the time before.
+  defp start_anew(start, registry, name, attempts \\ {@killed, @gone}, last \\ nil) do
+    case start.() do
+      {:ok, pid} -> {:ok, pid}
+      {:ok, pid, _info} -> {:ok, pid}
+      {:error, reason} -> start_failed(reason, start, registry, name, attempts, last)
+      other -> other
+    end
+  end
+
+  defp start_failed(reason, start, registry, name, {killed, gone} = attempts, last) do
+    case refused(registry, name, reason) do
+      :killed when killed > 0 ->
+        pause(attempts)
+        start_anew(start, registry, name, {killed - 1, gone}, last)
+
+      # The registry does not name one again that has ended, so it is the child's own word.
+      {:gone, ^last} when last not in [nil, :undefined] ->
+        {:error, reason}
+
+      {:gone, holder} when gone > 0 ->
+        pause(attempts)
+        start_anew(start, registry, name, {killed, gone - 1}, holder)
+
       {:ok, pid} ->
         {:ok, pid}
 
-      {:ok, pid, _info} ->
-        {:ok, pid}
-
-      {:error, {:already_started, pid}} = error ->
-        cond do
-          is_pid(pid) and (attempts == 1 or Cluster.alive?(pid)) -> {:ok, pid}
-          attempts == 1 -> error
-          true -> start_child_anew(start, supervisor, child_spec, attempts - 1)
-        end
-
-      # The child had the name already and was killed before its `init` was done.
-      {:error, :killed} when attempts > 1 ->
-        start_child_anew(start, supervisor, child_spec, attempts - 1)
-
-      # From `register_name/2`, in the new process.
-      {:error, {:shutdown, {reason, {__MODULE__, _registry, _name}}}} ->
+      {:error, reason} ->
         {:error, reason}
 
-      other ->
-        other
+      _no_attempt_left ->
+        {:error, reason}
     end
   end
+
+  # Not the first time. Whoever kills it again and again gets time to do something else.
+  defp pause({@killed, @gone}), do: :ok
+  defp pause({killed, gone}), do: Process.sleep(@killed - killed + @gone - gone)
+
+  # What the error of a start means: the process that has the name, an error, or that whoever had the
+  # name has ended meanwhile.
+  defp refused(registry, name, {:already_started, holder} = reason) do
+    case whereis(registry, name) do
+      pid when is_pid(pid) -> {:ok, pid}
+      :undefined -> refused_by(registry, name, holder, reason)
+    end
+  end
+
+  # The child had the name already and was killed before its `init` was done.
+  defp refused(_registry, _name, :killed), do: :killed
+
+  # From `register_name/2`, in the new process.
+  defp refused(_registry, _name, {:shutdown, {reason, {__MODULE__, _at, _of}}}) do
+    {:error, reason}
+  end
+
+  defp refused(_registry, _name, reason), do: {:error, reason}
+
+  # OTP says so when the holder has ended before it could be told.
+  defp refused_by(_registry, _name, :undefined, _reason), do: {:gone, :undefined}
+
+  defp refused_by(_registry, _name, holder, reason)
+       when is_pid(holder) and node(holder) == node() do
+    # One that lives has another name, and the child has not started because of that.
+    if Process.alive?(holder), do: {:error, reason}, else: {:gone, holder}
+  end
+
+  # Of the other node's names this one may not have heard yet.
+  defp refused_by(registry, name, holder, _reason) when is_pid(holder) do
+    if Cluster.config(registry) && Cluster.lookup(registry, name, holder) != [],
+      do: {:ok, holder},
+      else: {:gone, holder}
+  end
+
+  defp refused_by(_registry, _name, _other, reason), do: {:error, reason}
 
   @doc """
   The process that holds the name, or `:undefined`.

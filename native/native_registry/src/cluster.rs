@@ -25,6 +25,10 @@ impl Mirror {
         Self(DashMap::with_hasher(RandomState::new()))
     }
 
+    pub(crate) fn clear(&self) {
+        self.0.clear();
+    }
+
     fn get<'a>(&self, env: Env<'a>, name: &[u8]) -> Option<Term<'a>> {
         // A copy, so that nothing is locked while the VM is called.
         let pid = Arc::clone(&*self.0.get(name)?);

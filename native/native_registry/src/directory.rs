@@ -4,24 +4,28 @@ use crate::cluster::Mirror;
 use crate::courier;
 use crate::watch::{Watch, Watches};
 use crate::word;
-use once_cell::sync::OnceCell;
+use once_cell::sync::{Lazy, OnceCell};
 use registry_core::epoch::{Current, Guard, Shared};
 use registry_core::journal::Journal;
 use registry_core::name::Buffer;
 use registry_core::{Pid, Registry, Withdrawn};
 use rustler::{Env, LocalPid};
 use std::cell::RefCell;
+use std::collections::hash_map::{self, HashMap};
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 /// What the table keeps with a name.
 pub(crate) type Value = crate::kept::Kept;
 
-/// A registry that is open: from the first start of its owner until its supervisor stops it.
+/// A registry that is open: from the first start of its owner until it is forgotten.
 pub(crate) struct Open {
     /// The atom that names it, as its word.
     name: u64,
+    /// What tells it from one that had the name before.
+    id: u64,
     /// The supervisor of its owner. The registry outlives the owner, not the supervisor.
     pub(crate) supervisor: Pid,
     pub(crate) registry: Registry<Value>,
@@ -36,6 +40,7 @@ impl Open {
     fn new(name: u64, supervisor: Pid, clustered: bool) -> Arc<Self> {
         Arc::new_cyclic(|open| Self {
             name,
+            id: next(),
             supervisor,
             registry: Registry::new(),
             opened: Instant::now(),
@@ -75,9 +80,6 @@ const BUCKETS: usize = 1_024;
 /// All registries that are open, to be read without a lock.
 static DIRECTORY: [Bucket; BUCKETS] = [const { Current::none() }; BUCKETS];
 
-/// Held by who replaces a bucket.
-static CHANGE: Mutex<()> = Mutex::new(());
-
 #[inline]
 fn bucket(name: u64) -> &'static Bucket {
     // The word of an atom counts up in its upper bits.
@@ -91,14 +93,31 @@ fn open_in(bucket: &[(u64, Arc<Open>)], name: u64) -> Option<&Arc<Open>> {
     open.map(|(_, open)| open)
 }
 
-fn change() -> MutexGuard<'static, ()> {
-    CHANGE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Replaces a bucket by one with these. Only while [`CHANGE`] is locked.
+/// Replaces a bucket by one with these. Only while [`SUSPENDED`] is locked.
 fn replace(bucket: &Bucket, registries: Vec<(u64, Arc<Open>)>) {
     let registries = (!registries.is_empty()).then(|| Shared::new(registries));
     drop(bucket.replace(registries));
+}
+
+/// A registry that its supervisor has stopped and may start again. Nobody finds it meanwhile, but it
+/// keeps what it holds, and hears of processes that end.
+struct Suspended {
+    number: u64,
+    open: Arc<Open>,
+}
+
+/// By name. Held by whatever opens, suspends or forgets a registry, so that each is done in one
+/// step; never while the VM is called, and by nothing that looks a registry up.
+static SUSPENDED: Lazy<Mutex<HashMap<u64, Suspended>>> = Lazy::new(Mutex::default);
+
+fn suspended() -> MutexGuard<'static, HashMap<u64, Suspended>> {
+    SUSPENDED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A number that is used once.
+fn next() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Never dropped. As long as there is a resource with a destructor, the VM does not unload the
@@ -106,8 +125,8 @@ fn replace(bucket: &Bucket, registries: Vec<(u64, Arc<Open>)>) {
 /// in it.
 static PIN: OnceCell<Watch> = OnceCell::new();
 
-/// Opens a registry for `supervisor`, or leaves it as it is if that supervisor has it open
-/// already; answers the other supervisor when another has.
+/// Opens a registry for `supervisor`, with what it held if it is suspended, or leaves it as it is if
+/// that supervisor has it open already; answers the other supervisor when another has.
 pub(crate) fn open(
     env: Env<'_>,
     name: u64,
@@ -116,46 +135,105 @@ pub(crate) fn open(
 ) -> Result<(), Pid> {
     PIN.get_or_init(|| Watch::new(Weak::new()));
     let owner = word::of_pid(env, supervisor);
-    let (changing, guard) = (change(), Guard::new());
-    let before = bucket(name).get(&guard).map_or(&[][..], |bucket| bucket);
-    if let Some(open) = open_in(before, name) {
-        return match open.supervisor {
-            supervisor if supervisor == owner => Ok(()),
-            other => Err(other),
-        };
-    }
     let new = Open::new(name, owner, clustered);
-    let mut registries = before.to_vec();
-    registries.push((name, Arc::clone(&new)));
-    replace(bucket(name), registries);
-    drop(changing);
-    guard.end();
+    let forgotten = {
+        let mut suspended = suspended();
+        let guard = Guard::new();
+        let before = bucket(name).get(&guard).map_or(&[][..], |bucket| bucket);
+        if let Some(open) = open_in(before, name) {
+            return match open.supervisor {
+                supervisor if supervisor == owner => Ok(()),
+                other => Err(other),
+            };
+        }
+        let mut registries = before.to_vec();
+        let forgotten = match suspended.remove(&name) {
+            Some(Suspended { open, .. }) if open.supervisor == owner => {
+                // The engine has told nobody of what changed meanwhile.
+                if let Some(mirror) = &open.mirror {
+                    mirror.clear();
+                }
+                registries.push((name, open));
+                replace(bucket(name), registries);
+                return Ok(());
+            }
+            forgotten => forgotten,
+        };
+        registries.push((name, Arc::clone(&new)));
+        replace(bucket(name), registries);
+        forgotten
+    };
+    if let Some(Suspended { open, .. }) = forgotten {
+        // Another supervisor had stopped it.
+        elsewhere(move || clear(&open));
+    }
     if !new.watch(env, supervisor) {
         close(name, owner);
     }
     Ok(())
 }
 
-/// Closes a registry if this supervisor has it open; answers whether it had.
+/// Closes a registry if this supervisor has it open or has suspended it; answers whether it had.
 pub(crate) fn close(name: u64, supervisor: Pid) -> bool {
-    let (changing, guard) = (change(), Guard::new());
-    let mut registries = bucket(name)
-        .get(&guard)
-        .map_or(Vec::new(), |bucket| bucket.clone());
-    let place = registries
-        .iter()
-        .position(|(other, open)| *other == name && open.supervisor == supervisor);
-    let Some(place) = place else {
+    let closed = {
+        let mut suspended = suspended();
+        match suspended.entry(name) {
+            hash_map::Entry::Occupied(entry) if entry.get().open.supervisor == supervisor => {
+                Some(entry.remove().open)
+            }
+            // Before the names go: nobody who starts now may find an empty registry instead of none.
+            _ => take(name, supervisor),
+        }
+    };
+    let Some(open) = closed else {
         return false;
     };
+    clear(&open);
+    true
+}
+
+/// Takes a registry that this supervisor has open out of its bucket. Only while [`SUSPENDED`] is
+/// locked.
+fn take(name: u64, supervisor: Pid) -> Option<Arc<Open>> {
+    let guard = Guard::new();
+    let mut registries = bucket(name).get(&guard)?.clone();
+    let place = registries
+        .iter()
+        .position(|(other, open)| *other == name && open.supervisor == supervisor)?;
     let (_, open) = registries.swap_remove(place);
-    // Before the names go: nobody who starts now may find an empty registry instead of none.
     replace(bucket(name), registries);
-    drop(changing);
-    guard.end();
+    Some(open)
+}
+
+/// Forgets what a registry holds that nobody finds any more.
+fn clear(open: &Open) {
     open.clear();
     // What was cleared is freed with the end of a guard.
     Guard::new().end();
+}
+
+/// Lets nobody find a registry that this supervisor has open, until the supervisor opens it again.
+/// Answers what `close_suspended` wants to know.
+pub(crate) fn suspend(name: u64, supervisor: Pid) -> Option<(u64, u64)> {
+    let mut suspended = suspended();
+    let open = take(name, supervisor)?;
+    let (id, number) = (open.id, next());
+    suspended.insert(name, Suspended { number, open });
+    Some((id, number))
+}
+
+/// Closes a registry that has been suspended and not been opened again since; answers `false` if it
+/// has been.
+pub(crate) fn close_suspended(name: u64, (id, number): (u64, u64)) -> bool {
+    let closed = {
+        let mut suspended = suspended();
+        match suspended.entry(name) {
+            hash_map::Entry::Occupied(entry) if entry.get().number == number => entry.remove().open,
+            hash_map::Entry::Occupied(entry) => return entry.get().open.id != id,
+            hash_map::Entry::Vacant(_) => return find(name).is_none_or(|open| open.id != id),
+        }
+    };
+    clear(&closed);
     true
 }
 

@@ -16,7 +16,24 @@ fn open(env: Env<'_>, registry: Atom, supervisor: LocalPid, clustered: bool) -> 
     }
 }
 
-/// Closes a registry that this supervisor has open. On a dirty scheduler: freeing a million names
+/// Hides a registry that this supervisor has open, until it is opened again, and keeps what it
+/// holds. Answers what `close_suspended` wants, or `:no_registry`.
+#[rustler::nif]
+fn suspend(env: Env<'_>, registry: Atom, supervisor: LocalPid) -> Term<'_> {
+    match directory::suspend(word::of_atom(env, registry), word::of_pid(env, supervisor)) {
+        Some(suspended) => suspended.encode(env),
+        None => no_registry().encode(env),
+    }
+}
+
+/// Closes a registry that was suspended; `false` if it has been opened again. On a dirty scheduler,
+/// as `close`.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn close_suspended(env: Env<'_>, registry: Atom, suspended: (u64, u64)) -> bool {
+    directory::close_suspended(word::of_atom(env, registry), suspended)
+}
+
+/// Closes a registry that this supervisor has open, or has suspended. On a dirty scheduler: freeing a million names
 /// takes a while.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn close(env: Env<'_>, registry: Atom, supervisor: LocalPid) -> bool {

@@ -32,6 +32,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   @spec close(NativeRegistry.registry(), pid) :: boolean
   def close(_registry, _supervisor), do: :erlang.nif_error(:not_loaded)
 
+  @typedoc "Which time of which registry's being suspended is meant."
+  @type suspended :: {non_neg_integer, non_neg_integer}
+
+  @spec suspend(NativeRegistry.registry(), pid) :: suspended | :no_registry
+  def suspend(_registry, _supervisor), do: :erlang.nif_error(:not_loaded)
+
+  @spec close_suspended(NativeRegistry.registry(), suspended) :: boolean
+  def close_suspended(_registry, _suspended), do: :erlang.nif_error(:not_loaded)
+
   @spec sizes(NativeRegistry.registry()) ::
           {non_neg_integer, non_neg_integer} | :no_registry
   def sizes(_registry), do: :erlang.nif_error(:not_loaded)

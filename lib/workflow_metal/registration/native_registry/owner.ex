@@ -1,9 +1,14 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
   @moduledoc false
-  # The registry's own process. It opens the table when it starts and closes it when its
-  # supervisor stops it; nothing else goes through it. Should it be killed, the table stays as it
-  # is and the next owner under the same supervisor finds it. Should the supervisor end without
-  # stopping it, the NIF, which monitors the supervisor, closes the table.
+  # The registry's own process. It says when the table begins and when it ends; nothing else goes
+  # through it. Should it be killed, the table stays as it is and the next owner under the same
+  # supervisor finds it. Should the supervisor end, the NIF, which monitors it, closes the table.
+  #
+  # A supervisor's order to stop does not say whether the child comes back: it is the same for a
+  # restart by the strategy, for `terminate_child` and for the end of the supervisor. So the table is
+  # only suspended: to its callers the registry is stopped, but it keeps what it holds. It is resumed
+  # when the supervisor starts the same child again, and closed when the supervisor has ended or has
+  # no such child any more, which a process asks it for (it cannot be asked by who stops or starts).
 
   use GenServer
 
@@ -18,31 +23,87 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
   # How long after a node has come the engine should know what it has, in milliseconds.
   @settled 2_000
 
+  # Between two questions to the supervisor whether it has deleted the child, in milliseconds: the
+  # first time, and the longest it gets by doubling.
+  @first_pause 5
+  @longest_pause 100
+
+  # The most characters that an atom may have.
+  @atom_length 255
+
   @spec start_link(atom, [atom], Cluster.t() | nil) :: GenServer.on_start()
   def start_link(registry, listeners, cluster) do
-    GenServer.start_link(__MODULE__, {registry, listeners, cluster}, name: name(registry))
+    name = name(registry)
+
+    case GenServer.start_link(__MODULE__, {registry, listeners, cluster}, name: name) do
+      {:error, {:already_started, pid}} = error ->
+        # It may be the supervisor that has the registry.
+        if Process.whereis(name) != pid or owner?(pid),
+          do: error,
+          else: {:error, {name_in_use(registry, name, pid), []}}
+
+      other ->
+        other
+    end
   end
 
+  # As a supervisor prints an exception.
+  defp name_in_use(registry, name, pid) do
+    ArgumentError.exception(
+      "the registry #{inspect(registry)} needs the name #{inspect(name)} for its own process, " <>
+        "but #{inspect(pid)} is registered under it"
+    )
+  end
+
+  # One that has just ended may have been one.
+  defp owner?(pid) do
+    case Process.info(pid, :dictionary) do
+      {:dictionary, dictionary} -> dictionary[:"$initial_call"] == {__MODULE__, :init, 1}
+      nil -> true
+    end
+  end
+
+  @doc """
+  The name of a registry's own process. No two registries have the same: `Foo` and `:Foo` are two
+  atoms, and what is appended to them differs from nothing but the rest of the atom.
+  """
   @spec name(atom) :: atom
-  def name(registry), do: Module.concat(registry, NativeRegistry)
+  def name(registry) do
+    name = "#{registry}.NativeRegistry"
+
+    if String.length(name) > @atom_length do
+      :"#{Base.encode16(:erlang.md5(Atom.to_string(registry)))}.NativeRegistry"
+    else
+      :"#{name}"
+    end
+  end
 
   @impl GenServer
   def init({registry, listeners, cluster}) do
     # So that `terminate/2` is called.
     Process.flag(:trap_exit, true)
     supervisor = parent()
+    start = start_by(supervisor)
+    # What a deleted child of this supervisor held is not this one's.
+    if start == :new_child, do: Native.close(registry, supervisor)
 
     case open(registry, supervisor, cluster != nil) do
       :ok ->
         :ok = Cluster.open(registry, cluster)
         :ok = Native.listen(registry, listeners)
-        if cluster, do: :ok = :net_kernel.monitor_nodes(true)
+        if cluster, do: watch_nodes()
         if @has_telemetry, do: Process.send_after(self(), :backlog, @backlog)
-        {:ok, {registry, supervisor}}
+        {:ok, %{registry: registry, supervisor: supervisor, may_return?: start != :no_return}}
 
       {:error, reason} ->
         {:stop, reason}
     end
+  end
+
+  defp watch_nodes do
+    :ok = :net_kernel.monitor_nodes(true)
+    # Of nodes that came while there was no process of the registry, nobody has been told.
+    Process.send_after(self(), :reconcile, @settled)
   end
 
   # Nodes come in numbers, and the engine has its own work with each.
@@ -52,12 +113,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
     {:noreply, state}
   end
 
-  def handle_info(:reconcile, {registry, _supervisor} = state) do
+  def handle_info(:reconcile, %{registry: registry} = state) do
     spawn(fn -> Cluster.reconcile(registry) end)
     {:noreply, state}
   end
 
-  def handle_info(:backlog, {registry, _supervisor} = state) do
+  def handle_info(:backlog, %{registry: registry} = state) do
     with %{} = info <- Native.info(registry) do
       measurements = Map.take(info, [:backlog, :events_lost])
       event = [:workflow_metal, :registry, :backlog]
@@ -73,14 +134,62 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
 
   # Anything but the supervisor's order to stop is an accident, which must not cost a name.
   @impl GenServer
-  def terminate(:shutdown, state), do: close(state)
-  def terminate({:shutdown, _reason}, state), do: close(state)
+  def terminate(:shutdown, state), do: stop(state)
+  def terminate({:shutdown, _reason}, state), do: stop(state)
   def terminate(_reason, _state), do: :ok
 
-  defp close({registry, supervisor}) do
-    held = if Cluster.config(registry), do: held(registry), else: []
-    Native.close(registry, supervisor)
-    Cluster.close(registry, held)
+  defp stop(%{registry: registry, supervisor: supervisor, may_return?: may_return?}) do
+    cluster = Cluster.config(registry)
+    held = if cluster, do: held(registry), else: []
+
+    if may_return? do
+      with suspended when is_tuple(suspended) <- Native.suspend(registry, supervisor) do
+        # The names stay with the engine.
+        Cluster.close(registry, [])
+        spawn(fn -> close_unless_resumed(registry, supervisor, suspended, cluster, held) end)
+      end
+    else
+      Native.close(registry, supervisor)
+      Cluster.close(registry, held)
+    end
+  end
+
+  defp close_unless_resumed(registry, supervisor, suspended, cluster, held) do
+    await_return(registry, supervisor, @first_pause)
+
+    if Native.close_suspended(registry, suspended) do
+      for {name, pid} <- held, do: cluster.engine.unregister(registry, name, pid, cluster.timeout)
+    end
+  end
+
+  # Returns when the child runs again, or has been deleted, or the supervisor has ended.
+  defp await_return(registry, supervisor, pause) do
+    if stopped_child?(registry, supervisor) do
+      monitor = Process.monitor(supervisor)
+
+      receive do
+        {:DOWN, ^monitor, :process, ^supervisor, _reason} -> :ok
+      after
+        pause ->
+          Process.demonitor(monitor, [:flush])
+          await_return(registry, supervisor, min(2 * pause, @longest_pause))
+      end
+    end
+  end
+
+  # Whether the supervisor has the registry as a child that does not run. It answers when it is done
+  # with what it does: a restart, say.
+  defp stopped_child?(registry, supervisor) do
+    Enum.any?(Supervisor.which_children(supervisor), fn {id, child, _type, _modules} ->
+      not is_pid(child) and
+        match?(
+          {:ok, %{start: {__MODULE__, :start_link, [^registry | _options]}}},
+          :supervisor.get_childspec(supervisor, id)
+        )
+    end)
+  catch
+    # It has ended.
+    :exit, _reason -> false
   end
 
   defp held(registry) do
@@ -101,6 +210,27 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
           open(registry, supervisor, clustered?)
         end
     end
+  end
+
+  # Why the supervisor, which waits for us, starts us. `:new_child`: `Supervisor.start_child` has asked
+  # for it. `:child`: it has us as a child, and may start us again after it has stopped us.
+  # `:no_return`: it does not do that, as a DynamicSupervisor, or is no supervisor. Nothing but its
+  # stack tells.
+  defp start_by(supervisor) do
+    {:current_stacktrace, stack} =
+      Process.info(supervisor, :current_stacktrace) || {:current_stacktrace, []}
+
+    functions = for {:supervisor, function, _arity, _location} <- stack, do: function
+
+    cond do
+      :handle_start_child in functions -> :new_child
+      functions == [] or simple_one_for_one?(functions) -> :no_return
+      true -> :child
+    end
+  end
+
+  defp simple_one_for_one?(functions) do
+    :do_start_child_i in functions and :do_start_child not in functions
   end
 
   defp parent do

@@ -235,6 +235,39 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
         assert NativeRegistry.whereis_name(meta, :name) == self()
       end
 
+      test "keeps its names, with the engine too, while its supervisor restarts it" do
+        registry = unique_registry()
+        name = {registry, :name}
+
+        children = [
+          Supervisor.child_spec({Agent, fn -> :sibling end}, id: :sibling),
+          Supervisor.child_spec({NativeRegistry, name: registry, cluster: @engine}, id: :registry)
+        ]
+
+        {:ok, supervisor} =
+          Supervisor.start_link(children, strategy: :rest_for_one, max_restarts: 100)
+
+        child = fn id -> supervisor |> Supervisor.which_children() |> List.keyfind(id, 0) end
+        :yes = NativeRegistry.register_name(name, self())
+
+        for _time <- 1..10 do
+          {:sibling, sibling, _type, _modules} = child.(:sibling)
+          kill(sibling)
+
+          eventually(fn -> elem(child.(:sibling), 1) not in [sibling, :restarting, :undefined] end)
+
+          assert is_pid(elem(child.(:registry), 1))
+          assert NativeRegistry.whereis_name(name) == self()
+          assert Cluster.config(registry).engine.whereis(registry, :name) == self()
+        end
+
+        engine = Cluster.config(registry).engine
+        :ok = Supervisor.terminate_child(supervisor, :registry)
+        assert engine.whereis(registry, :name) == self()
+        :ok = Supervisor.delete_child(supervisor, :registry)
+        eventually(fn -> engine.whereis(registry, :name) == :undefined end)
+      end
+
       test "is unknown once it has been stopped, and its names are free", context do
         %{registry: registry} = context
         assert NativeRegistry.register(registry, :name, nil) == {:ok, self()}

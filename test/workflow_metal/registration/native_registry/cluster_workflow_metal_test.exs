@@ -144,8 +144,8 @@ if Code.ensure_loaded?(WorkflowMetal.Application) do
       alias This.{Shop, Steering, Step}
 
       @moduletag engine
+      @moduletag :nodes
       @moduletag :workflow_metal
-      @moduletag timeout: 300_000
       @engine engine
       @modules [{This.Storage, storage}, {Shop, shop}, {Step, step}, {Steering, steering}]
 

@@ -21,6 +21,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ContractTest do
     def start_link(options), do: {:error, {:not_today, Keyword.keys(options)}}
   end
 
+  # Its start is answered by the option `:start`.
+  defmodule Answers do
+    def child_spec(options) do
+      %{id: __MODULE__, start: {__MODULE__, :start_link, [options]}, restart: :temporary}
+    end
+
+    def start_link(options), do: options[:start].()
+  end
+
   @bad_child_specs [
     "a string",
     1,
@@ -355,11 +364,92 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ContractTest do
       assert :counters.get(starts, 1) == 5
     end
 
-    test "gives up on a child that is killed in each start", context do
-      child_spec = {Worker, init: fn -> Process.exit(self(), :kill) end}
+    test "starts a child a few times at most, whatever it says of why it did not start",
+         context do
+      dead = idle()
+      kill(dead)
+      starts = :counters.new(1, [])
 
-      assert start_child(context, :name, child_spec) == {:error, :killed}
+      hog = fn ->
+        Process.flag(:max_heap_size, %{size: 10_000, kill: true, error_logger: false})
+        {:ok, Enum.to_list(1..1_000_000)}
+      end
+
+      # What the child does, what is answered, and after how many starts.
+      for {child_spec, reason, times} <- [
+            {{Worker, init: fn -> Process.exit(self(), :kill) end}, :killed, 5},
+            {{Worker, init: hog}, :killed, 5},
+            {{Worker, init: fn -> {:stop, :killed} end}, :killed, 5},
+            {{Answers, start: fn -> {:error, :killed} end}, :killed, 5},
+            {{Answers, start: fn -> {:error, {:already_started, dead}} end},
+             {:already_started, dead}, 2},
+            {{Worker, init: fn -> {:stop, {:already_started, dead}} end},
+             {:already_started, dead}, 2},
+            {{Answers, start: fn -> {:error, {:already_started, :undefined}} end},
+             {:already_started, :undefined}, 10},
+            {{Answers, start: fn -> {:error, {:already_started, :a_while_ago}} end},
+             {:already_started, :a_while_ago}, 1},
+            {{Worker, init: fn -> {:stop, {:already_started, :a_while_ago}} end},
+             {:already_started, :a_while_ago}, 1},
+            {{Answers, start: fn -> {:error, :reason} end}, :reason, 1}
+          ] do
+        {module, [{option, function}]} = child_spec
+        :counters.put(starts, 1, 0)
+
+        counted = fn ->
+          :counters.add(starts, 1, 1)
+          function.()
+        end
+
+        assert start_child(context, :name, {module, [{option, counted}]}) == {:error, reason}
+        assert :counters.get(starts, 1) == times
+        assert NativeRegistry.whereis_name(context.meta, :name) == :undefined
+      end
+
       assert {:ok, _pid} = start_child(context, :name, Worker)
+    end
+
+    test "starts a child ten times at most, however many holders are gone", context do
+      starts = :counters.new(1, [])
+
+      start = fn ->
+        :counters.add(starts, 1, 1)
+        gone = idle()
+        kill(gone)
+        {:error, {:already_started, gone}}
+      end
+
+      assert {:error, {:already_started, gone}} =
+               start_child(context, :name, {Answers, start: start})
+
+      refute Process.alive?(gone)
+      assert :counters.get(starts, 1) == 10
+    end
+
+    test "does not take a process for the holder that is not", context do
+      {:ok, other} = start_child(context, :other, Worker)
+      starts = :counters.new(1, [])
+
+      start = fn ->
+        :counters.add(starts, 1, 1)
+        {:error, {:already_started, other}}
+      end
+
+      assert start_child(context, :name, {Answers, start: start}) ==
+               {:error, {:already_started, other}}
+
+      assert :counters.get(starts, 1) == 1
+      assert NativeRegistry.whereis_name(context.meta, :name) == :undefined
+
+      # Whoever is there says what the child was told: it has started itself under the name.
+      start = fn ->
+        holder = idle()
+        :yes = NativeRegistry.register_name({context.registry, :name}, holder)
+        {:error, {:already_started, other}}
+      end
+
+      assert {:ok, holder} = start_child(context, :name, {Answers, start: start})
+      assert NativeRegistry.whereis_name(context.meta, :name) == holder
     end
 
     test "raises for an application that was never started" do

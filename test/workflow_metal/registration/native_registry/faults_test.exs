@@ -4,7 +4,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.FaultsTest do
 
   alias WorkflowMetal.Registration.NativeRegistry.AnotherNative
 
-  @patience 60_000
+  @patience 120_000
 
   describe "the NIF module, loaded again while it is in use," do
     test "loses no name and stops no work", context do
@@ -238,7 +238,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.FaultsTest do
   end
 
   describe "a million names" do
-    @tag timeout: 300_000
     test "are held, found and freed", %{registry: registry, meta: meta} do
       many = 1_000_000
       parts = 8
@@ -270,7 +269,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.FaultsTest do
   end
 
   describe "a VM that is stopped in the middle of registrations" do
-    @tag timeout: 300_000
     test "ends as if nobody had registered" do
       script = """
       alias WorkflowMetal.Registration.NativeRegistry

@@ -110,10 +110,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
           end)
         end
 
-      for _user <- users, do: assert_receive({:before, ^test}, 5_000)
+      for _user <- users, do: assert_receive({:before, ^test})
       :ok = stop_supervised(context.id)
       for user <- users, do: send(user, :again)
-      for _user <- users, do: assert_receive({:after, %ArgumentError{}}, 5_000)
+      for _user <- users, do: assert_receive({:after, %ArgumentError{}})
     end
 
     test "starts and stops while others look names up", context do
@@ -149,6 +149,298 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
 
       :counters.add(lookups, user, 1)
       look_up_always(registry, meta, lookups, user)
+    end
+  end
+
+  describe "a registry whose supervisor restarts it" do
+    # Strategy, and what is killed.
+    for {strategy, killed} <- [
+          rest_for_one: :before,
+          one_for_all: :before,
+          one_for_all: :after,
+          one_for_all: :registry,
+          one_for_one: :registry
+        ] do
+      test "by #{inspect(strategy)}, as #{killed} is killed, comes back with what it held",
+           _context do
+        registry = unique_registry()
+        supervisor = start_with_siblings(registry, unquote(strategy))
+        meta = %{registry: registry}
+        workers = start_dynamic_supervisor()
+
+        pids =
+          for number <- 1..100 do
+            {:ok, pid} = NativeRegistry.start_child(meta, number, workers, Worker)
+            pid
+          end
+
+        :yes = NativeRegistry.register_name({registry, :own, :value}, self())
+        :ok = NativeRegistry.subscribe(registry, :own)
+
+        for _time <- 1..5 do
+          restart(supervisor, unquote(killed))
+
+          for {number, pid} <- Enum.zip(1..100, pids) do
+            assert NativeRegistry.start_child(meta, number, workers, Worker) == {:ok, pid}
+          end
+
+          assert NativeRegistry.lookup(registry, :own) == [{self(), :value}]
+        end
+
+        assert DynamicSupervisor.count_children(workers).active == 100
+
+        # Those that end are noticed as ever, and so are subscribers.
+        kill(hd(pids))
+        eventually(fn -> Native.sizes(registry) == {100, 100} end)
+        :ok = NativeRegistry.unregister(registry, :own)
+        assert_receive {:unregister, ^registry, :own, _pid}
+      end
+    end
+
+    test "is stopped meanwhile, and forgets those who end", _context do
+      registry = unique_registry()
+      test = self()
+
+      starts = :counters.new(1, [])
+
+      # Starts at once, and again when it is told to.
+      sibling = fn ->
+        :counters.add(starts, 1, 1)
+
+        if :counters.get(starts, 1) > 1 do
+          send(test, {:starts, self()})
+          receive(do: (:go -> :ok))
+        end
+      end
+
+      children = [
+        Supervisor.child_spec({Agent, sibling}, id: :before),
+        {NativeRegistry, name: registry}
+      ]
+
+      {:ok, supervisor} = Supervisor.start_link(children, strategy: :rest_for_one)
+
+      [stays, ends] = for _holder <- 1..2, do: idle()
+      :yes = NativeRegistry.register_name({registry, :stays}, stays)
+      :yes = NativeRegistry.register_name({registry, :ends}, ends)
+      Process.exit(child(supervisor, :before), :kill)
+      assert_receive {:starts, sibling}
+      assert_unknown(%{meta: %{registry: registry}, registry: registry})
+      kill(ends)
+      send(sibling, :go)
+
+      eventually(fn -> Native.sizes(registry) == {1, 1} end)
+      assert NativeRegistry.whereis_name({registry, :stays}) == stays
+      assert NativeRegistry.whereis_name({registry, :ends}) == :undefined
+    end
+
+    test "again and again under load runs nobody twice", _context do
+      registry = unique_registry()
+      meta = %{registry: registry}
+      supervisor = start_with_siblings(registry, :rest_for_one)
+      workers = start_dynamic_supervisor()
+      rounds = :counters.new(4, [])
+
+      callers =
+        for caller <- 1..4 do
+          spawn_link(fn -> start_for_ever(meta, workers, rounds, caller) end)
+        end
+
+      for _time <- 1..50, do: restart(supervisor, :before)
+
+      for caller <- 1..4 do
+        before = :counters.get(rounds, caller)
+        eventually(fn -> :counters.get(rounds, caller) > before + 1 end)
+      end
+
+      for caller <- callers do
+        Process.unlink(caller)
+        kill(caller)
+      end
+
+      for number <- 1..10 do
+        {:ok, _pid} = NativeRegistry.start_child(meta, number, workers, Worker)
+      end
+
+      assert DynamicSupervisor.count_children(workers).active == 10
+    end
+
+    defp start_for_ever(meta, workers, rounds, caller) do
+      try do
+        case NativeRegistry.start_child(meta, :rand.uniform(10), workers, Worker) do
+          {:ok, _pid} -> :ok
+          # The new child found no registry to register with.
+          {:error, {%ArgumentError{}, _stack}} -> :ok
+        end
+      rescue
+        error in ArgumentError -> true = error.message =~ inspect(meta.registry)
+      end
+
+      :counters.add(rounds, caller, 1)
+      start_for_ever(meta, workers, rounds, caller)
+    end
+
+    test "comes back too after it was terminated, while it was not deleted", _context do
+      registry = unique_registry()
+      supervisor = start_with_siblings(registry, :one_for_one)
+      pid = idle()
+      :yes = NativeRegistry.register_name({registry, :name}, pid)
+
+      for _time <- 1..20 do
+        :ok = Supervisor.terminate_child(supervisor, :registry)
+        assert_unknown(%{meta: %{registry: registry}, registry: registry})
+        {:ok, _owner} = Supervisor.restart_child(supervisor, :registry)
+        assert NativeRegistry.whereis_name({registry, :name}) == pid
+      end
+    end
+
+    test "is forgotten when it is deleted, whatever is started then", _context do
+      registry = unique_registry()
+      other = start_dynamic_supervisor()
+      supervisor = start_with_siblings(registry, :one_for_all)
+      {:ok, spec} = :supervisor.get_childspec(supervisor, :registry)
+
+      for round <- 1..40 do
+        :yes = NativeRegistry.register_name({registry, :name}, idle())
+        :ok = Supervisor.terminate_child(supervisor, :registry)
+        :ok = Supervisor.delete_child(supervisor, :registry)
+        assert_unknown(%{meta: %{registry: registry}, registry: registry})
+
+        # The very same child, by this supervisor and by another.
+        if rem(round, 2) == 0 do
+          {:ok, _owner} = Supervisor.start_child(supervisor, spec)
+          assert Native.sizes(registry) == {0, 0}
+        else
+          {:ok, owner} = DynamicSupervisor.start_child(other, spec)
+          assert Native.sizes(registry) == {0, 0}
+          :ok = DynamicSupervisor.terminate_child(other, owner)
+          {:ok, _owner} = DynamicSupervisor.start_child(other, spec)
+          assert Native.sizes(registry) == {0, 0}
+          [{_id, owner, _type, _modules}] = DynamicSupervisor.which_children(other)
+          :ok = DynamicSupervisor.terminate_child(other, owner)
+          {:ok, _owner} = Supervisor.start_child(supervisor, spec)
+        end
+      end
+    end
+
+    test "is forgotten once it has been deleted, or its supervisor has ended", _context do
+      for ending <- [
+            fn supervisor -> :ok = Supervisor.delete_child(supervisor, :registry) end,
+            fn supervisor -> :ok = Supervisor.stop(supervisor) end,
+            fn supervisor -> kill(supervisor) end
+          ] do
+        registry = unique_registry()
+        supervisor = start_with_siblings(registry, :one_for_one)
+        :yes = NativeRegistry.register_name({registry, :name}, self())
+        :ok = NativeRegistry.subscribe(registry, :never)
+
+        waiting =
+          Task.async(fn -> catch_error(NativeRegistry.await(registry, :late, :infinity)) end)
+
+        eventually(fn -> NativeRegistry.info(registry).waiting == 1 end)
+
+        :ok = Supervisor.terminate_child(supervisor, :registry)
+        refute Task.yield(waiting, 50)
+        ending.(supervisor)
+        # Whoever waits is told when it is forgotten.
+        assert %ArgumentError{} = Task.await(waiting, 30_000)
+      end
+    end
+
+    test "is forgotten when that happens too often", _context do
+      registry = unique_registry()
+      supervisor = start_with_siblings(registry, :rest_for_one, max_restarts: 2)
+      reference = Process.monitor(supervisor)
+      pid = idle()
+      :yes = NativeRegistry.register_name({registry, :name}, pid)
+
+      for _time <- 1..2 do
+        restart(supervisor, :before)
+        assert NativeRegistry.whereis_name({registry, :name}) == pid
+      end
+
+      kill(child(supervisor, :before))
+      assert await_down(reference) == :shutdown
+      assert_unknown(%{meta: %{registry: registry}, registry: registry})
+      start_registry(registry)
+      assert NativeRegistry.whereis_name({registry, :name}) == :undefined
+    end
+
+    test "belongs to that supervisor, however deep it lies", _context do
+      [outer_name, registry] = for _name <- 1..2, do: unique_registry()
+
+      inner = %{
+        id: :inner,
+        type: :supervisor,
+        start:
+          {Supervisor, :start_link,
+           [siblings(registry), [strategy: :rest_for_one, max_restarts: 100]]}
+      }
+
+      outer = start_with_siblings(outer_name, :one_for_all, [], [inner])
+      pid = idle()
+      :yes = NativeRegistry.register_name({registry, :name}, pid)
+      :yes = NativeRegistry.register_name({outer_name, :name}, pid)
+      restart(child(outer, :inner), :before)
+      assert NativeRegistry.whereis_name({registry, :name}) == pid
+
+      # The inner supervisor ends, and with it what it had.
+      restart(outer, :before)
+      assert NativeRegistry.whereis_name({outer_name, :name}) == pid
+      eventually(fn -> Native.sizes(registry) == {0, 0} end)
+    end
+
+    test "of many, each on its own", _context do
+      name = unique_registry()
+
+      start_supervised!(
+        {PartitionSupervisor,
+         child_spec: {DynamicSupervisor, max_restarts: 100}, name: name, partitions: 3}
+      )
+
+      for number <- 1..12 do
+        registry = unique_registry()
+        supervisor = {:via, PartitionSupervisor, {name, number}}
+        {owner, meta} = start_one(registry, supervisor)
+        pid = idle()
+        :yes = NativeRegistry.register_name({registry, :name}, pid)
+        kill(owner)
+        owner = owner(%{registry: registry})
+        assert NativeRegistry.whereis_name(meta, :name) == pid
+        :ok = DynamicSupervisor.terminate_child(supervisor, owner)
+        assert_unknown(%{meta: meta, registry: registry})
+        start_one(registry, supervisor)
+        assert Native.sizes(registry) == {0, 0}
+      end
+    end
+
+    # A supervisor of `:before`, `:registry` and `:after`.
+    defp start_with_siblings(registry, strategy, options \\ [], more \\ []) do
+      options = Keyword.merge([strategy: strategy, max_restarts: 1_000], options)
+      {:ok, supervisor} = Supervisor.start_link(siblings(registry) ++ more, options)
+      Process.unlink(supervisor)
+      on_exit(fn -> Process.exit(supervisor, :kill) end)
+      supervisor
+    end
+
+    defp siblings(registry) do
+      [
+        Supervisor.child_spec({Agent, fn -> :before end}, id: :before),
+        Supervisor.child_spec({NativeRegistry, name: registry}, id: :registry),
+        Supervisor.child_spec({Agent, fn -> :after end}, id: :after)
+      ]
+    end
+
+    defp child(supervisor, id) do
+      {^id, pid, _type, _modules} = List.keyfind(Supervisor.which_children(supervisor), id, 0)
+      pid
+    end
+
+    # The supervisor answers when it has restarted what it has to.
+    defp restart(supervisor, id) do
+      pid = child(supervisor, id)
+      kill(pid)
+      eventually(fn -> child(supervisor, id) not in [pid, :restarting, :undefined] end)
     end
   end
 
@@ -237,6 +529,45 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
       :ok = :sys.resume(first)
       assert Process.alive?(owner(context))
       assert NativeRegistry.whereis_name(context.meta, :name) == self()
+    end
+  end
+
+  describe "the name of the registry's own process" do
+    test "is another for each registry", _context do
+      test = __MODULE__.Foo
+      plain = :"#{inspect(test)}"
+      long = for last <- ["a", "b"], do: :"#{String.duplicate("ä", 254)}#{last}"
+      registries = [test, plain, :"Elixir.#{test}", :"#{plain}.NativeRegistry" | long]
+
+      for registry <- registries do
+        start_registry(registry)
+        :yes = NativeRegistry.register_name({registry, :name, registry}, self())
+      end
+
+      for registry <- registries do
+        assert NativeRegistry.lookup(registry, :name) == [{self(), registry}]
+        assert Owner.name(registry) == Owner.name(registry)
+      end
+
+      assert length(Enum.uniq_by(registries, &Owner.name/1)) == length(registries)
+    end
+
+    test "in use by another process is an error that says so", _context do
+      registry = unique_registry()
+      {:ok, agent} = Agent.start_link(fn -> nil end, name: Owner.name(registry))
+      supervisor = start_dynamic_supervisor()
+
+      assert {:error, {%ArgumentError{message: message}, []}} =
+               DynamicSupervisor.start_child(supervisor, {NativeRegistry, name: registry})
+
+      assert message =~ inspect(registry)
+      assert message =~ inspect(Owner.name(registry))
+      assert message =~ inspect(agent)
+
+      Agent.stop(agent)
+
+      assert {:ok, _owner} =
+               DynamicSupervisor.start_child(supervisor, {NativeRegistry, name: registry})
     end
   end
 

@@ -11,7 +11,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
   @sequences 400
   @commands 150
   @concurrent 3_000
-  @patience 10_000
+  @patience 60_000
   @shrink_for 20_000
 
   defmodule Actor do
@@ -148,7 +148,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
   end
 
   describe "one command after the other, of up to eight processes," do
-    @tag timeout: 300_000
     test "is answered as by the model" do
       for seed <- seeds(@sequences) do
         :rand.seed(:exsss, seed)
@@ -494,7 +493,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
   end
 
   describe "two to eight processes at once" do
-    @tag timeout: 300_000
     test "get answers that are right in some order" do
       for seed <- seeds(@concurrent) do
         :rand.seed(:exsss, seed)

@@ -86,8 +86,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
       for subscribe <- [fn -> :ok end, fn -> NativeRegistry.subscribe(registry, {:never, :_}) end],
           {label, names} <- Longest.deaths() do
         subscribe.()
-        times = Stream.repeatedly(fn -> Longest.time_death(registry, names) end)
-        assert times |> Enum.take(10) |> Enum.min() < @limit, label
+        # Until it was short once.
+        assert Enum.any?(1..@times, fn _time -> Longest.time_death(registry, names) < @limit end),
+               label
       end
     end
   end

@@ -75,7 +75,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ViaTest do
             Process.sleep(:infinity)
           end)
 
-        assert_receive {:own, ^number, ^pid}, 5_000
+        assert_receive {:own, ^number, ^pid}
         assert NativeRegistry.whereis_name(name) == pid
       end
     end
@@ -291,7 +291,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ViaTest do
       :yes = NativeRegistry.register_name(name, self())
       pid = Loop.start(fn -> :ok end, fn -> :gen_server.enter_loop(Worker, [], [], via) end)
 
-      assert_receive {:not_entered, ^pid, {:process_not_registered_via, NativeRegistry}}, 5_000
+      assert_receive {:not_entered, ^pid, {:process_not_registered_via, NativeRegistry}}
     end
   end
 
@@ -383,7 +383,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ViaTest do
       enter = fn -> :gen_statem.enter_loop(Machine, [], :state, nil, via) end
       pid = Loop.start(fn -> :ok end, enter)
 
-      assert_receive {:not_entered, ^pid, {:process_not_registered_via, NativeRegistry}}, 5_000
+      assert_receive {:not_entered, ^pid, {:process_not_registered_via, NativeRegistry}}
     end
   end
 

@@ -59,7 +59,7 @@ if Code.ensure_loaded?(WorkflowMetal.Application) do
       end
     end
 
-    @long 10_000
+    @long 60_000
 
     # start -> (pack) -> packed -> (label) -> labelled -> (ship) -> end
     @sequence {[pack: Step, label: PromptStep, ship: Step],
@@ -239,6 +239,21 @@ if Code.ensure_loaded?(WorkflowMetal.Application) do
         assert Shop.open_case(id) == {:ok, pid}
         assert Shop.open_workflow(workflow) == Shop.open_workflow(workflow)
         assert WorkflowMetal.Task.Supervisor.open_task(Shop, item.task_id) == {:ok, task}
+      end
+
+      test "goes on after the application's supervisor has stopped the registry and started it again" do
+        workflow = insert_workflow(Shop, "stopped registry", @sequence)
+        {id, pid, _reference} = opened = open_case(Shop, workflow)
+        item = waiting(:pack, id)
+        {:ok, %{id: child}, _meta} = NativeRegistry.child_spec(Shop, [])
+
+        :ok = Supervisor.terminate_child(Shop, child)
+        {:ok, _owner} = Supervisor.restart_child(Shop, child)
+
+        assert whereis(Shop, case_name(workflow, id)) == pid
+        Step.finish(Shop, item)
+        Step.finish(Shop, waiting(:ship, id))
+        assert_finished(Shop, opened)
       end
 
       test "runs many cases at once, the registry's own process killed among them" do
