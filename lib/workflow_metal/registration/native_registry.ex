@@ -410,7 +410,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     case refused(registry, name, reason) do
       :killed when killed > 0 ->
         pause(attempts)
-        start_anew(start, registry, name, {killed - 1, gone}, last)
+        find_or_start_anew(start, registry, name, {killed - 1, gone}, last)
 
       # The registry does not name one again that has ended, so it is the child's own word.
       {:gone, ^last} when last not in [nil, :undefined] ->
@@ -418,7 +418,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
       {:gone, holder} when gone > 0 ->
         pause(attempts)
-        start_anew(start, registry, name, {killed, gone - 1}, holder)
+        find_or_start_anew(start, registry, name, {killed, gone - 1}, holder)
 
       {:ok, pid} ->
         {:ok, pid}
@@ -428,6 +428,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
       _no_attempt_left ->
         {:error, reason}
+    end
+  end
+
+  # Another caller may have started it during the pause; a lookup runs no `init`.
+  defp find_or_start_anew(start, registry, name, attempts, last) do
+    with :undefined <- whereis(registry, name) do
+      start_anew(start, registry, name, attempts, last)
+    else
+      pid -> {:ok, pid}
     end
   end
 
