@@ -2,9 +2,9 @@
 //!
 //! A lookup goes: `whereis` takes the registry from this thread's memory, writes the name into this
 //! thread's buffer, and asks the table. `unsafe` stands where rustler has no safe way: `word`, to keep
-//! terms that are mere words; `term` and `layout`, to look into terms without copying them; `nif`, to
-//! spare what rustler's own macro allocates on every call; `entry` and `watch`, so that the module can
-//! be loaded again while it is in use; and one call in `courier`.
+//! terms that are mere words; `kept`, to keep others; `term` and `layout`, to look into terms without
+//! copying them; `nif`, to spare what rustler's own macro allocates on every call; `entry` and `watch`,
+//! so that the module can be loaded again while it is in use; and one call in `courier`.
 
 mod cluster;
 mod courier;

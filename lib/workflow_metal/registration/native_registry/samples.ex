@@ -64,10 +64,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Samples do
         do: :erlang.binary_to_term(<<131, external::binary>>)
   end
 
-  # A kind of term since OTP 29.
+  # A kind of term since OTP 29. Before, looking for the module would take longer than all the rest.
   defp native_records do
-    [apply(:records, :create, [__MODULE__, :sample, [field: {1}], %{is_exported: true}])]
-  rescue
-    _no_such_function -> []
+    if otp() >= 29 and Code.ensure_loaded?(:records) and function_exported?(:records, :create, 4) do
+      [apply(:records, :create, [__MODULE__, :sample, [field: {1}], %{is_exported: true}])]
+    else
+      []
+    end
   end
+
+  defp otp, do: :erlang.list_to_integer(:erlang.system_info(:otp_release))
 end
