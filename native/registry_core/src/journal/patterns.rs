@@ -292,7 +292,10 @@ impl<L> Patterns<L> {
                 next = lower.behind_label(name, end).map(|at| (lower, at));
             }
             let any = node.any.as_deref().map(|lower| (lower, any_end(name, at)));
-            let tail = node.tail.as_deref().map(|lower| (lower, tail_end(name, at)));
+            let tail = node
+                .tail
+                .as_deref()
+                .map(|lower| (lower, tail_end(name, at)));
             for (lower, end) in any.into_iter().chain(tail) {
                 let Some(end) = end else { continue };
                 cost += end - at;
