@@ -80,10 +80,10 @@ defmodule Longest do
     registry = Longest.start(LongestCalls.Crowded)
     for number <- 1..10_000, do: :ok = NativeRegistry.subscribe(registry, {:own, number})
     row("10,000 patterns of one: subscribe", times(fn -> subscribe(registry) end))
-    crowd(registry, 10_000, fn _number -> NativeRegistry.subscribe(registry, {:some, :_}) end)
+    crowd(10_000, fn _number -> NativeRegistry.subscribe(registry, {:some, :_}) end)
     await(fn -> NativeRegistry.info(registry).subscribers == 10_001 end)
 
-    crowd(registry, 100_000, fn number ->
+    crowd(100_000, fn number ->
       NativeRegistry.await(registry, {:awaited, number}, :infinity)
     end)
 
@@ -122,12 +122,13 @@ defmodule Longest do
     )
 
     Native.listen(registry, [])
+    disperse()
     Longest.stop(registry)
 
     registry = Longest.start(LongestCalls.Common)
     pattern = {:common, :_}
 
-    crowd(registry, 100_000, fn _number -> NativeRegistry.subscribe(registry, pattern) end)
+    crowd(100_000, fn _number -> NativeRegistry.subscribe(registry, pattern) end)
     await(fn -> NativeRegistry.info(registry).subscribers == 100_000 end)
 
     row(
@@ -160,6 +161,7 @@ defmodule Longest do
     row("the same, all of them being told: register", times(fn -> register(registry) end, 1_000))
     row("the same: subscribe", times(fn -> subscribe(registry) end))
     row("the same: the end of a process", times(fn -> time_end(registry) end, 100))
+    disperse()
     Longest.stop(registry)
   end
 
@@ -167,7 +169,7 @@ defmodule Longest do
   defp stalls do
     for count <- [10_000, 30_000, 100_000] do
       stall("#{count} wait for one name: register", fn registry ->
-        crowd(registry, count, fn _number -> NativeRegistry.await(registry, :one, :infinity) end)
+        crowd(count, fn _number -> NativeRegistry.await(registry, :one, :infinity) end)
         await(fn -> NativeRegistry.info(registry).waiting == count end)
 
         fn ->
@@ -178,32 +180,22 @@ defmodule Longest do
     end
 
     stall("30,000 wait for one name: stop", fn registry ->
-      for _number <- 1..30_000 do
-        spawn(fn ->
-          try do
-            NativeRegistry.await(registry, :one, :infinity)
-          rescue
-            ArgumentError -> :ok
-          end
-        end)
-      end
+      crowd(30_000, fn _number ->
+        try do
+          NativeRegistry.await(registry, :one, :infinity)
+        rescue
+          ArgumentError -> :ok
+        end
+      end)
 
       await(fn -> NativeRegistry.info(registry).waiting == 30_000 end)
       fn -> Longest.stop(registry) end
     end)
 
     stall("30,000 wait for one name: all of them end", fn registry ->
-      pids =
-        for _number <- 1..30_000 do
-          spawn(fn -> NativeRegistry.await(registry, :one, :infinity) end)
-        end
-
+      crowd(30_000, fn _number -> NativeRegistry.await(registry, :one, :infinity) end)
       await(fn -> NativeRegistry.info(registry).waiting == 30_000 end)
-
-      fn ->
-        for pid <- pids, do: Process.exit(pid, :kill)
-        await(fn -> NativeRegistry.info(registry).waiting == 0 end)
-      end
+      &disperse/0
     end)
 
     for {label, patterns} <- [
@@ -211,7 +203,7 @@ defmodule Longest do
           {"10,000 subscribers of all names", fn _number -> {:case, :_} end}
         ] do
       stall("#{label}: 200 long names", fn registry ->
-        crowd(registry, 10_000, fn number ->
+        crowd(10_000, fn number ->
           NativeRegistry.subscribe(registry, patterns.(number))
         end)
 
@@ -226,7 +218,6 @@ defmodule Longest do
     end
   end
 
-  # Twice, as the first time counts what the VM does for the first time.
   defp stall(label, prepare) do
     times =
       for _time <- 1..3 do
@@ -247,10 +238,13 @@ defmodule Longest do
         Process.sleep(20)
         send(ticker, :stop)
 
-        receive do
-          {:longest, longest} ->
-            System.convert_time_unit(longest, :native, :nanosecond) / 1_000
-        end
+        longest =
+          receive do
+            {:longest, longest} -> longest
+          end
+
+        disperse()
+        System.convert_time_unit(longest, :native, :nanosecond) / 1_000
       end
 
     row(label, times)
@@ -315,13 +309,23 @@ defmodule Longest do
     time
   end
 
-  defp crowd(_registry, count, function) do
-    for number <- 1..count do
-      spawn_link(fn ->
-        function.(number)
-        Process.sleep(:infinity)
-      end)
-    end
+  # Processes that ask for something and then do nothing until `disperse/0`.
+  defp crowd(count, function) do
+    pids =
+      for number <- 1..count do
+        spawn(fn ->
+          function.(number)
+          Process.sleep(:infinity)
+        end)
+      end
+
+    Process.put(:crowd, pids ++ Process.get(:crowd, []))
+  end
+
+  defp disperse do
+    pids = Process.delete(:crowd) || []
+    for pid <- pids, do: Process.exit(pid, :kill)
+    await(fn -> not Enum.any?(pids, &Process.alive?/1) end)
   end
 
   defp await(condition) do

@@ -1,4 +1,5 @@
-# What the functions that look at many names, and those who want to be told, cost the others:
+# What the functions that look at many names, and those who want to be told, cost the others, and how late
+# these are told:
 #
 #     mix run bench/observe.exs
 #
@@ -71,9 +72,16 @@ defmodule Observe do
     |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
   end
 
+  def until(condition) do
+    unless condition.() do
+      Process.sleep(1)
+      until(condition)
+    end
+  end
+
   def row(label, cells) do
     cells = for cell <- cells, do: cell |> to_string() |> String.pad_leading(12)
-    IO.puts([String.pad_trailing(label, 44), cells])
+    IO.puts([String.pad_trailing(label, 50), cells])
   end
 
   def round3(number), do: Float.round(number / 1, 3)
@@ -138,48 +146,104 @@ for {label, text} <- [
 end
 
 # Somebody else is told, so that no message comes to whoever is measured.
-told = fn pattern ->
-  fn ->
-    test = self()
+subscriber = fn registry, patterns ->
+  test = self()
 
-    pid =
-      spawn_link(fn ->
-        NativeRegistry.subscribe(Told, pattern)
-        send(test, :subscribed)
+  pid =
+    spawn_link(fn ->
+      for pattern <- patterns, do: NativeRegistry.subscribe(registry, pattern)
+      send(test, {:subscribed, self()})
 
-        # Reads what it gets, as whoever subscribes does.
-        Stream.repeatedly(fn ->
-          receive do
-            _event -> :ok
-          end
-        end)
-        |> Stream.run()
+      # Reads what it gets, as whoever subscribes does.
+      Stream.repeatedly(fn ->
+        receive do
+          _event -> :ok
+        end
       end)
+      |> Stream.run()
+    end)
 
-    receive do
-      :subscribed -> :ok
+  receive do
+    {:subscribed, ^pid} -> pid
+  end
+end
+
+# How many subscribers, and of which pattern each.
+told = fn count, pattern ->
+  fn ->
+    pids = for number <- 1..count//1, do: subscriber.(Told, [pattern.(number)])
+    time = Observe.registrations(Told)
+
+    for pid <- pids do
+      Process.unlink(pid)
+      Process.exit(pid, :kill)
     end
 
-    time = Observe.registrations(Told)
-    Process.unlink(pid)
-    Process.exit(pid, :kill)
+    Observe.until(fn -> match?(%{subscribers: 0, backlog: 0}, NativeRegistry.info(Told)) end)
     time
   end
 end
 
+labels = [
+  nobody: "nobody is told",
+  another: "one subscriber of other names",
+  others: "1,000 subscribers of other names",
+  alike: "1,000 of names that begin like these",
+  this: "one subscriber of these names"
+]
+
 results =
   Observe.rounds(
-    nobody: fn -> Observe.registrations(Told) end,
-    another: told.({:another, :_}),
-    this: told.({:round, :_})
+    nobody: told.(0, & &1),
+    another: told.(1, fn _number -> {:another, :_} end),
+    others: told.(1_000, &{:case, {&1, :_}}),
+    alike: told.(1_000, &{:round, {&1, :_}}),
+    this: told.(1, fn _number -> {:round, :_} end)
   )
 
 IO.puts("\nregister and unregister, nanoseconds")
+for {label, text} <- labels, do: Observe.row(text, [round(Observe.median(results[label]))])
 
-for {label, text} <- [
-      nobody: "nobody is told",
-      another: "one subscriber of other names",
-      this: "one subscriber of these names"
-    ] do
-  Observe.row(text, [round(Observe.median(results[label]))])
+# How late an event comes behind many others.
+late = fn registry, count, pattern, name ->
+  for number <- 1..count, do: subscriber.(registry, [pattern.(number)])
+  :ok = NativeRegistry.subscribe(registry, :mark)
+
+  for number <- 1..20_000 do
+    :yes = NativeRegistry.register_name({registry, name.(number)}, holder)
+  end
+
+  start = System.monotonic_time()
+  {:ok, _pid} = NativeRegistry.register(registry, :mark, nil)
+
+  receive do
+    {:register, ^registry, :mark, _pid, _value} -> System.monotonic_time() - start
+  end
 end
+
+IO.puts("\nthe next event after 20,000 registrations, milliseconds")
+
+for {registry, count} <- [Late10: 10, Late5000: 5_000] do
+  {:ok, _supervisor} =
+    Supervisor.start_link([{NativeRegistry, name: registry}], strategy: :one_for_one)
+
+  time = late.(registry, count, &{:case, {&1, :_}}, &{:case, {rem(&1, count) + 1, &1}})
+  time = System.convert_time_unit(time, :native, :microsecond) / 1_000
+  Observe.row("#{count} subscribers, of their own names each", [Observe.round3(time)])
+end
+
+# What events take that nobody reads.
+receiver = subscriber.(Told, [{:memory, :_}])
+:erlang.suspend_process(receiver)
+for pid <- Process.list(), pid != receiver, do: :erlang.garbage_collect(pid)
+before = :erlang.memory(:processes)
+
+for number <- 1..20_000 do
+  :yes = NativeRegistry.register_name({Told, {:memory, number}}, holder)
+end
+
+Observe.until(fn -> Process.info(receiver, :message_queue_len) == {:message_queue_len, 20_000} end)
+
+bytes = div(:erlang.memory(:processes) - before, 20_000)
+IO.puts("")
+Observe.row("an event in a mailbox, bytes", [bytes])

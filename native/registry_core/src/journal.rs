@@ -75,9 +75,9 @@ pub enum Notice<V> {
     Event(Event<V>, Vec<Recipient>),
     /// So many changes were dropped here. Nobody knows any more whom they concerned, so all are told.
     Lost(u64, Vec<Recipient>),
-    /// The process has registered a name that these waited for.
+    /// The process has registered a name that these waited for, or some of them; the others come next.
     Awaited(Pid, Vec<Waiter>),
-    /// The registry is closed, and these waited for names in vain.
+    /// The registry is closed, and these waited for names in vain, or some of them.
     Closed(Vec<Waiter>),
 }
 
@@ -506,15 +506,28 @@ impl<V> Journal<V> {
                     self.forget_waits(desk, pid, asked.waits);
                     continue;
                 }
-                Batch::Urgent(Urgent::Awaited(holder, waiters)) => {
-                    let waiters = waiters.into_iter();
-                    let waiters = waiters.map(|(number, pid)| Waiter(pid, number));
-                    Notice::Awaited(holder, Self::told(desk, waiters.collect()))
+                Batch::Urgent(Urgent::Awaited(holder, mut waiting)) => {
+                    let next = std::iter::from_fn(|| waiting.pop_first());
+                    let waiters = next.take(Self::AT_ONCE);
+                    let waiters = waiters.map(|(number, pid)| Waiter(pid, number)).collect();
+                    if !waiting.is_empty() {
+                        desk.queue().put_back(Urgent::Awaited(holder, waiting));
+                    }
+                    Notice::Awaited(holder, Self::told(desk, waiters))
                 }
-                Batch::Urgent(Urgent::Closed(waiters)) => Notice::Closed(Self::told(desk, waiters)),
+                Batch::Urgent(Urgent::Closed(mut waiters)) => {
+                    let some = waiters.split_off(waiters.len().saturating_sub(Self::AT_ONCE));
+                    if !waiters.is_empty() {
+                        desk.queue().put_back(Urgent::Closed(waiters));
+                    }
+                    Notice::Closed(Self::told(desk, some))
+                }
             });
         }
     }
+
+    /// The most waiters in one notice, so that a registry with many keeps no other from its turn.
+    const AT_ONCE: usize = 1_000;
 
     fn told(desk: &Desk<V>, waiters: Vec<Waiter>) -> Vec<Waiter> {
         for Waiter(pid, number) in &waiters {

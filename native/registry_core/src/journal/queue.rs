@@ -97,6 +97,11 @@ impl<V> Queue<V> {
         self.urgent.push(urgent);
     }
 
+    /// What is left of an urgent item of which a part has been dealt with.
+    pub(super) fn put_back(&mut self, urgent: Urgent) {
+        self.urgent.put_back(urgent);
+    }
+
     /// Puts the event in, or gives it back when there is no room.
     pub(super) fn push(&mut self, event: Event<V>, bytes: usize) -> Result<(), Event<V>> {
         if self.closed {
@@ -173,6 +178,12 @@ impl<T> Chunks<T> {
                 self.chunks.push_back(chunk);
             }
         }
+    }
+
+    fn put_back(&mut self, item: T) {
+        self.len += 1;
+        let chunk = VecDeque::from([item]);
+        self.chunks.push_front(chunk);
     }
 
     fn pop(&mut self) -> Option<T> {
