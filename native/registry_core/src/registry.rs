@@ -80,12 +80,12 @@ impl<T> Lazy<T> {
     fn remove(&self, pid: Pid) -> Option<T> {
         let map = self.made()?;
         let removed = map.remove(&pid)?.1;
-        self.shrink(map, pid);
+        Self::shrink(map, pid);
         Some(removed)
     }
 
     /// After something was removed.
-    fn shrink(&self, map: &DashMap<Pid, T, RandomState>, pid: Pid) {
+    fn shrink(map: &DashMap<Pid, T, RandomState>, pid: Pid) {
         let shard = &map.shards()[map.determine_map(&pid)];
         let outdated = |len: usize, capacity: usize, buckets: usize| {
             // At most seven of eight buckets are filled, less those where something was that has
@@ -410,7 +410,7 @@ impl<V: Clone> Registry<V> {
         }
         if names.get().is_empty() {
             names.remove();
-            self.several.shrink(self.several.map(), pid);
+            Lazy::shrink(self.several.map(), pid);
         }
     }
 

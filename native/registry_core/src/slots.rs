@@ -213,7 +213,7 @@ fn home(groups: usize, hash: u64) -> Home {
     #[allow(clippy::cast_possible_truncation)]
     Home {
         group: (home >> 32) as usize,
-        place: ((home & u64::from(u32::MAX)) * GROUP as u64 >> 32) as usize,
+        place: (((home & u64::from(u32::MAX)) * GROUP as u64) >> 32) as usize,
         tag: (hash >> 26) as u8 | TAKEN,
     }
 }
@@ -572,7 +572,7 @@ impl<const W: usize, V> Slots<W, V> {
 pub(crate) fn shard_of(hash: u64) -> usize {
     // As many bits as there are numbers of shards.
     #[allow(clippy::cast_possible_truncation)]
-    let shard = (u128::from(hash) * SHARDS as u128 >> u64::BITS) as usize;
+    let shard = ((u128::from(hash) * SHARDS as u128) >> u64::BITS) as usize;
     shard
 }
 
