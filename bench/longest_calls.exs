@@ -58,6 +58,93 @@ defmodule Longest do
     crowded()
     heading("how long a process that counts milliseconds stands still")
     stalls()
+
+    heading("a process that is always ready, meanwhile: the longest it waits")
+    meanwhile()
+  end
+
+  # On a machine that does other work, too, compare with the first row.
+  defp meanwhile do
+    row("nothing", waits(fn -> Process.sleep(1_000) end))
+
+    for holders <- [1_000, 200_000] do
+      registry = Longest.start(LongestCalls.Stopped)
+
+      pids =
+        for number <- 1..holders do
+          pid = spawn(fn -> Process.sleep(:infinity) end)
+          :yes = Native.register(registry, {:held, number}, pid, nil, nil)
+          pid
+        end
+
+      # Longer than the stop: the holders are let go in the background.
+      stop = fn ->
+        Longest.stop(registry)
+        Process.sleep(3_000)
+      end
+
+      row("the stop of a registry with #{holders} holders", waits(stop))
+      Enum.each(pids, &Process.exit(&1, :kill))
+    end
+
+    registry = Longest.start(LongestCalls.Meanwhile)
+    holder = spawn(fn -> Process.sleep(:infinity) end)
+    names = 1_000_000
+    for number <- 1..names, do: :yes = Native.register(registry, number, holder, nil, nil)
+    row("the million names of one process", waits(fn -> Native.keys(registry, holder) end))
+
+    others = fn ->
+      keys = Task.async(fn -> Native.keys(registry, holder) end)
+      times = for _call <- 1..10_000, do: register(registry)
+      ^names = length(Task.await(keys, :infinity))
+      times
+    end
+
+    row("the same: register", others.())
+
+    row(
+      "most of them unregistered: a call",
+      for number <- 1..(names - 1_000) do
+        timed(fn -> :yes = Native.unregister(registry, number, holder) end)
+      end
+    )
+
+    Longest.stop(registry)
+  end
+
+  # For each scheduler, the longest that a process there was not run.
+  defp waits(work) do
+    test = self()
+
+    tickers =
+      for scheduler <- 1..System.schedulers_online() do
+        spawn_link(fn ->
+          :erlang.process_flag(:scheduler, scheduler)
+          send(test, {:waited, tick(System.monotonic_time(), 0)})
+        end)
+      end
+
+    work.()
+    for ticker <- tickers, do: send(ticker, :stop)
+
+    for _ticker <- tickers do
+      receive do
+        {:waited, longest} ->
+          System.convert_time_unit(longest, :native, :nanosecond) / 1_000
+      end
+    end
+  end
+
+  defp tick(last, longest) do
+    :erlang.yield()
+    now = System.monotonic_time()
+    longest = max(longest, now - last)
+
+    receive do
+      :stop -> longest
+    after
+      0 -> tick(now, longest)
+    end
   end
 
   # A table grows in a hundred calls or more of these; the longest of all are the operating system's.

@@ -941,7 +941,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     * `:names` - how many names are held
     * `:processes` - how many processes hold, have held or wait for names, or have subscribed, and
       still live
-    * `:bytes` - memory of the table of names, without what names over 83 bytes and values take
+    * `:bytes` - memory of the registry: of its names, of the index of their holders and of the
+      places of values; not that of the values themselves, of events to be told, or of the VM's
+      monitors. When names are freed, so is their memory: a part of the table of which less than an
+      eighth is used is replaced by a smaller one, and of a registry without names about forty
+      kilobytes stay if it has had some, and a few if not
     * `:shards` - in how many parts each map of the table is locked
     * `:shard_names` - `{fewest, most}` names in any of them
     * `:subscribers` - how many processes have subscribed

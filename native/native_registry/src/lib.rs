@@ -1,6 +1,6 @@
 //! The NIF under `WorkflowMetal.Registration.NativeRegistry`.
 //!
-//! A lookup goes: `whereis` takes the registry from this thread's memory, writes the name into this
+//! A lookup goes: `whereis` finds the registry in the directory, which takes no lock, writes the name into this
 //! thread's buffer, and asks the table. `unsafe` stands where rustler has no safe way: `word`, to keep
 //! terms that are mere words; `kept`, to keep others; `term` and `layout`, to look into terms without
 //! copying them; `nif`, to spare what rustler's own macro allocates on every call; `entry` and `watch`,

@@ -3,7 +3,15 @@
 //! Each round times every map once, in another order, so that noise falls on all of them alike; what
 //! is printed is the median time of an operation in nanoseconds, hashing and writing the key into an
 //! entry included. Growth is the mean of a whole fill; memory is what the allocator gave, by name.
-#![allow(missing_docs, clippy::unwrap_used, dead_code)]
+#![allow(
+    missing_docs,
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    clippy::pedantic,
+    clippy::unwrap_used,
+    clippy::undocumented_unsafe_blocks
+)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -14,8 +22,12 @@ use std::time::Instant;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Pid(pub u64);
 
+#[path = "../src/epoch.rs"]
+mod epoch;
 #[path = "../src/slots.rs"]
 mod slots;
+#[path = "../src/sync.rs"]
+mod sync;
 
 struct Counting;
 static BYTES: AtomicUsize = AtomicUsize::new(0);
@@ -42,47 +54,43 @@ fn hash(state: &ahash::RandomState, key: &[u8]) -> u64 {
 }
 
 trait Map: Sync {
-    type Reader;
     const NAME: &'static str;
     fn new() -> Self;
-    fn reader() -> Self::Reader;
-    fn get(&self, reader: &mut Self::Reader, key: &[u8]) -> Option<u64>;
+    fn get(&self, key: &[u8]) -> Option<u64>;
     fn insert(&self, key: &[u8], pid: u64);
     fn remove(&self, key: &[u8]);
 }
 
-struct Ours<const W: usize>(slots::Slots<W>, ahash::RandomState);
+struct Ours<const W: usize>(slots::Slots<W, ()>, ahash::RandomState);
 
 impl<const W: usize> Map for Ours<W> {
-    type Reader = slots::Seen<W>;
-    const NAME: &'static str = "slots";
+    const NAME: &'static str = "slots.rs";
     fn new() -> Self {
         Self(slots::Slots::new(), ahash::RandomState::new())
     }
-    fn reader() -> Self::Reader {
-        slots::Seen::new()
-    }
     #[inline]
-    fn get(&self, reader: &mut Self::Reader, key: &[u8]) -> Option<u64> {
+    fn get(&self, key: &[u8]) -> Option<u64> {
+        let guard = epoch::Guard::new();
         let hash = hash(&self.1, key);
-        let holder = self.0.holder(reader, hash, &slots::Entry::of(key))?;
-        Some(holder.pid.0)
+        let holder = self.0.holder(&guard, hash, &slots::Entry::of(key))?;
+        Some(holder.0)
     }
     fn insert(&self, key: &[u8], pid: u64) {
-        let holder = slots::Holder {
-            pid: Pid(pid),
-            value: 0,
-        };
-        let hash_of = |entry: &slots::Entry<W>| hash(&self.1, entry.key().bytes());
+        let guard = epoch::Guard::new();
+        let hash_of = |key: &[u8]| hash(&self.1, key);
         let hash = hash(&self.1, key);
-        let mut locked = self.0.lock(hash);
-        locked.insert(hash, slots::Entry::of(key), holder, hash_of);
+        self.0.lock(hash).insert(hash, key, Pid(pid), None, hash_of);
+        guard.end();
     }
     fn remove(&self, key: &[u8]) {
+        let guard = epoch::Guard::new();
+        let hash_of = |key: &[u8]| hash(&self.1, key);
         let hash = hash(&self.1, key);
         let mut locked = self.0.lock(hash);
-        let place = locked.place_of(hash, &slots::Entry::of(key)).unwrap();
-        locked.remove(place);
+        let place = locked.find(hash, key).unwrap();
+        locked.remove(hash, place, hash_of);
+        drop(locked);
+        guard.end();
     }
 }
 
@@ -136,14 +144,12 @@ impl<const N: usize> Hash for Inline<N> {
 struct Scc<const N: usize>(scc::HashIndex<Inline<N>, u64, ahash::RandomState>);
 
 impl<const N: usize> Map for Scc<N> {
-    type Reader = ();
     const NAME: &'static str = "scc::HashIndex";
     fn new() -> Self {
         Self(scc::HashIndex::with_hasher(ahash::RandomState::new()))
     }
-    fn reader() {}
     #[inline]
-    fn get(&self, (): &mut (), key: &[u8]) -> Option<u64> {
+    fn get(&self, key: &[u8]) -> Option<u64> {
         self.0.peek_with(&Inline::of(key), |_, pid| *pid)
     }
     fn insert(&self, key: &[u8], pid: u64) {
@@ -167,7 +173,6 @@ impl<const N: usize> Sharded<N> {
 }
 
 impl<const N: usize> Map for Sharded<N> {
-    type Reader = ();
     const NAME: &'static str = "hashbrown, sharded";
     fn new() -> Self {
         let shard = |_| Aligned(parking_lot::RwLock::new(hashbrown::raw::RawTable::new()));
@@ -176,9 +181,8 @@ impl<const N: usize> Map for Sharded<N> {
             ahash::RandomState::new(),
         )
     }
-    fn reader() {}
     #[inline]
-    fn get(&self, (): &mut (), key: &[u8]) -> Option<u64> {
+    fn get(&self, key: &[u8]) -> Option<u64> {
         let hash = hash(&self.1, key);
         let shard = self.shard(hash).read();
         if shard.buckets() > 1 {
@@ -224,7 +228,6 @@ fn key<const L: usize>(number: usize) -> [u8; L] {
 const LOOKUPS: usize = 200_000;
 
 fn lookups<M: Map, const L: usize>(map: &M, keys: &[[u8; L]], missing: usize) -> f64 {
-    let mut reader = M::reader();
     let start = Instant::now();
     let mut at = 0;
     for _ in 0..LOOKUPS {
@@ -233,11 +236,11 @@ fn lookups<M: Map, const L: usize>(map: &M, keys: &[[u8; L]], missing: usize) ->
             at %= keys.len();
         }
         if missing == 0 {
-            black_box(map.get(&mut reader, &keys[at]));
+            black_box(map.get(&keys[at]));
         } else {
             let mut key = keys[at];
             key[9] = 9;
-            black_box(map.get(&mut reader, &key));
+            black_box(map.get(&key));
         }
     }
     start.elapsed().as_nanos() as f64 / LOOKUPS as f64
@@ -327,12 +330,12 @@ impl<M: Map> Subject<M> {
     }
 }
 
-fn compare<A: Map, B: Map, C: Map, const L: usize>(label: &str, count: usize) {
+fn compare<A: Map, B: Map, C: Map, const L: usize>(count: usize) {
     let keys: Vec<[u8; L]> = (0..count).map(key).collect();
     let mut ours = Subject::<A>::filled(&keys);
     let mut scc = Subject::<B>::filled(&keys);
     let mut sharded = Subject::<C>::filled(&keys);
-    for round in 0..9 {
+    for round in 0..5 {
         for turn in 0..3 {
             match (round + turn) % 3 {
                 0 => ours.round(&keys),
@@ -355,7 +358,7 @@ fn main() {
         "| names | map | hit | miss | hit, two readers | hot | hot, two readers | growth | bytes | churned | freed |"
     );
     for count in [1_000, 100_000, 1_000_000] {
-        compare::<Ours<5>, Scc<3>, Sharded<3>, 20>("integers", count);
-        compare::<Ours<12>, Scc<10>, Sharded<10>, 74>("UUIDs", count);
+        compare::<Ours<5>, Scc<3>, Sharded<3>, 20>(count);
+        compare::<Ours<12>, Scc<10>, Sharded<10>, 74>(count);
     }
 }

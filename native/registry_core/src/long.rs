@@ -121,6 +121,7 @@ impl<'a, V> Locked<'a, V> {
     }
 
     /// What is at a place, if it still is.
+    #[allow(clippy::type_complexity)]
     pub(crate) fn get(&self, hash: u64, place: u64) -> Option<(&Arc<[u8]>, Pid, Option<&V>)> {
         let entry = self.at(hash, place)?;
         Some((&entry.name, entry.pid, entry.value.as_ref()))
@@ -144,6 +145,7 @@ impl<'a, V> Locked<'a, V> {
     }
 
     /// Puts in a name that is not there, and answers its place.
+    #[allow(clippy::unnecessary_wraps)] // As that of slots.
     pub(crate) fn insert(
         &mut self,
         hash: u64,

@@ -11,6 +11,7 @@ use dashmap::mapref::entry::Entry;
 use hashbrown::raw::RawTable;
 use std::collections::{BTreeMap, btree_map};
 use std::ops::Bound;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use thiserror::Error;
 
@@ -47,7 +48,12 @@ pub struct Registry<V> {
     index: Lazy<OneName>,
     /// The names of the processes whose entry in the index is [`SEVERAL`].
     several: Lazy<Hashes>,
+    /// How many hashes there are in `several`, by pid: only to tell how much memory they take.
+    in_several: [AtomicUsize; 64],
 }
+
+/// Bytes of a hash in a tree of them, on average.
+const IN_TREE: usize = 24;
 
 /// A map by process that is made when there is something to put in, and whose shards give memory
 /// back when most of what they had has gone.
@@ -74,12 +80,12 @@ impl<T> Lazy<T> {
     fn remove(&self, pid: Pid) -> Option<T> {
         let map = self.made()?;
         let removed = map.remove(&pid)?.1;
-        self.shrink(map, pid);
+        Self::shrink(map, pid);
         Some(removed)
     }
 
     /// After something was removed.
-    fn shrink(&self, map: &DashMap<Pid, T, RandomState>, pid: Pid) {
+    fn shrink(map: &DashMap<Pid, T, RandomState>, pid: Pid) {
         let shard = &map.shards()[map.determine_map(&pid)];
         let outdated = |len: usize, capacity: usize, buckets: usize| {
             // At most seven of eight buckets are filled, less those where something was that has
@@ -176,6 +182,7 @@ impl<V: Clone> Registry<V> {
             table: Table::new(),
             index: Lazy::new(),
             several: Lazy::new(),
+            in_several: [const { AtomicUsize::new(0) }; 64],
         }
     }
 
@@ -308,7 +315,12 @@ impl<V: Clone> Registry<V> {
     /// How full the table is.
     pub fn fill(&self) -> Fill {
         let mut fill = self.table.fill();
-        fill.bytes += self.index.bytes() + self.several.bytes();
+        let hashes = self
+            .in_several
+            .iter()
+            .map(|some| some.load(Ordering::Relaxed));
+        let trees = hashes.sum::<usize>() * IN_TREE;
+        fill.bytes += self.index.bytes() + self.several.bytes() + trees;
         fill
     }
 
@@ -336,7 +348,11 @@ impl<V: Clone> Registry<V> {
     pub fn withdraw(&self, pid: Pid) -> Withdrawn {
         let hashes = match self.index.remove(pid) {
             None => Hashes::new(),
-            Some(SEVERAL) => self.several.remove(pid).unwrap_or_default(),
+            Some(SEVERAL) => {
+                let hashes = self.several.remove(pid).unwrap_or_default();
+                self.counted(pid).fetch_sub(hashes.len(), Ordering::Relaxed);
+                hashes
+            }
             Some(hash) => Hashes::from([(hash, 1)]),
         };
         // Last: whoever subscribes the process while it is in the index leaves this to us.
@@ -354,16 +370,25 @@ impl<V: Clone> Registry<V> {
             .count()
     }
 
+    fn counted(&self, pid: Pid) -> &AtomicUsize {
+        // Neighbouring pids differ in the bits above the tag.
+        #[allow(clippy::cast_possible_truncation)]
+        &self.in_several[(pid.0 >> 4) as usize % self.in_several.len()]
+    }
+
     fn hold(&self, pid: Pid, held: &mut OneName, hash: u64) {
         match self.several.map().entry(pid) {
             Entry::Vacant(_) if *held == SEVERAL => *held = hash,
             names => {
                 let mut names = names.or_default();
+                let before = names.len();
                 if *held != SEVERAL {
                     names.insert(*held, 1);
                     *held = SEVERAL;
                 }
                 *names.entry(hash).or_default() += 1;
+                let more = names.len() - before;
+                self.counted(pid).fetch_add(more, Ordering::Relaxed);
             }
         }
     }
@@ -380,11 +405,12 @@ impl<V: Clone> Registry<V> {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
+                self.counted(pid).fetch_sub(1, Ordering::Relaxed);
             }
         }
         if names.get().is_empty() {
             names.remove();
-            self.several.shrink(self.several.map(), pid);
+            Lazy::shrink(self.several.map(), pid);
         }
     }
 
@@ -392,6 +418,9 @@ impl<V: Clone> Registry<V> {
     pub fn clear(&self) {
         self.index.clear();
         self.several.clear();
+        for some in &self.in_several {
+            some.store(0, Ordering::Relaxed);
+        }
         self.table.clear();
         self.table.journal.close();
     }

@@ -155,6 +155,7 @@ impl<V: Clone> Table<V> {
     ) -> Result<(), Pid> {
         let hash = name.hash;
         // The value before is dropped when the shard is free again.
+        #[allow(clippy::single_match_else)] // Both ways are as likely.
         let dropped = with_map!(self, hash, |map| {
             let mut locked = map.lock(hash);
             let (place, dropped) = match locked.find(hash, name.name) {

@@ -748,6 +748,29 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       assert info.bytes > 6_400 * 40
       assert info.uptime >= 0
     end
+
+    test "tells of memory that comes with names, and goes with them", %{registry: registry} do
+      bytes = fn -> NativeRegistry.info(registry).bytes end
+      text = :binary.copy("long", 100)
+      assert bytes.() < 8_192
+
+      for name <- [& &1, &{&1, "10f4b6e2-9b3a-4a4e-8d1c-0123456789ab"}, &{&1, text}] do
+        register = &({:ok, _pid} = NativeRegistry.register(registry, name.(&1), {:value, &1}))
+        for number <- 1..100, do: register.(number)
+        few = bytes.()
+        for number <- 101..10_000, do: register.(number)
+        many = bytes.()
+        assert many - few > 9_900 * (40 + 16)
+        if is_tuple(name.(1)) and name.(1) |> elem(1) == text, do: assert(many > 9_900 * 400)
+        for number <- 101..10_000, do: :ok = NativeRegistry.unregister(registry, name.(number))
+
+        # A hundred names in 128 parts of the table: each of those that are not empty has one group.
+        assert bytes.() < few + div(many - few, 10)
+        for number <- 1..100, do: :ok = NativeRegistry.unregister(registry, name.(number))
+      end
+
+      assert bytes.() < 131_072
+    end
   end
 
   describe "a registry that is not there" do
