@@ -103,6 +103,8 @@ struct Desk<V> {
     queue: Mutex<Queue<V>>,
     /// What the courier took out at once and has not dealt with yet.
     batch: Mutex<VecDeque<Entry<V>>>,
+    /// Whether something is to be dealt with before the rest of the batch. Written with the queue locked.
+    urgent: AtomicBool,
     listeners: RwLock<Vec<u64>>,
     /// Read at every change, on all schedulers at once.
     patterns: ShardedLock<Patterns<Arc<Subscribers>>>,
@@ -157,6 +159,7 @@ impl<V> Desk<V> {
         Self {
             queue: Mutex::new(Queue::new()),
             batch: Mutex::default(),
+            urgent: AtomicBool::new(false),
             listeners: RwLock::default(),
             patterns: ShardedLock::new(Patterns::new()),
             waiting: DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS),
@@ -267,6 +270,7 @@ impl<V> Journal<V> {
     fn push_urgent(&self, desk: &Desk<V>, urgent: Urgent) {
         let mut queue = desk.queue();
         queue.push_urgent(urgent);
+        desk.urgent.store(true, Ordering::Release);
         self.wake(queue);
     }
 
@@ -481,8 +485,8 @@ impl<V> Journal<V> {
         let desk = self.desk.get()?;
         loop {
             let mut batch = desk.batch.lock().unwrap_or_else(PoisonError::into_inner);
-            let entry = batch.pop_front();
-            if let Some(entry) = entry {
+            let urgent = desk.urgent.load(Ordering::Acquire);
+            if !urgent && let Some(entry) = batch.pop_front() {
                 drop(batch);
                 return Some(match entry {
                     Entry::Event(number, _, event) => {
@@ -492,7 +496,15 @@ impl<V> Journal<V> {
                     Entry::Lost(count, last) => Notice::Lost(count, Self::everybody(desk, last)),
                 });
             }
-            let next = desk.queue().take()?;
+            let next = {
+                let mut queue = desk.queue();
+                let urgent = queue.take_urgent().map(Batch::Urgent);
+                desk.urgent.store(urgent.is_some(), Ordering::Release);
+                if urgent.is_none() && !batch.is_empty() {
+                    continue;
+                }
+                urgent.or_else(|| queue.take())?
+            };
             return Some(match next {
                 Batch::Entries(entries) => {
                     *batch = entries;

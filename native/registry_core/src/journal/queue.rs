@@ -130,14 +130,16 @@ impl<V> Queue<V> {
         Err(event)
     }
 
+    /// What comes before all batches.
+    pub(super) fn take_urgent(&mut self) -> Option<Urgent> {
+        self.urgent.pop()
+    }
+
     /// The next batch; the one before has been dealt with. The courier is told again of what comes after
     /// `None`.
     pub(super) fn take(&mut self) -> Option<Batch<V>> {
         self.bytes -= self.taken.0;
         self.taken = (0, 0);
-        if let Some(urgent) = self.urgent.pop() {
-            return Some(Batch::Urgent(urgent));
-        }
         let Some(entries) = self.events.pop_chunk() else {
             self.scheduled = false;
             return None;
