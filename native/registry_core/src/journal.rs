@@ -467,8 +467,10 @@ impl<V> Journal<V> {
 
     /// How many processes subscribed, and how many wait.
     pub fn interested(&self) -> (usize, usize) {
-        let subscribers = |desk: &Box<Desk<V>>| desk.subscribers.load(Ordering::Relaxed);
-        let subscribers = self.desk.get().map_or(0, subscribers);
+        let subscribers = self
+            .desk
+            .get()
+            .map_or(0, |desk| desk.subscribers.load(Ordering::Relaxed));
         (subscribers, self.wanted.get(Kind::Waiters))
     }
 

@@ -718,6 +718,8 @@ impl<const W: usize, V> Locked<'_, W, V> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    #![allow(clippy::panic)]
+
     use super::*;
     use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::Arc;

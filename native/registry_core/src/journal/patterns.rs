@@ -92,7 +92,7 @@ impl<L> Node<L> {
         if self.leaf.is_some() || self.any.is_some() || self.tail.is_some() || self.parts.len != 1 {
             return;
         }
-        if let Some((part, lower)) = self.parts.take_all().pop() {
+        if let Some((part, lower)) = self.parts.take_all().next() {
             let label = [&self.label, &part, &lower.label].map(|bytes| &bytes[..]);
             let label = label.concat().into();
             let mut lower = *lower;
@@ -390,10 +390,12 @@ impl<'n> Ends<'n> {
     }
 }
 
+type Map<L> = HashMap<Box<[u8]>, Box<Node<L>>, RandomState>;
+
 /// A map from parts to nodes. Of many it is divided into maps that grow by themselves: growing a map
 /// of a million takes long, and meanwhile no change finds out who wants to know of it.
 struct Branches<L> {
-    maps: Vec<HashMap<Box<[u8]>, Box<Node<L>>, RandomState>>,
+    maps: Vec<Map<L>>,
     len: usize,
 }
 
@@ -468,12 +470,9 @@ impl<L> Branches<L> {
         Some(removed)
     }
 
-    fn take_all(&mut self) -> Vec<(Box<[u8]>, Box<Node<L>>)> {
+    fn take_all(&mut self) -> impl Iterator<Item = (Box<[u8]>, Box<Node<L>>)> + use<L> {
         self.len = 0;
-        std::mem::take(&mut self.maps)
-            .into_iter()
-            .flatten()
-            .collect()
+        std::mem::take(&mut self.maps).into_iter().flatten()
     }
 }
 

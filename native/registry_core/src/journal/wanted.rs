@@ -60,6 +60,7 @@ impl Wanted {
 
     /// Called by whoever asks, after the count and what it counts have been written and before the
     /// table is read.
+    #[allow(clippy::unused_self)]
     pub(crate) fn asked(&self) {
         fence(Ordering::SeqCst);
     }
