@@ -125,7 +125,7 @@ impl<L> Node<L> {
     }
 
     fn take_branches(&mut self) -> impl Iterator<Item = Box<Node<L>>> + use<L> {
-        let parts = self.parts.take_all().into_iter().map(|(_, node)| node);
+        let parts = self.parts.take_all().map(|(_, node)| node);
         let variables = self.any.take().into_iter().chain(self.tail.take());
         parts.chain(variables)
     }
