@@ -279,12 +279,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
     mesh(state)
 
     case wrong(state) do
-      [] ->
+      {[], []} ->
         :ok
 
-      wrong ->
-        if now() > deadline do
-          {:error, wrong}
+      {lasting, passing} ->
+        # Nothing makes up for a wrong answer or a supervisor that has given up.
+        if lasting != [] or now() > deadline do
+          {:error, lasting ++ passing}
         else
           Process.sleep(100)
           settled(state, deadline)
@@ -294,7 +295,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
 
   defp now, do: System.monotonic_time(:millisecond)
 
-  # What is not as it should be, each as `{name, text}`; the name may be nil.
+  # What is not as it should be, each as `{name, text}`, where the name may be nil: what will never
+  # be right, and what may become so.
   defp wrong(state) do
     nodes = Map.values(state.nodes)
     arguments = [state.registry, state.plan.engine, state.names]
@@ -309,12 +311,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
     # All that say whom they have; each process tells of itself by its node's present name.
     holders = for {_node, report} <- reports, holder <- report.holders, do: holder
 
-    Enum.concat([
+    lasting = for {node, report} <- reports, wrong <- lasting(state, node, report), do: wrong
+
+    passing = [
       for({node, report} <- reports, wrong <- wrong_here(state, node, report, alive), do: wrong),
       nameless(reports, holders),
       doubled(holders),
       disagreement(state, reports, holders)
-    ])
+    ]
+
+    {lasting, Enum.concat(passing)}
   end
 
   defp pids(report) do
@@ -328,45 +334,55 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
     for node <- nodes, pid <- call(node, Member, :alive, [pids]), into: MapSet.new(), do: pid
   end
 
+  defp at(node, report), do: "on #{node.number} (#{report.node})"
+
+  defp lasting(state, node, report) do
+    at = at(node, report)
+
+    answers =
+      for {name, what} <- report.wrong, do: {name, "#{at} a wrong answer: #{inspect(what)}"}
+
+    answers ++ bystanders(state, node, at)
+  end
+
   defp wrong_here(state, node, report, alive) do
-    at = "on #{node.number} (#{report.node})"
+    at = at(node, report)
     live = MapSet.new(report.holders)
     here = MapSet.new(report.here)
 
-    dead = fn kind, pairs ->
+    dead = fn what, pairs ->
       for {name, pid} <- pairs,
           pid not in alive,
-          do: {name, "#{at} #{kind} has #{inspect(pid)}, which is dead"}
+          do: {name, "#{at} the #{what} has #{inspect(pid)}, which is dead"}
     end
 
+    hang = for working <- report.working, do: {nil, "#{at} a worker hangs: #{inspect(working)}"}
+
+    lost =
+      for {name, pid} <- MapSet.difference(live, here),
+          do: {name, "#{at} #{inspect(pid)} lives without its name in the table"}
+
+    untold =
+      for {name, pid} <- MapSet.difference(here, live),
+          do: {name, "#{at} the table has #{inspect(pid)}, which was not told so"}
+
+    miscounted =
+      if report.count == MapSet.size(here),
+        do: [],
+        else: [{nil, "#{at} count says #{report.count} of #{MapSet.size(here)}"}]
+
     Enum.concat([
-      for(
-        wrong <- report.wrong,
-        do: {wrong_name(wrong), "#{at} a wrong answer: #{inspect(wrong)}"}
-      ),
-      for(working <- report.working, do: {nil, "#{at} a worker hangs: #{inspect(working)}"}),
-      dead.("the engine", report.engine),
-      dead.("the mirror", report.mirror),
-      dead.("the table", report.here),
-      for(
-        {name, pid} <- MapSet.difference(live, here),
-        do: {name, "#{at} #{inspect(pid)} lives without its name in the table"}
-      ),
-      for(
-        {name, pid} <- MapSet.difference(here, live),
-        do: {name, "#{at} the table has #{inspect(pid)}, which was not told so"}
-      ),
-      if(report.count != MapSet.size(here),
-        do: [{nil, "#{at} count says #{report.count} of #{MapSet.size(here)}"}],
-        else: []
-      ),
+      hang,
+      dead.("engine", report.engine),
+      dead.("mirror", report.mirror),
+      dead.("table", report.here),
+      lost,
+      untold,
+      miscounted,
       values(at, report),
-      bystanders(state, node, at),
       mirrored(state, report, at)
     ])
   end
-
-  defp wrong_name({name, _what}), do: name
 
   # Registered with a value by `register/3`.
   defp values(at, report) do
@@ -378,14 +394,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
   end
 
   defp bystanders(state, node, at) do
-    now = call(node, Member, :bystanders, [state.registry])
+    case call(node, Member, :bystanders, [state.registry]) do
+      same when same == node.bystanders ->
+        []
 
-    if now == node.bystanders,
-      do: [],
-      else: [
-        {nil,
-         "#{at} supervisors and their nameless children were #{inspect(node.bystanders)}, are #{inspect(now)}"}
-      ]
+      now ->
+        logged = for {:error, text} <- call(node, ClusterNode, :logged, []), do: text
+
+        [
+          {nil,
+           "#{at} the registry's supervisor and the others, each with its nameless child, were " <>
+             "#{inspect(node.bystanders)}, are #{inspect(now)}; its last errors: " <>
+             inspect(Enum.take(logged, 3), printable_limit: 2_000)}
+        ]
+    end
   end
 
   # No more than is known of the others.

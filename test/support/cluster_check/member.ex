@@ -49,11 +49,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
   # The processes that have to be there in the end, as they were in the beginning.
   def bystanders(registry) do
     for supervisor <- [workers(registry), kept(registry)] do
-      holders = for pid <- Process.list(), nameless?(pid, supervisor), do: pid
-      {Process.whereis(supervisor), holders}
+      holders = for pid <- Process.list(), nameless?(pid, supervisor), do: text(pid)
+      {text(Process.whereis(supervisor)), holders}
     end
-    |> List.insert_at(0, Process.whereis(registry))
+    |> List.insert_at(0, text(Process.whereis(registry)))
   end
+
+  # The same whatever the node is called.
+  defp text(nil), do: nil
+  defp text(pid), do: :erlang.pid_to_list(pid)
 
   defp nameless?(pid, supervisor) do
     case Process.info(pid, :dictionary) do
