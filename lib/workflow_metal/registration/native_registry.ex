@@ -38,8 +38,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
   ## Seeing what runs
 
-  `select/2` answers all names of a pattern, which is a name with `:_` in the places that may be
-  anything, `count_select/2` how many there are. In a WorkflowMetal application
+  `select/3` answers all names of a pattern, which is a name with `:_` in the places that may be
+  anything, `count_select/3` how many there are. In a WorkflowMetal application
 
       NativeRegistry.select(MyApp.Workflows, {WorkflowMetal.Case.Case, {workflow_id, :_}})
 
@@ -52,7 +52,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
   ## Events
 
-  A process that has called `subscribe/2` gets a message for each change of a name that matches:
+  A process that has called `subscribe/3` gets a message for each change of a name that matches:
 
     * `{:register, registry, name, pid, value}`
     * `{:unregister, registry, name, pid}`, whether the holder gave the name back, ended or was
@@ -124,8 +124,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     * A supervisor does not restart a child that `start_child/4` started and whose name another
       node has taken: it forgets it. A `:permanent` child that was started otherwise would be
       restarted again and again, until its supervisor gives up.
-    * `lookup/2` asks the holder's node for the value. All else that this module tells is of this
-      node: `keys/2`, `count/1`, `names/1`, `select/2`, `count_select/2`, `info/1` and events.
+    * `lookup/2` asks the holder's node for the value. `count/2`, `names/2`, `select/3`,
+      `count_select/3` and `subscribe/3` tell of this node unless they are called with
+      `cluster: true`; `keys/2` and `info/1` always do.
       `await/3` looks for names of other nodes every 50 milliseconds.
     * Two seconds after a node has joined, this node's processes are compared with what the engine
       knows: whoever the engine has lost is registered again, and whoever lost a name to another
@@ -163,6 +164,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   """
 
   alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Name, Native, Owner}
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Drain, Wide, WideSubscription}
 
   @adapter WorkflowMetal.Registration.Adapter
   @has_adapter Code.ensure_loaded?(@adapter)
@@ -190,6 +192,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
   @typedoc "A name in which `:_` stands for any term, or for any tail of a list."
   @type pattern :: term
+
+  @typedoc "Whether the whole cluster is asked, and for how many milliseconds; see `select/3`."
+  @type wide :: [cluster: boolean, timeout: non_neg_integer]
 
   @typedoc "What the via tuple holds."
   @type via_name :: {registry, name} | {registry, name, value}
@@ -589,9 +594,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       iex> {:ok, _pid} = NativeRegistry.register(registry, :clock, nil)
       iex> NativeRegistry.count(registry)
       1
+
+  With `cluster: true`, those of all nodes and who did not answer; see `select/3`.
   """
-  @spec count(registry) :: non_neg_integer
-  def count(registry) do
+  @spec count(registry, wide) :: non_neg_integer | {non_neg_integer, missing :: [node]}
+  def count(registry, options \\ []) do
+    wide(registry, {:count, :_}, options, fn -> count_here(registry) end, &Enum.sum/1)
+  end
+
+  defp count_here(registry) do
     case Native.sizes(registry) do
       {names, _processes} -> names
       :no_registry -> Name.unknown_registry!(registry)
@@ -599,16 +610,19 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   end
 
   @doc """
-  All names, in no order; see `select/2` for what may be missing.
+  All names, in no order; see `select/3` for what may be missing, and for the options.
 
       iex> registry = start_registry()
       iex> {:ok, _pid} = NativeRegistry.register(registry, :clock, nil)
       iex> NativeRegistry.names(registry)
       [:clock]
   """
-  @spec names(registry) :: [name]
-  def names(registry) do
-    for {name, _pid, _value} <- select(registry, :_), do: name
+  @spec names(registry, wide) :: [name] | {[name], missing :: [node]}
+  def names(registry, options \\ []) do
+    case select(registry, :_, options) do
+      {found, missing} -> {Enum.uniq(for({name, _pid, _value} <- found, do: name)), missing}
+      found -> for {name, _pid, _value} <- found, do: name
+    end
   end
 
   @doc """
@@ -629,10 +643,32 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       [case: {"loans", 1}, case: {"loans", 2}, case: {"loans", 3}]
       iex> NativeRegistry.select(registry, {:_, {"claims", :_}}) == [{{:case, {"claims", 1}}, self(), :open}]
       true
+
+  It tells of this node. With `cluster: true` every connected node whose registry of that name is part
+  of the cluster tells, too, and the answer is `{found, missing}`: `missing` are the nodes that did
+  not answer within `:timeout`, 5,000 milliseconds unless said otherwise. As long as a conflict is not
+  settled, a name may be found on two nodes.
+
+      {found, []} = NativeRegistry.select(MyApp.Workflows, pattern, cluster: true, timeout: 1_000)
   """
-  @spec select(registry, pattern) :: [{name, pid, value}]
-  def select(registry, pattern) do
-    select_from(registry, pattern!(registry, pattern), 0)
+  @spec select(registry, pattern, wide) ::
+          [{name, pid, value}] | {[{name, pid, value}], missing :: [node]}
+  def select(registry, pattern, options \\ []) do
+    prepared = pattern!(registry, pattern)
+    here = fn -> select_from(registry, prepared, 0) end
+    wide(registry, {:select, pattern}, options, here, &Enum.concat/1)
+  end
+
+  # What `here` answers, or what all nodes do, put together.
+  defp wide(registry, question, options, here, put_together) do
+    case Wide.timeout!(options) do
+      nil ->
+        here.()
+
+      timeout ->
+        {answers, missing} = Wide.ask(registry, question, here, timeout)
+        {put_together.(answers), missing}
+    end
   end
 
   defp select_from(_registry, _pattern, nil), do: []
@@ -652,19 +688,26 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   end
 
   @doc """
-  How many names match the pattern; see `select/2`. Those of processes that have just ended may
-  still count.
+  How many names match the pattern; see `select/3`, for the options as well. Those of processes that
+  have just ended may still count.
 
       iex> registry = start_registry()
       iex> for case <- 1..3, do: NativeRegistry.register(registry, {:case, case}, nil)
       iex> NativeRegistry.count_select(registry, {:case, :_})
       3
   """
-  @spec count_select(registry, pattern) :: non_neg_integer
-  def count_select(registry, pattern) do
-    with :no_registry <- Native.count_matching(registry, pattern!(registry, pattern)) do
-      Name.unknown_registry!(registry)
+  @spec count_select(registry, pattern, wide) ::
+          non_neg_integer | {non_neg_integer, missing :: [node]}
+  def count_select(registry, pattern, options \\ []) do
+    prepared = pattern!(registry, pattern)
+
+    here = fn ->
+      with :no_registry <- Native.count_matching(registry, prepared) do
+        Name.unknown_registry!(registry)
+      end
     end
+
+    wide(registry, {:count, pattern}, options, here, &Enum.sum/1)
   end
 
   @doc """
@@ -685,10 +728,23 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       ...>   {:unregister, ^registry, {:case, 1}, pid} when pid == self() -> :told
       ...> end
       :told
+
+  With `cluster: true` it is told of the changes on all nodes of the cluster, those that come later
+  included, and the answer is `{:ok, missing}`: `missing` are the nodes that have not begun to tell
+  within `:timeout`, 5,000 milliseconds unless said otherwise. They begin as soon as they can. There
+  are two more messages then, of nodes other than the own: `{:nodeup, registry, node}` before the first change
+  that is told of that node, and `{:nodedown, registry, node}` when its registry stopped, or the
+  node is gone. What changed in between is not told: whoever has to know asks `select/3`. Changes on one node
+  are told in their order, those on two nodes in any.
+
+      {:ok, []} = NativeRegistry.subscribe(MyApp.Workflows, pattern, cluster: true)
   """
-  @spec subscribe(registry, pattern) :: :ok
-  def subscribe(registry, pattern \\ :_) do
+  @spec subscribe(registry, pattern, wide) :: :ok | {:ok, missing :: [node]}
+  def subscribe(registry, pattern \\ :_, options \\ []) do
+    timeout = Wide.timeout!(options)
+
     case Native.subscribe(registry, pattern!(registry, pattern), self()) do
+      :ok when is_integer(timeout) -> {:ok, WideSubscription.follow(registry, pattern, timeout)}
       :ok -> :ok
       :no_thread -> no_thread!()
       :no_registry -> Name.unknown_registry!(registry)
@@ -696,7 +752,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   end
 
   @doc """
-  Takes back what `subscribe/2` with the same pattern asked for. Messages that are on their way
+  Takes back what `subscribe/3` with the same pattern asked for. Messages that are on their way
   still come.
 
       iex> registry = start_registry()
@@ -707,7 +763,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   @spec unsubscribe(registry, pattern) :: :ok
   def unsubscribe(registry, pattern \\ :_) do
     case Native.unsubscribe(registry, pattern!(registry, pattern), self()) do
-      subscribed when is_boolean(subscribed) -> :ok
+      subscribed when is_boolean(subscribed) -> WideSubscription.unfollow(registry, pattern)
       :no_registry -> Name.unknown_registry!(registry)
     end
   end
@@ -831,6 +887,31 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     end
   end
 
+  @doc """
+  Gives this node's names to the others of the cluster, before it stops.
+
+  From now on no name is registered on this node any more, until the registry is stopped and started:
+  `register/3` and `start_child/4` answer `{:error, :draining}`, and `register_name/2` exits with
+  `{:shutdown, {:draining, {WorkflowMetal.Registration.NativeRegistry, registry, name}}}`. Names of
+  other nodes are found, and a child whose supervisor runs on another node is started there, as before.
+
+  Every process of this node that holds a name is ended: a child of a supervisor by that supervisor,
+  which gives it the time to shut down that its child specification says, does not restart it and does not count it; any other
+  with `{:shutdown, :draining}`. The names are free then, and other nodes can start what had them. The
+  calling process is left alone.
+
+  Answers `{drained, remaining}`: the names that were given away, and those still held after
+  `:timeout`, 30,000 milliseconds unless said otherwise. Raises `ArgumentError` when the registry is
+  this node's alone.
+
+      def prep_stop(state) do
+        {_drained, []} = NativeRegistry.drain(MyApp.Workflows, timeout: 20_000)
+        state
+      end
+  """
+  @spec drain(registry, timeout: non_neg_integer) :: {drained :: [name], remaining :: [name]}
+  def drain(registry, options \\ []), do: Drain.drain(registry, options)
+
   defp whereis(registry, name) do
     case Native.whereis(registry, name) do
       # Only the VM knows of signals that are on their way to a process.
@@ -873,9 +954,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   defp claim(registry, opened, name, pid, ended, value) do
     case Native.register(registry, opened, pid, ended, value) do
       :elsewhere ->
-        with :yes <- Cluster.register(registry, name, pid) do
-          hold(registry, opened, name, pid, ended, value)
-        end
+        Drain.guard(registry, name, pid, fn ->
+          with :yes <- Cluster.register(registry, name, pid) do
+            hold(registry, opened, name, pid, ended, value)
+          end
+        end)
 
       holder when is_pid(holder) ->
         if Process.alive?(holder),

@@ -337,3 +337,20 @@ impl<V> Journal<V> {
         self.written.notify_all();
     }
 }
+
+impl<V> Journal<V> {
+    /// Who is to be told of what happens to the name besides its changes; of `None`, everybody who is
+    /// told of any name.
+    pub fn audience(&self, name: Option<&[u8]>) -> Vec<Recipient> {
+        let interest = self.interest();
+        let listeners = interest.listeners.iter().copied();
+        let subscribers = interest.subscriptions.iter().filter(|(_, patterns)| {
+            name.is_none_or(|name| patterns.iter().any(|own| name::matches(&own.pattern, name)))
+        });
+        let subscribers = subscribers.map(|(pid, _)| Recipient::Subscriber(*pid));
+        listeners
+            .map(Recipient::Listener)
+            .chain(subscribers)
+            .collect()
+    }
+}

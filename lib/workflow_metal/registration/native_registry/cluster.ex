@@ -96,6 +96,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   @doc "Gives names back to the engine, without anybody waiting for it."
   @spec close(NativeRegistry.registry(), [{NativeRegistry.name(), pid}]) :: :ok
   def close(registry, held) do
+    Cluster.Drain.forget(registry)
+
     with %{engine: engine, timeout: timeout} <- config(registry) do
       :persistent_term.erase(key(registry))
 
@@ -265,6 +267,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
     @doc false
     def start_link(unquote_splicing(extra), {module, function, arguments, reply_to}) do
       case apply(module, function, unquote(extra) ++ arguments) do
+        # A supervisor that restarts what may not be started here would do so until it gives up.
+        {:error, {:shutdown, {:draining, _name}}} = error ->
+          Kernel.send(reply_to, {reply_to, error})
+          :ignore
+
         {:error, {:already_started, _pid}} = error ->
           # It comes before the supervisor's answer, as that has the same sender.
           Kernel.send(reply_to, {reply_to, error})

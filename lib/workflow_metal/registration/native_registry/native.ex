@@ -96,6 +96,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   @spec unsubscribe(NativeRegistry.registry(), binary, pid) :: boolean | :no_registry
   def unsubscribe(_registry, _pattern, _pid), do: :erlang.nif_error(:not_loaded)
 
+  @spec audience(NativeRegistry.registry(), term) :: [pid | atom] | refusal
+  def audience(_registry, _name), do: :erlang.nif_error(:not_loaded)
+
+  @spec everybody(NativeRegistry.registry()) :: [pid | atom] | :no_registry
+  def everybody(_registry), do: :erlang.nif_error(:not_loaded)
+
   @spec wait(NativeRegistry.registry(), term, pid) ::
           non_neg_integer | :ended | :no_thread | refusal
   def wait(_registry, _name, _pid), do: :erlang.nif_error(:not_loaded)
