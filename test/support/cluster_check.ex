@@ -314,7 +314,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
     lasting = for {node, report} <- reports, wrong <- lasting(state, node, report), do: wrong
 
     passing = [
-      for({node, report} <- reports, wrong <- wrong_here(state, node, report, alive), do: wrong),
+      for({node, report} <- reports, wrong <- wrong_here(node, report, alive), do: wrong),
       nameless(reports, holders),
       doubled(holders),
       disagreement(state, reports, holders)
@@ -324,7 +324,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
   end
 
   defp pids(report) do
-    [report.holders, report.here, report.engine, report.mirror, Map.to_list(report.answers)]
+    [report.holders, report.here, report.engine, Map.to_list(report.answers)]
     |> Enum.concat()
     |> Enum.flat_map(fn {_name, pid} -> if is_pid(pid), do: [pid], else: [] end)
   end
@@ -345,7 +345,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
     answers ++ bystanders(state, node, at)
   end
 
-  defp wrong_here(state, node, report, alive) do
+  defp wrong_here(node, report, alive) do
     at = at(node, report)
     live = MapSet.new(report.holders)
     here = MapSet.new(report.here)
@@ -374,13 +374,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
     Enum.concat([
       hang,
       dead.("engine", report.engine),
-      dead.("mirror", report.mirror),
       dead.("table", report.here),
       lost,
       untold,
       miscounted,
-      values(at, report),
-      mirrored(state, report, at)
+      values(at, report)
     ])
   end
 
@@ -408,18 +406,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
              inspect(Enum.take(logged, 3), printable_limit: 2_000)}
         ]
     end
-  end
-
-  # No more than is known of the others.
-  defp mirrored(state, report, at) do
-    elsewhere =
-      Enum.count(report.answers, fn {_name, pid} -> is_pid(pid) and node(pid) != report.node end)
-
-    if report.mirrored in [0, elsewhere] or state.plan.engine == :global,
-      do: [],
-      else: [
-        {nil, "#{at} #{report.mirrored} names are mirrored, #{elsewhere} are held elsewhere"}
-      ]
   end
 
   # Every live holder is what every node answers.

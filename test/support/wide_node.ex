@@ -62,7 +62,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.WideNode do
   def report_all(registry, name, pid) do
     Report.conflict(registry, name, pid, self())
     Report.fenced(registry, name, pid, :no_majority)
-    Report.reconciled(registry, %{names: 3, registered: 2, lost: 1})
+    Report.reconciled(registry, %{names: 3, disagreed: 2})
     Report.engine_down(registry, :engine, :killed)
     Report.engine_up(registry, :engine)
     Report.timeout(registry, name)

@@ -223,6 +223,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   # before.
   @attempts 1_000
 
+  # How often it starts over after a conflict, which ends with another process under the name.
+  @conflicts 100
+
   @max_value 1_048_576
 
   # How often `await/3` asks the engine of a cluster, in milliseconds.
@@ -316,14 +319,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
     case whereis(registry, name) do
       :undefined ->
-        child_spec = {module, Keyword.put(arguments, :name, via_tuple(meta, name))}
+        via = via_tuple(meta, name)
+        child_spec = {module, Keyword.put(arguments, :name, via)}
 
         if Cluster.config(registry) do
-          start = &Cluster.start_child/2
-          answer = start_child_anew(start, supervisor, child_spec, @attempts)
-          Cluster.await_own_view(registry, name, answer)
+          Cluster.start_child(registry, name, fn start ->
+            start_child_anew(start, supervisor, child_spec, via, @attempts)
+          end)
         else
-          start_child_anew(&DynamicSupervisor.start_child/2, supervisor, child_spec, @attempts)
+          start = &DynamicSupervisor.start_child/2
+          start_child_anew(start, supervisor, child_spec, via, @attempts)
         end
 
       pid ->
@@ -346,7 +351,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
             inspect(child_spec)
   end
 
-  defp start_child_anew(start, supervisor, child_spec, attempts) do
+  defp start_child_anew(start, supervisor, child_spec, via, attempts) do
     case start.(supervisor, child_spec) do
       {:ok, pid} ->
         {:ok, pid}
@@ -358,19 +363,43 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
         cond do
           is_pid(pid) and (attempts == 1 or Cluster.alive?(pid)) -> {:ok, pid}
           attempts == 1 -> error
-          true -> start_child_anew(start, supervisor, child_spec, attempts - 1)
+          true -> start_child_anew(start, supervisor, child_spec, via, attempts - 1)
         end
 
       # The child had the name already and was killed before its `init` was done.
       {:error, :killed} when attempts > 1 ->
-        start_child_anew(start, supervisor, child_spec, attempts - 1)
+        start_child_anew(start, supervisor, child_spec, via, attempts - 1)
 
-      # From `register_name/2`, in the new process.
-      {:error, {:shutdown, {reason, {__MODULE__, _registry, _name}}}} ->
-        {:error, reason}
+      {:error, reason} = error ->
+        case Cluster.why_ended(reason) do
+          # It had lost the name to this one before its `init` was done, or what it started lost
+          # a name of its own; then this name is about to be lost, too, or was.
+          {:conflict, _name, _winner} when attempts > 1 ->
+            Cluster.await_winner(via)
+            find_or_start_anew(start, supervisor, child_spec, via, attempts)
+
+          # From `register_name/2`, in the new process.
+          {:refused, reason} ->
+            {:error, reason}
+
+          _its_own ->
+            error
+        end
 
       other ->
         other
+    end
+  end
+
+  defp find_or_start_anew(start, supervisor, child_spec, via, attempts) do
+    case whereis_name(elem(via, 2)) do
+      :undefined ->
+        # Far fewer than for a name that dies: each waits.
+        attempts = max(min(attempts, @conflicts) - 1, 1)
+        start_child_anew(start, supervisor, child_spec, via, attempts)
+
+      pid ->
+        {:ok, pid}
     end
   end
 
@@ -518,9 +547,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
         if Process.alive?(pid), do: [{pid, decode_value(value)}], else: []
 
       answer when answer in [:undefined, :elsewhere] ->
-        []
-
-      {:elsewhere, _pid} ->
         []
 
       refusal ->
@@ -915,7 +941,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   defp whereis(registry, name) do
     case Native.whereis(registry, name) do
       # Only the VM knows of signals that are on their way to a process.
-      pid when is_pid(pid) -> if Process.alive?(pid), do: pid, else: ended(registry, name, name)
+      pid when is_pid(pid) -> if Process.alive?(pid), do: pid, else: ended(registry, name)
       answer -> whereis(registry, name, name, answer)
     end
   end
@@ -929,11 +955,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       :elsewhere ->
         Cluster.whereis(registry, name)
 
-      {:elsewhere, pid} ->
-        Cluster.whereis(registry, name, pid)
-
       pid when is_pid(pid) ->
-        if Process.alive?(pid), do: pid, else: ended(registry, opened, name)
+        if Process.alive?(pid), do: pid, else: ended(registry, name)
 
       refusal ->
         opened = Name.prepare!(refusal, registry, opened)
@@ -942,8 +965,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   end
 
   # A name whose holder here has ended may have a new one on another node.
-  defp ended(registry, opened, name) do
-    whereis(registry, opened, name, Native.whereis_elsewhere(registry, opened))
+  defp ended(registry, name) do
+    if Cluster.config(registry), do: Cluster.whereis(registry, name), else: :undefined
   end
 
   # `:yes`; or the process of this node that has the name, which is `pid` itself when that has ended;
@@ -955,8 +978,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     case Native.register(registry, opened, pid, ended, value) do
       :elsewhere ->
         Drain.guard(registry, name, pid, fn ->
-          with :yes <- Cluster.register(registry, name, pid) do
-            hold(registry, opened, name, pid, ended, value)
+          # Whoever has ended had the name until now.
+          case Cluster.register(registry, name, pid, ended != nil) do
+            answer when answer in [:yes, :unsettled] ->
+              hold(registry, opened, name, pid, ended, value, answer)
+
+            refused ->
+              refused
           end
         end)
 
@@ -973,22 +1001,37 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     end
   end
 
-  # The engine has given us the name.
-  defp hold(registry, opened, name, pid, ended, value) do
+  # The engine has given us the name, or it cannot say, and the name was this node's.
+  defp hold(registry, opened, name, pid, ended, value, answer) do
     case Native.hold(registry, opened, pid, ended, value) do
       holder when is_pid(holder) ->
         if Process.alive?(holder) do
-          Cluster.unregister(registry, name, pid)
+          if holder != pid, do: Cluster.settle_later(registry, name, [pid], false)
           holder
         else
-          hold(registry, opened, name, pid, holder, value)
+          hold(registry, opened, name, pid, holder, value, answer)
         end
+
+      :yes when answer == :unsettled ->
+        Cluster.settle_later(registry, name, [])
+        :yes
+
+      :yes ->
+        confirm(registry, opened, name, pid)
 
       :no_registry ->
         Name.unknown_registry!(registry)
 
-      answer ->
-        claimed(answer, pid)
+      :ended ->
+        claimed(:ended, pid)
+    end
+  end
+
+  defp confirm(registry, opened, name, pid) do
+    with refused when refused != :yes <- Cluster.confirm(registry, name, pid) do
+      Native.unregister(registry, opened, pid)
+      Cluster.settle_later(registry, name, [pid], false)
+      refused
     end
   end
 

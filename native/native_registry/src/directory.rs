@@ -1,6 +1,6 @@
 //! Which registries there are in this VM.
 
-use crate::cluster::Mirror;
+use crate::cluster::Ended;
 use crate::courier;
 use crate::watch::Watch;
 use crate::word;
@@ -34,8 +34,8 @@ pub(crate) struct Open {
     pub(crate) supervisor: Pid,
     pub(crate) registry: Registry<Value>,
     pub(crate) opened: Instant,
-    /// Of names that other nodes hold; none in a registry of this node alone.
-    pub(crate) mirror: Option<Mirror>,
+    /// Names that were held until a short while ago; none in a registry of this node alone.
+    pub(crate) ended: Option<Ended>,
     /// Started when somebody first wants to be told of changes.
     courier: OnceCell<()>,
     /// Emptied when the registry closes, which ends its monitors, although somebody may hold on
@@ -50,7 +50,7 @@ impl Open {
             supervisor,
             registry: Registry::new(),
             opened: Instant::now(),
-            mirror: clustered.then(Mirror::new),
+            ended: clustered.then(Ended::new),
             courier: OnceCell::new(),
             watches: std::array::from_fn(|_| Mutex::new(Some(Arc::new(Watch::new(open.clone()))))),
         })
@@ -142,12 +142,21 @@ pub(crate) fn close_soon(open: &Open) {
     });
 }
 
+/// Frees the names of a process that has ended.
+pub(crate) fn release(open: &Open, withdrawn: Withdrawn) {
+    if let Some(ended) = &open.ended {
+        // Before they are free: whoever claims one finds either its holder or this.
+        for name in open.registry.names_of_withdrawn(&withdrawn) {
+            ended.note(&name);
+        }
+    }
+    open.registry.release(withdrawn);
+}
+
 /// Frees the names of a process that has ended and held many. Until they are freed, they look like
 /// those of any process of whose end there is no notice yet.
 pub(crate) fn release_soon(open: Arc<Open>, withdrawn: Withdrawn) {
-    elsewhere(move || {
-        open.registry.release(withdrawn);
-    });
+    elsewhere(move || release(&open, withdrawn));
 }
 
 /// Does work that takes long on a thread of its own: notices come on threads of the VM.

@@ -1,7 +1,7 @@
 //! NIFs on names. Each answers an atom where something is to be said about the name or the
 //! registry: `:no_registry`, `:too_large`, `:too_deep`, `:odd`. Values go both ways as binaries in external
-//! format, or `nil` where there is none. In a registry that is part of a cluster, `:elsewhere` and
-//! `{:elsewhere, pid}` say that this node's table is not the last word.
+//! format, or `nil` where there is none. In a registry that is part of a cluster, `:elsewhere` says
+//! that this node's table is not the last word.
 
 use crate::cluster::look_elsewhere;
 use crate::directory::{self, Open, Value};
@@ -75,7 +75,7 @@ fn whereis<'a>(env: Env<'a>, [registry, name]: [Term<'a>; 2]) -> Term<'a> {
     with_name(env, registry, name, |open, reader, name| {
         match open.registry.whereis(reader, name) {
             Some(holder) => word::to_pid(env, holder),
-            None => look_elsewhere(env, open, name),
+            None => look_elsewhere(env, open),
         }
     })
 }
@@ -89,7 +89,7 @@ fn lookup<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Term<'a> {
             Some((holder, value)) => {
                 (word::to_pid(env, holder), encode_value(env, value.as_ref())).encode(env)
             }
-            None => look_elsewhere(env, open, name),
+            None => look_elsewhere(env, open),
         }
     })
 }
@@ -103,7 +103,7 @@ fn register<'a>(env: Env<'a>, [registry, name, pid, instead_of, value]: [Term<'a
     };
     let instead_of = instead_of.decode::<LocalPid>().ok();
     with_name(env, registry, name, |open, reader, name| {
-        if open.mirror.is_some() {
+        if open.ended.is_some() {
             let instead_of = instead_of.map(|pid| word::of_pid(env, pid));
             return match open.registry.whereis(reader, name) {
                 Some(holder) if Some(holder) != instead_of => word::to_pid(env, holder),
@@ -194,7 +194,7 @@ fn unregister<'a>(env: Env<'a>, [registry, name, pid]: [Term<'a>; 3]) -> Term<'a
     };
     with_name(env, registry, name, |open, _, name| {
         match open.registry.unregister(name, word::of_pid(env, pid)) {
-            true if open.mirror.is_some() => elsewhere().encode(env),
+            true if open.ended.is_some() => elsewhere().encode(env),
             true => yes().encode(env),
             false => no().encode(env),
         }

@@ -149,7 +149,10 @@ fn ended(open: &Weak<Open>, pid: Pid) {
         return;
     };
     if pid == open.supervisor {
-        directory::close_soon(&open);
+        // The names of a cluster have to be given back to its engine, by whoever closes it then.
+        if open.ended.is_none() {
+            directory::close_soon(&open);
+        }
         return;
     }
     let withdrawn = open.registry.withdraw(pid);
@@ -157,6 +160,6 @@ fn ended(open: &Weak<Open>, pid: Pid) {
     if withdrawn.takes_long() {
         directory::release_soon(open, withdrawn);
     } else {
-        open.registry.release(withdrawn);
+        directory::release(&open, withdrawn);
     }
 }

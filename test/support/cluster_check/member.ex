@@ -6,7 +6,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
 
   alias WorkflowMetal.Registration.NativeRegistry
   alias WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Holder
-  alias WorkflowMetal.Registration.NativeRegistry.{Native, Owner}
+  alias WorkflowMetal.Registration.NativeRegistry.Owner
 
   @history Module.concat(__MODULE__, History)
   @stop {__MODULE__, :stop}
@@ -433,19 +433,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
       here: NativeRegistry.select(registry, :_) |> Enum.map(fn {name, pid, _} -> {name, pid} end),
       count: NativeRegistry.count(registry),
       engine: engine_names(engine, registry),
-      mirror: mirror(registry, names),
-      mirrored: Native.mirrored(registry),
       nodes: Enum.sort(Node.list()),
       working: working(),
       wrong: wrong()
     }
-  end
-
-  # What this node's mirror has for names that no process of this node holds.
-  defp mirror(registry, names) do
-    for name <- names,
-        {:elsewhere, pid} <- [Native.whereis(registry, name)],
-        do: {name, pid}
   end
 
   defp engine_names(:global, registry) do

@@ -10,7 +10,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
 
   # A value in external format; nil for none.
   @type value :: binary | nil
-  @type elsewhere :: :elsewhere | {:elsewhere, pid}
   @type refusal :: :no_registry | :too_large | :too_deep | :too_many_maps | :odd
 
   @doc false
@@ -41,10 +40,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   @spec check(term) :: :ok | refusal
   def check(_name), do: :erlang.nif_error(:not_loaded)
 
-  @spec whereis(NativeRegistry.registry(), term) :: pid | :undefined | elsewhere | refusal
+  @spec whereis(NativeRegistry.registry(), term) :: pid | :undefined | :elsewhere | refusal
   def whereis(_registry, _name), do: :erlang.nif_error(:not_loaded)
 
-  @spec lookup(NativeRegistry.registry(), term) :: {pid, value} | :undefined | elsewhere | refusal
+  @spec lookup(NativeRegistry.registry(), term) ::
+          {pid, value} | :undefined | :elsewhere | refusal
   def lookup(_registry, _name), do: :erlang.nif_error(:not_loaded)
 
   @spec register(NativeRegistry.registry(), term, pid, pid | nil, value) ::
@@ -55,17 +55,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
           :yes | pid | :ended | refusal
   def hold(_registry, _name, _pid, _instead_of, _value), do: :erlang.nif_error(:not_loaded)
 
-  @spec whereis_elsewhere(NativeRegistry.registry(), term) :: :undefined | elsewhere | refusal
-  def whereis_elsewhere(_registry, _name), do: :erlang.nif_error(:not_loaded)
-
-  @spec mirror(NativeRegistry.registry(), term, binary) :: :ok | refusal
-  def mirror(_registry, _name, _pid), do: :erlang.nif_error(:not_loaded)
-
-  @spec unmirror(NativeRegistry.registry(), term, binary) :: :ok | refusal
-  def unmirror(_registry, _name, _pid), do: :erlang.nif_error(:not_loaded)
-
-  @spec mirrored(NativeRegistry.registry()) :: non_neg_integer | :no_registry
-  def mirrored(_registry), do: :erlang.nif_error(:not_loaded)
+  @spec was_held(NativeRegistry.registry(), term) :: boolean | refusal
+  def was_held(_registry, _name), do: :erlang.nif_error(:not_loaded)
 
   @spec update(NativeRegistry.registry(), term, pid, value) :: :yes | :no | refusal
   def update(_registry, _name, _pid, _value), do: :erlang.nif_error(:not_loaded)

@@ -3,15 +3,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
   # The registry's own process. It opens the table when it starts and closes it when its
   # supervisor stops it; nothing else goes through it. Should it be killed, the table stays as it
   # is and the next owner under the same supervisor finds it. Should the supervisor end without
-  # stopping it, the NIF, which monitors the supervisor, closes the table.
+  # stopping it, the NIF, which monitors the supervisor, closes the table; in a cluster it is
+  # `Cluster.Follower` that does.
 
   use GenServer
 
-  alias WorkflowMetal.Registration.NativeRegistry
   alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Native}
-
-  # How long after a node has come the engine should know what it has, in milliseconds.
-  @settled 2_000
 
   @spec start_link(atom, [atom], Cluster.t() | nil) :: GenServer.on_start()
   def start_link(registry, listeners, cluster) do
@@ -29,9 +26,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
 
     case open(registry, supervisor, cluster != nil) do
       :ok ->
-        :ok = Cluster.open(registry, cluster)
+        :ok = Cluster.open(registry, supervisor, cluster)
         :ok = Native.listen(registry, listeners)
-        if cluster, do: :ok = :net_kernel.monitor_nodes(true)
         {:ok, {registry, supervisor}}
 
       {:error, reason} ->
@@ -39,18 +35,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
     end
   end
 
-  # Nodes come in numbers, and the engine has its own work with each.
   @impl GenServer
-  def handle_info({:nodeup, _node}, state) do
-    Process.send_after(self(), :reconcile, @settled)
-    {:noreply, state}
-  end
-
-  def handle_info(:reconcile, {registry, _supervisor} = state) do
-    spawn(fn -> Cluster.reconcile(registry) end)
-    {:noreply, state}
-  end
-
   def handle_info(_message, state), do: {:noreply, state}
 
   # Anything but the supervisor's order to stop is an accident, which must not cost a name.
@@ -59,15 +44,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
   def terminate({:shutdown, _reason}, state), do: close(state)
   def terminate(_reason, _state), do: :ok
 
-  defp close({registry, supervisor}) do
-    held = if Cluster.config(registry), do: held(registry), else: []
-    Native.close(registry, supervisor)
-    Cluster.close(registry, held)
-  end
-
-  defp held(registry) do
-    for {name, pid, _value} <- NativeRegistry.select(registry, :_), do: {name, pid}
-  end
+  defp close({registry, supervisor}), do: Cluster.close(registry, supervisor)
 
   defp open(registry, supervisor, clustered?) do
     case Native.open(registry, supervisor, clustered?) do
@@ -79,7 +56,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
           {:error, {:already_started, other}}
         else
           # Its notice is on the way; whoever closes first does.
-          Native.close(registry, other)
+          Cluster.close(registry, other)
           open(registry, supervisor, clustered?)
         end
     end

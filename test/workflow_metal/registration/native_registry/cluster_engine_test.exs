@@ -5,6 +5,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
   import Bitwise
 
   alias WorkflowMetal.Registration.NativeRegistry.Cluster
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.Follower
 
   # A whole engine, of a cluster of this node: who holds what stands in an Agent. The names of some
   # atoms are answered otherwise.
@@ -265,31 +266,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
                {:error, {:already_registered, remote}}
     end
 
-    test "is mirrored, and not believed without the process that does", context do
-      %{registry: registry, meta: meta} = context
-      [one, other] = [Terms.remote_pid(7), Terms.remote_pid(8)]
-
-      for name <- [:name, {"odd", fn -> registry end}] do
-        Cluster.mirror(registry, name, one)
-        assert NativeRegistry.whereis_name(meta, name) == one
-        Cluster.unmirror(registry, name, other)
-        assert NativeRegistry.whereis_name(meta, name) == one
-        Cluster.unmirror(registry, name, one)
-        assert NativeRegistry.whereis_name(meta, name) == :undefined
-        Cluster.mirror(registry, name, one)
-        Cluster.mirror(registry, name, other)
-        assert NativeRegistry.whereis_name(meta, name) == other
-      end
-
-      assert Native.mirrored(registry) == 2
-      process = Process.whereis(Engine.process(registry))
-      Process.unregister(Engine.process(registry))
-      # Its engine would answer; nobody does by that name any more.
-      assert catch_exit(NativeRegistry.whereis_name(meta, :name))
-      Process.register(process, Engine.process(registry))
-      assert NativeRegistry.whereis_name(meta, :name) == other
-    end
-
     test "too late is an error, and is taken back", %{registry: registry, meta: meta} do
       assert NativeRegistry.register(registry, :slow, nil) == {:error, :cluster_timeout}
       assert_receive {:asked, engine}
@@ -315,7 +291,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       Engine.put(registry, :taken, remote)
 
       reference = Process.monitor(taken)
-      send(Process.whereis(Owner.name(registry)), {:nodeup, :"other@127.0.0.1"})
+      Follower.reconcile(registry)
       assert await_down(reference) == {:shutdown, {:name_conflict, :taken, remote}}
       assert NativeRegistry.whereis_name(meta, :taken) == remote
       eventually(fn -> Engine.whereis(registry, :lost) == lost end)

@@ -252,7 +252,7 @@ for engine <- [:global, :syn] do
           assert [
                    {:conflict, ^registry, {:case, 1}, ^pid, loser},
                    {:fenced, ^registry, {:case, 1}, ^pid, :no_majority},
-                   {:reconciled, ^registry, %{names: 3, registered: 2, lost: 1}},
+                   {:reconciled, ^registry, %{names: 3, disagreed: 2}},
                    {:engine_down, ^registry, :engine, :killed},
                    {:engine_up, ^registry, :engine},
                    {:cluster_timeout, ^registry, {:case, 1}}

@@ -5,6 +5,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
 
   alias WorkflowMetal.Registration.NativeRegistry
   alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Name, Native}
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.Leaving
 
   @timeout 30_000
 
@@ -65,7 +66,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
       ordered =
         for pid <- holders,
             not is_map_key(ending, pid),
-            not Enum.any?(ancestors(pid), &(&1 in holders)),
+            not Enum.any?(Leaving.ancestors(pid), &(&1 in holders)),
             into: ending,
             do: {pid, spawn(fn -> end_holder(pid) end)}
 
@@ -76,7 +77,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
 
   # It gets as long as its supervisor gives it.
   defp end_holder(pid) do
-    with :still <- end_by_supervisor(List.first(ancestors(pid)), pid) do
+    supervisor = Leaving.supervisor(pid)
+
+    unless supervisor != nil and Leaving.terminate(supervisor, pid) == :ok do
       case Process.info(pid, :trap_exit) do
         {:trap_exit, true} -> :sys.terminate(pid, {:shutdown, :draining}, :infinity)
         {:trap_exit, false} -> Process.exit(pid, {:shutdown, :draining})
@@ -86,34 +89,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
   catch
     # It has ended meanwhile.
     :exit, _reason -> :ok
-  end
-
-  # A DynamicSupervisor knows its children by their pids, any other supervisor by their ids.
-  defp end_by_supervisor(parent, pid) do
-    with true <- is_pid(parent),
-         {:dictionary, dictionary} <- Process.info(parent, :dictionary),
-         {:supervisor, _module, _arity} <- dictionary[:"$initial_call"],
-         {:error, _not_found} <- GenServer.call(parent, {:terminate_child, pid}, :infinity),
-         children when is_list(children) <- GenServer.call(parent, :which_children, :infinity),
-         {id, ^pid, _type, _modules} <- List.keyfind(children, pid, 1, :still),
-         :ok <- GenServer.call(parent, {:terminate_child, id}, :infinity) do
-      :ok
-    else
-      :ok -> :ok
-      _no_child_of_a_supervisor -> :still
-    end
-  end
-
-  defp ancestors(pid) do
-    with {:dictionary, dictionary} <- Process.info(pid, :dictionary),
-         ancestors when is_list(ancestors) <- dictionary[:"$ancestors"] do
-      for ancestor <- ancestors,
-          ancestor = if(is_atom(ancestor), do: Process.whereis(ancestor), else: ancestor),
-          is_pid(ancestor) and node(ancestor) == node(),
-          do: ancestor
-    else
-      _none -> []
-    end
   end
 
   @doc """
@@ -139,7 +114,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
   defp give_back(registry, opened, name, pid) do
     case Native.unregister(registry, opened, pid) do
       :elsewhere ->
-        Cluster.unregister(registry, name, pid)
+        Cluster.settle_later(registry, name, [pid], false)
         {:error, :draining}
 
       answer when answer in [:yes, :no, :no_registry] ->

@@ -29,6 +29,23 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Remote do
   defp answer_here(registry, {:count, pattern}),
     do: NativeRegistry.count_select(registry, pattern)
 
+  @doc "Who of this node holds the name, and its value."
+  @spec lookup(NativeRegistry.registry(), NativeRegistry.name()) :: [
+          {pid, NativeRegistry.value()}
+        ]
+  def lookup(registry, name), do: NativeRegistry.lookup_here(registry, name, name)
+
+  @doc "Which of two processes stays, as this node's configuration has it; `nil` when it has none."
+  @spec decide(NativeRegistry.registry(), NativeRegistry.name(), pid, pid) :: pid | nil
+  def decide(registry, name, one, other), do: Cluster.decide_if_open(registry, name, one, other)
+
+  @doc "A process of this node has lost the name to another, and ends."
+  @spec leave(NativeRegistry.registry(), NativeRegistry.name(), loser :: pid, winner :: pid) ::
+          :ok
+  def leave(registry, name, loser, winner) do
+    Cluster.leave_here(registry, name, loser, winner)
+  end
+
   @doc """
   Starts a process that tells `subscriber`, a process of another node, of this node's changes, for as
   long as `follower`, of that node too, lives. Answers its pid.

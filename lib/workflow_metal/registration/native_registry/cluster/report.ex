@@ -39,12 +39,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Report do
 
   @doc """
   This node's names were compared with what the engine knows: so many were looked at, of so many the
-  engine had to be told again, so many had another holder.
+  engine said something else or had to be told anew.
   """
   @spec reconciled(NativeRegistry.registry(), %{
           names: non_neg_integer,
-          registered: non_neg_integer,
-          lost: non_neg_integer
+          disagreed: non_neg_integer
         }) :: :ok
   def reconciled(registry, counts) do
     execute(:reconciled, counts, %{registry: registry})
