@@ -79,7 +79,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
   defp end_holder(pid) do
     supervisor = Leaving.supervisor(pid)
 
-    unless supervisor != nil and Leaving.terminate(supervisor, pid) == :ok do
+    unless supervisor != nil and Leaving.end_child(supervisor, pid) == :ok do
       case Process.info(pid, :trap_exit) do
         {:trap_exit, true} -> :sys.terminate(pid, {:shutdown, :draining}, :infinity)
         {:trap_exit, false} -> Process.exit(pid, {:shutdown, :draining})

@@ -157,11 +157,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Leaving do
   end
 
   @doc "Has the supervisor end its child, in the time that it gives it, and forget it."
-  @spec terminate(supervisor :: pid, pid) :: :ok | :gone | term
+  @spec end_child(supervisor :: pid, pid) :: :ok | (not_its_child :: term)
   # A DynamicSupervisor knows its children by their pids, and so does a Supervisor whose children
   # are all of one kind; others by ids. Both take the same message, and no other is sent, as what a
   # DynamicSupervisor does not know it ends of.
-  defp end_child(supervisor, pid) do
+  def end_child(supervisor, pid) do
     with {:error, _not_found} <- GenServer.call(supervisor, {:terminate_child, pid}, :infinity),
          children when is_list(children) <-
            GenServer.call(supervisor, :which_children, :infinity),
