@@ -1,8 +1,8 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
   @moduledoc false
   # Real nodes on 127.0.0.1, steered over their standard input and output: the node of the tests is
-  # no member of the cluster. Nodes connect when they are told to and never by themselves, so that a
-  # link that was cut stays so.
+  # no member of the cluster. Unless a test wants it otherwise, nodes connect when they are told to and
+  # never by themselves.
 
   use ExUnit.CaseTemplate
 
@@ -12,6 +12,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
   alias WorkflowMetal.Registration.NativeRegistry.ClusterNode
 
   @patience 60_000
+  @cookie :workflow_metal_native_registry
 
   using do
     quote do
@@ -32,12 +33,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
     end
   end
 
-  # `count` nodes that are connected, as `{peer, node}`, which end with the test.
-  def start_nodes(count) do
+  # `count` nodes that are connected, as `{peer, node}`, which end with the test. They connect by
+  # themselves, as nodes do that nobody has configured, if `auto_connect` says so.
+  def start_nodes(count, auto_connect \\ :never) do
     start_epmd()
 
     nodes =
-      1..count |> Enum.map(fn _ -> Task.async(&boot_node/0) end) |> Task.await_many(@patience)
+      1..count
+      |> Enum.map(fn _ -> Task.async(fn -> boot_node(auto_connect) end) end)
+      |> Task.await_many(@patience)
 
     Enum.each(nodes, &stop_in_the_end/1)
 
@@ -46,7 +50,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
   end
 
   def start_node do
-    node = boot_node()
+    node = boot_node(:never)
     stop_in_the_end(node)
     node
   end
@@ -62,7 +66,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
     end)
   end
 
-  defp boot_node do
+  defp boot_node(auto_connect) do
     name = :"registry_#{System.pid()}_#{System.unique_integer([:positive])}"
 
     {:ok, peer, node} =
@@ -72,12 +76,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
         longnames: true,
         connection: :standard_io,
         wait_boot: @patience,
-        args:
-          ~w(-kernel dist_auto_connect never -kernel inet_dist_use_interface {127,0,0,1})
-          |> Enum.concat(
-            ~w(-setcookie workflow_metal_native_registry -kernel logger_level warning)
-          )
-          |> Enum.map(&String.to_charlist/1)
+        args: Enum.map(arguments(auto_connect), &String.to_charlist/1)
       })
 
     node = {peer, node}
@@ -88,6 +87,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
 
     :ok = call(node, ClusterNode, :start, [])
     node
+  end
+
+  defp arguments(:never), do: ~w(-kernel dist_auto_connect never) ++ arguments(:always)
+
+  defp arguments(:always) do
+    ~w(-kernel inet_dist_use_interface {127,0,0,1} -kernel logger_level warning) ++
+      ~w(-setcookie #{@cookie})
   end
 
   defp start_epmd do
@@ -109,34 +115,47 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
     |> Task.await_many(@patience)
   end
 
-  # Again and again: nodes of which one has just been cut off, :global takes apart as well, a moment
-  # after they may have been connected here.
+  # Has each of the nodes see all others. A connection may be taken down a moment after it was made,
+  # when :global has found a node to see another part of the cluster than the others do. So they have
+  # to be complete once more, after :global has spoken with all of them again.
   def connect(nodes) do
     eventually(fn ->
       for one <- nodes, {_peer, other} = node <- nodes, one != node do
+        call(one, :erlang, :set_cookie, [other, @cookie])
         call(one, :net_kernel, :connect_node, [other])
       end
 
-      for node <- nodes, do: call(node, :global, :sync, [])
-      Enum.all?(nodes, &sees?(&1, nodes))
+      synchronized?(nodes) and synchronized?(nodes)
     end)
 
     :ok
   end
 
-  # Both sides of a netsplit lose each other.
-  def cut(one_side, other_side) do
-    for one <- one_side, {_peer, other} <- other_side, do: call(one, Node, :disconnect, [other])
+  defp synchronized?(nodes) do
+    call_all(nodes, :global, :sync, [])
+    Enum.all?(nodes, &sees?(&1, nodes))
+  end
 
-    for {side, others} <- [{one_side, other_side}, {other_side, one_side}], node <- side do
+  # Both sides of a netsplit lose each other. The nodes of the smaller side leave one by one, by the
+  # function that :global has for it: nodes that are disconnected pair by pair look to :global like
+  # a partition that is only partial, for a moment, and it disconnects others of both sides. Other
+  # cookies keep those apart that would connect by themselves.
+  def cut(one_side, other_side) do
+    [leaving, staying] = Enum.sort_by([one_side, other_side], &length/1)
+
+    for node <- leaving do
+      for {_peer, other} <- staying, do: call(node, :erlang, :set_cookie, [other, :cut])
+      call(node, ClusterNode, :leave, [])
+    end
+
+    for {side, others} <- [{leaving, staying}, {staying, leaving}], node <- side do
       eventually(fn ->
         seen = call(node, Node, :list, [])
         Enum.all?(others, fn {_peer, other} -> other not in seen end)
       end)
     end
 
-    # :global cuts further, lest nodes see different parts of a cluster.
-    for side <- [one_side, other_side], do: connect(side)
+    for side <- [leaving, staying], do: connect(side)
     :ok
   end
 

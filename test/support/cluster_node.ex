@@ -99,6 +99,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterNode do
   def whereis(registry, name), do: NativeRegistry.whereis_name({registry, name})
   def whereis_all(registry, names), do: for(name <- names, do: whereis(registry, name))
 
+  # Leaves all other nodes. OTP before 25.1 has no function for it.
+  def leave do
+    if Code.ensure_loaded?(:global) and function_exported?(:global, :disconnect, 0) do
+      :global.disconnect()
+    else
+      for node <- Node.list(), do: Node.disconnect(node)
+    end
+  end
+
   # A process with some names of its own.
   def register(registry, names, value) do
     caller = self()

@@ -11,7 +11,8 @@ for engine <- [:global, :syn] do
     @engine engine
 
     defp start_cluster(count, options \\ []) do
-      nodes = start_nodes(count)
+      {auto_connect, options} = Keyword.pop(options, :auto_connect, :never)
+      nodes = start_nodes(count, auto_connect)
       registry = unique_registry()
       start_registries(nodes, registry, [cluster: @engine] ++ options)
       %{nodes: nodes, registry: registry}
@@ -345,6 +346,48 @@ for engine <- [:global, :syn] do
         end)
 
         assert supervisors(nodes, registry) == supervisors
+      end
+    end
+
+    describe "nodes that connect by themselves, as they do unless configured otherwise," do
+      test "run each name once, before a netsplit and after it", _context do
+        %{nodes: [one, two, three] = nodes, registry: registry} =
+          start_cluster(3, auto_connect: :always)
+
+        supervisors = supervisors(nodes, registry)
+        untouched = for number <- 1..10, do: {:untouched, number}
+
+        running =
+          for {name, node} <- Enum.zip(untouched, Stream.cycle(nodes)) do
+            {:ok, pid} = call(node, ClusterNode, :start_child, [registry, name])
+            assert agreed(nodes, registry, name) == pid
+            pid
+          end
+
+        cut([one], [two, three])
+        names = for number <- 1..10, do: {:name, number}
+
+        [winners, _losers] =
+          for node <- [one, two] do
+            for {:ok, pid} <- call(node, ClusterNode, :start_children, [registry, names]), do: pid
+          end
+
+        assert length(winners) == 10
+        connect(nodes)
+
+        for {name, pid} <- Enum.zip(untouched ++ names, running ++ winners),
+            do: assert(agreed(nodes, registry, name) == pid)
+
+        eventually(fn -> running(nodes, registry) == 20 end)
+        assert supervisors(nodes, registry) == supervisors
+
+        halt(three)
+
+        for {name, pid} <- Enum.zip(untouched, running), node(pid) == elem(three, 1) do
+          agreed_on_nobody([one, two], registry, name)
+          {:ok, pid} = call(two, ClusterNode, :start_child, [registry, name])
+          assert agreed([one, two], registry, name) == pid
+        end
       end
     end
 
