@@ -285,7 +285,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
       {lasting, passing} ->
         # Nothing makes up for a wrong answer or a supervisor that has given up.
         if lasting != [] or now() > deadline do
-          {:error, lasting ++ passing}
+          {:error, if(lasting == [], do: passing, else: lasting)}
         else
           Process.sleep(100)
           settled(state, deadline)
