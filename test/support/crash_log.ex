@@ -41,7 +41,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.CrashLog do
 
   @doc false
   def log(event, _config) do
-    unless on_purpose?(event), do: keep(text(event))
+    unless on_purpose?(event) do
+      text = text(event)
+      # Here, lest what is expected by the thousand leaves no room for what is not.
+      unless expected?(text), do: keep(text)
+    end
   rescue
     # The node is about to stop.
     ArgumentError -> :ok
@@ -54,10 +58,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.CrashLog do
     end
   end
 
-  # Supervisors tell of each child that ended otherwise than they wished.
+  # Supervisors tell of each child that ended otherwise than they wished. One that crashed has told
+  # itself.
   defp on_purpose?(%{msg: {:report, %{label: {_supervisor, :child_terminated}, report: report}}}) do
-    match?([_ | _], report) and report[:reason] == :killed
+    match?([_ | _], report) and on_purpose?(report[:reason])
   end
+
+  defp on_purpose?(reason) when reason in [:killed, :normal, :shutdown], do: true
+  defp on_purpose?({:shutdown, _reason}), do: true
 
   defp on_purpose?(_event), do: false
 
