@@ -146,7 +146,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   # keeps it.
   defp give_back(registry, held, %{engine: engine} = cluster) do
     for {name, pid} <- held, do: settle_until_done(registry, name, [pid], cluster)
-    in_use? = Enum.any?(:persistent_term.get(), &match?({{__MODULE__, _}, %{engine: ^engine}}, &1))
+
+    in_use? =
+      Enum.any?(:persistent_term.get(), &match?({{__MODULE__, _}, %{engine: ^engine}}, &1))
+
     if not in_use? and function_exported?(engine, :stop, 0), do: engine.stop()
   end
 
@@ -227,7 +230,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   defp timeout_when_settled(registry, name, timeout) do
     if Marks.locked?(registry, name) do
       deadline = now() + timeout
-      with :ok <- Marks.await(registry, name, deadline), do: deadline - now()
+      if Marks.await(registry, name, deadline) == :ok, do: deadline - now(), else: 0
     else
       timeout
     end
@@ -638,7 +641,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   has not heard. It may also have been restarted, and know nothing. `rewrite?` has it told of all
   names, also of those that it seems to know.
   """
-  @spec reconcile(NativeRegistry.registry(), rewrite? :: boolean) :: :ok | {:error, reason :: term}
+  @spec reconcile(NativeRegistry.registry(), rewrite? :: boolean) ::
+          :ok | {:error, reason :: term}
   def reconcile(registry, rewrite? \\ false) do
     %{engine: engine} = cluster = config!(registry)
 

@@ -56,7 +56,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Follower do
     GenServer.call(name(registry), {:open, supervisor, cluster}, :infinity)
   catch
     # The one of the registry before has just ended.
-    :exit, {reason, _call} when reason in [:noproc, :normal] -> open(registry, supervisor, cluster)
+    :exit, {reason, _call} when reason in [:noproc, :normal] ->
+      open(registry, supervisor, cluster)
   end
 
   @doc "Closes the registry that the supervisor has open, and gives its names back to the engine."

@@ -159,7 +159,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Leaving do
   # DynamicSupervisor does not know it ends of.
   defp end_child(supervisor, pid) do
     with {:error, _not_found} <- GenServer.call(supervisor, {:terminate_child, pid}, :infinity),
-         children when is_list(children) <- GenServer.call(supervisor, :which_children, :infinity),
+         children when is_list(children) <-
+           GenServer.call(supervisor, :which_children, :infinity),
          {id, ^pid, _type, _modules} <- List.keyfind(children, pid, 1) do
       with :ok <- GenServer.call(supervisor, {:terminate_child, id}, :infinity) do
         # Or it would be started again with its siblings, where they are restarted together, and
