@@ -76,6 +76,12 @@ if Code.ensure_loaded?(WorkflowMetal.Application) do
 
       # start -> (pack) -> packed -> (ship) -> end
       def insert_workflow(storage, workflow \\ 1) do
+        :ok = insert(storage, workflow)
+        {:ok, pid} = This.Shop.open_workflow(workflow)
+        pid
+      end
+
+      def insert(storage, workflow) do
         {:ok, _workflow} =
           Storage.insert_workflow(This.Shop, %Schema.Workflow{id: workflow, state: :active}, %{
             places:
@@ -110,8 +116,7 @@ if Code.ensure_loaded?(WorkflowMetal.Application) do
               end
           })
 
-        {:ok, pid} = This.Shop.open_workflow(workflow)
-        pid
+        :ok
       end
 
       def open_new_case(workflow \\ 1) do
@@ -135,8 +140,6 @@ if Code.ensure_loaded?(WorkflowMetal.Application) do
 
       # What names this node holds.
       def held, do: Enum.sort(NativeRegistry.names(This.Shop))
-
-      def children(supervisor), do: length(Supervisor.which_children(supervisor))
 
       # The supervisor of all workflows, and that of this application.
       def supervisors do
@@ -264,6 +267,44 @@ if Code.ensure_loaded?(WorkflowMetal.Application) do
           assert {_case, pid} = call(one, Steering, :open_new_case, [id])
           assert node(pid) == winner
         end
+      end
+
+      test "the real WorkflowMetal answers a process when two nodes open one workflow at once" do
+        nodes = start_nodes(2)
+
+        for {_peer, name} = node <- nodes do
+          load(node)
+          :ok = call(node, Steering, :store, [])
+          :ok = call(node, Steering, :start, [name, @engine])
+          for id <- 1..20, do: :ok = call(node, Steering, :insert, [name, id])
+        end
+
+        await_members(nodes, Shop, @engine)
+        before = call_all(nodes, Steering, :supervisors, [])
+
+        for id <- 1..20 do
+          for answer <- call_all(nodes, Shop, :open_workflow, [id]) do
+            assert {:ok, pid} = answer
+            assert is_pid(pid)
+          end
+        end
+
+        holders =
+          for id <- 1..20, do: agreed(nodes, Shop, {WorkflowMetal.Workflow.Supervisor, id})
+
+        # Each of them runs once, and whole.
+        eventually(fn ->
+          nodes |> call_all(Steering, :held, []) |> Enum.concat() |> length() == 80
+        end)
+
+        for {pid, id} <- Enum.with_index(holders, 1),
+            name <- [WorkflowMetal.Case, WorkflowMetal.Task, WorkflowMetal.Workitem],
+            do:
+              assert(
+                node(agreed(nodes, Shop, {Module.concat(name, Supervisor), id})) == node(pid)
+              )
+
+        assert call_all(nodes, Steering, :supervisors, []) == before
       end
 
       defp load(node) do
