@@ -228,6 +228,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
   @max_value 1_048_576
 
+  # How long the registry's process may take to end in a cluster, in milliseconds.
+  @shutdown 60_000
+
   # How often `await/3` asks the engine of a cluster, in milliseconds.
   @poll 50
 
@@ -270,7 +273,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     end
 
     cluster = Cluster.new!(name, options)
-    %{id: Owner.name(name), start: {Owner, :start_link, [name, listeners, cluster]}}
+    spec = %{id: Owner.name(name), start: {Owner, :start_link, [name, listeners, cluster]}}
+    # It ends when all its names have been listed, to be given back to the engine.
+    if cluster, do: Map.put(spec, :shutdown, @shutdown), else: spec
   end
 
   @doc """

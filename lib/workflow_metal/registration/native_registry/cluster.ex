@@ -245,7 +245,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   defp timeout_when_settled(registry, name, timeout) do
     if Marks.locked?(registry, name) do
       deadline = now() + timeout
-      with :ok <- Marks.await(registry, name, deadline), do: deadline - now()
+      if Marks.await(registry, name, deadline) == :ok, do: deadline - now(), else: 0
     else
       timeout
     end
@@ -404,7 +404,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
 
   defp release(registry, name, suspects, timeout, %{engine: engine}) do
     Enum.reduce_while(suspects, :ok, fn suspect, :ok ->
-      with true <- is_pid(suspect) and node(suspect) == node() and Process.alive?(suspect),
+      # Also one that has ended: when this is answered, the engine is known to answer again.
+      with true <- is_pid(suspect),
            {:error, _reason} = error <- engine.unregister(registry, name, suspect, timeout) do
         {:halt, error}
       else
