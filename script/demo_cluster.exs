@@ -85,6 +85,11 @@ defmodule Demo.Cluster do
 
     tell("nothing runs", nodes, nodes, fn -> :ok end)
 
+    tell("each starts a third of them", nodes, nodes, fn ->
+      thirds = Enum.chunk_every(@names, div(length(@names), 3))
+      for {node, third} <- Enum.zip(nodes, thirds), do: call(node, :open, [third])
+    end)
+
     tell("all three start all names", nodes, nodes, fn ->
       nodes
       |> Enum.map(&Task.async(fn -> call(&1, :open, [@names]) end))
