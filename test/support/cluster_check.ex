@@ -41,6 +41,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
       |> boot_all()
       |> run()
       |> settle()
+    catch
+      {:failed, wrong} ->
+        {:error, Enum.map_join(wrong, &"#{elem(&1, 1)}\n") <> Plan.describe(plan)}
     after
       end_all(pids)
     end
@@ -91,12 +94,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
     {:ok, _} = call(node, :application, :ensure_all_started, [:workflow_metal_native_registry])
     :ok = call(node, ClusterNode, :start, [])
     unless late?, do: :ok = call(node, Member, :start_distribution, [name])
-    options = [cluster: state.plan.engine, cluster_timeout: state.plan.timeout]
-    :ok = call(node, Member, :start, [state.registry, options])
+    :ok = call(node, Member, :start, [state.registry, options(state)])
     node = Map.put(node, :bystanders, call(node, Member, :bystanders, [state.registry]))
     state = %{state | boots: boots}
     put_in(state.nodes[number], node)
   end
+
+  defp options(%{plan: plan}), do: [cluster: plan.engine, cluster_timeout: plan.timeout]
 
   defp work(%{plan: plan} = state, node) do
     seed = plan.seed * 100 + node.boots
@@ -123,7 +127,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
 
     cond do
       meshed? -> :ok
-      attempts == 0 -> throw({:failed, ["the nodes do not connect"]})
+      attempts == 0 -> throw({:failed, [{nil, "the nodes do not connect"}]})
       true -> Process.sleep(50) && mesh(state, attempts - 1)
     end
   end
@@ -243,6 +247,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
     state
   end
 
+  defp step({:restart_registry, number}, state) do
+    node = state.nodes[number]
+    call(node, Member, :stop_working, [])
+    idle(node)
+    :ok = call(node, Member, :restart_registry, [state.registry, options(state)])
+    node = %{node | bystanders: call(node, Member, :bystanders, [state.registry])}
+    node = %{node | boots: state.boots + 1}
+    work(state, node)
+    %{put_in(state.nodes[number], node) | boots: state.boots + 1}
+  end
+
   defp step({:kill_owner, number}, state) do
     call(state.nodes[number], Member, :kill_owner, [state.registry])
     state
@@ -251,6 +266,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
   defp step({:crash_kept, number}, state) do
     call(state.nodes[number], Member, :crash_kept, [state.registry, 1])
     state
+  end
+
+  defp idle(node, attempts \\ 300) do
+    cond do
+      call(node, Member, :working, []) == [] -> :ok
+      attempts == 0 -> throw({:failed, [{nil, "the workers on #{node.number} do not end"}]})
+      true -> Process.sleep(100) && idle(node, attempts - 1)
+    end
   end
 
   defp disconnect(state, from, to) do

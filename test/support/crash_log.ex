@@ -58,16 +58,25 @@ defmodule WorkflowMetal.Registration.NativeRegistry.CrashLog do
     end
   end
 
-  # Supervisors tell of each child that ended otherwise than they wished. One that crashed has told
-  # itself.
-  defp on_purpose?(%{msg: {:report, %{label: {_supervisor, :child_terminated}, report: report}}}) do
-    match?([_ | _], report) and on_purpose?(report[:reason])
+  # Of each child that ended otherwise than its supervisor wished that tells; and those that trap exits
+  # tell that the process they are linked to was killed.
+  defp on_purpose?(%{msg: {:report, %{label: {_supervisor, kind}, report: [_ | _] = report}}})
+       when kind in [:child_terminated, :shutdown_error],
+       do: ordered?(report[:reason])
+
+  defp on_purpose?(%{msg: {:report, %{label: {:proc_lib, :crash}, report: [crashed | _linked]}}}) do
+    match?({:exit, :killed, _stacktrace}, crashed[:error_info])
   end
 
-  defp on_purpose?(reason) when reason in [:killed, :normal, :shutdown], do: true
-  defp on_purpose?({:shutdown, _reason}), do: true
+  defp on_purpose?(%{msg: {:report, %{label: {_behaviour, :terminate}, reason: :killed}}}),
+    do: true
 
   defp on_purpose?(_event), do: false
+
+  # One that crashed has told itself.
+  defp ordered?(reason) when reason in [:killed, :normal, :shutdown], do: true
+  defp ordered?({:shutdown, _reason}), do: true
+  defp ordered?(_reason), do: false
 
   defp text(%{msg: message}) do
     case message do

@@ -62,6 +62,21 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   for each change, and those of one name come in the order of its changes. They are sent by a
   thread of their own soon after the change, so whoever registers a name does not wait for anybody.
 
+  In a cluster the same processes, on the node where it happens, get these as well:
+
+    * `{:conflict, registry, name, winner, loser}` - two processes held the name; the loser, of this
+      node, is about to leave
+    * `{:fenced, registry, name, pid, reason}` - the process has to give the name up, though no other
+      holds it
+    * `{:cluster_timeout, registry, name}` - the engine did not say in time who may have the name
+
+  and these, whatever the pattern:
+
+    * `{:engine_down, registry, engine, reason}` and `{:engine_up, registry, engine}` - the engine cannot
+      be asked on this node, and can be again
+    * `{:reconciled, registry, counts}` - all `:names` of this node were compared with what the engine
+      knows, and so many `:disagreed`
+
   ## Waiting for a name
 
   `await/3` waits until somebody has registered the name, without asking again and again.
@@ -124,6 +139,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     * A supervisor does not restart a child that `start_child/4` started and whose name another
       node has taken: it forgets it. A `:permanent` child that was started otherwise would be
       restarted again and again, until its supervisor gives up.
+    * `drain/2` gives the names of a node that is about to stop to the others.
     * `lookup/2` asks the holder's node for the value. `count/2`, `names/2`, `select/3`,
       `count_select/3` and `subscribe/3` tell of this node unless they are called with
       `cluster: true`; `keys/2` and `info/1` always do.
@@ -161,6 +177,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   `:system_time` and `:monotonic_time` at the start and `:duration` and `:monotonic_time` at the end,
   and with `:registry`, `:name` and `:supervisor` as metadata; `:result` too at the end, `:kind`,
   `:reason` and `:stacktrace` when it raised.
+
+  In a cluster there are also, wherever `:telemetry` runs, `[:workflow_metal, :registry, event]` for each
+  `event` of `:conflict` (with `:name`, `:winner` and `:loser`), `:fenced` (`:name`, `:pid`, `:reason`),
+  `:cluster_timeout` (`:name`), `:engine_down` (`:engine`, `:reason`), `:engine_up` (`:engine`) and `:reconciled`, whose
+  measurements are `:names` and `:disagreed`. All have `:registry`, and the measurement `:system_time`.
   """
 
   alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Name, Native, Owner}

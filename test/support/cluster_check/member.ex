@@ -287,6 +287,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
 
   defp own do
     spawn(fn ->
+      Process.put(:own, true)
       Process.put(:held, [])
       serve()
     end)
@@ -304,6 +305,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
 
   defp serve do
     receive do
+      :forget ->
+        Process.put(:held, [])
+        serve()
+
       {:step, registry, name, chance, from} ->
         held = Process.get(:held)
 
@@ -344,6 +349,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
   end
 
   ## Trouble
+
+  # Stops and starts it, while no worker works. Processes that it knew live on without their names,
+  # where they are no children of its supervisors.
+  def restart_registry(registry, options) do
+    :ok = Supervisor.stop(registry)
+
+    for pid <- Process.list(),
+        {:dictionary, dictionary} <- [Process.info(pid, :dictionary)],
+        [_ | _] <- [dictionary[:held]] do
+      if dictionary[:own], do: send(pid, :forget), else: Process.exit(pid, :kill)
+    end
+
+    start(registry, options)
+  end
 
   def kill_owner(registry) do
     with pid when is_pid(pid) <- Process.whereis(Owner.name(registry)),

@@ -13,7 +13,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
   @type step ::
           {:cut, [pos_integer], [pos_integer]}
           | {:heal, :all | {pos_integer, pos_integer}}
-          | {:pause | :resume | :kill | :boot | :rename | :leave | :kill_owner, pos_integer}
+          | {:pause | :resume | :kill | :boot | :rename | :kill_owner | :restart_registry,
+             pos_integer}
           | {:suspend_engine, pos_integer, milliseconds :: pos_integer}
           | {:restart_engine | :kill_engine | :crash_kept, pos_integer}
 
@@ -62,7 +63,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
   defp pause, do: one_of([0, 20, 100, 300, 600, 1_000])
 
   @any [:link, :link, :link, :part, :part, :heal, :heal, :pause, :pause, :resume, :kill, :boot] ++
-         [:boot, :kill_owner, :suspend_engine, :crash_kept, :crash_kept]
+         [:boot, :kill_owner, :suspend_engine, :crash_kept, :crash_kept, :restart_registry]
 
   # `:global` cannot be renamed under: it keeps the old name of its node in what it has locked.
   defp kinds(:global), do: @any

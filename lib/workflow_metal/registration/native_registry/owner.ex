@@ -35,6 +35,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
     end
   end
 
+  # Nobody has a reason to talk to it; what comes all the same is no reason to end.
+  @impl GenServer
+  def handle_call(_message, _from, state), do: {:noreply, state}
+
+  @impl GenServer
+  def handle_cast(_message, state), do: {:noreply, state}
+
   @impl GenServer
   def handle_info(_message, state), do: {:noreply, state}
 

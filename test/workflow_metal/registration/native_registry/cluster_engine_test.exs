@@ -222,6 +222,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
         end
       end
 
+      @tag crashes: ~r/Worker, :init.*:exit, :reason/s
       test "starts children, and passes on what they say", %{meta: meta} do
         supervisor = start_dynamic_supervisor()
         start = &NativeRegistry.start_child(meta, :name, supervisor, {Worker, init: &1})
