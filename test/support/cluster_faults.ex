@@ -144,6 +144,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterFaults do
     for name <- names, do: NativeRegistry.register(registry, name, nil)
   end
 
+  def unregister_all(registry, names) do
+    for name <- names, do: :ok = NativeRegistry.unregister(registry, name)
+    :ok
+  end
+
   # Pairs of processes that hand a name to each other until they are told to stop.
   def hand_around(registry, names) do
     for name <- names do

@@ -126,28 +126,64 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       answer by then, `start_child/4` and `register/3` answer `{:error, :cluster_timeout}`, and
       `register_name/2`, whose contract knows no error, exits with
       `{:shutdown, {:cluster_timeout, {WorkflowMetal.Registration.NativeRegistry, registry, name}}}`.
-    * After `start_child/4` a lookup on the same node finds the process, wherever it runs.
+      Callers of `start_child/4` that wait for one supervisor of this node wait at the same time, not
+      one after another. What the engine does too late is taken back, unless the process has
+      registered the name again meanwhile.
+    * A name whose holder has ended less than 30 seconds ago is registered again also when the
+      engine does not answer, as it has not given it to another node either: a supervisor can restart
+      its children. The engine is told when it answers again.
+    * After `start_child/4` a lookup on the same node finds the process, wherever it runs. When that
+      cannot be said within `:cluster_timeout`, the answer is `{:error, :cluster_timeout}`, and the
+      process runs.
     * A process of a node that is gone is answered until the engine has noticed, and may have ended
       by the time it is used, as any process of another node.
     * A netsplit leaves both sides at work. When it heals, a name that runs on both stays with the
       process of the node whose name comes first, or with the one of the two that the function
       `:on_conflict` answers, which is called with the registry, the name and the two pids. It is
-      called on several nodes, has to say the same on all of them, and has a second to do so. The
-      other process leaves with `{:shutdown, {:name_conflict, name, winner}}`; one that traps exits
-      is terminated with that reason, and killed if it has not ended after five seconds. It is
-      logged as a warning.
-    * A supervisor does not restart a child that `start_child/4` started and whose name another
-      node has taken: it forgets it. A `:permanent` child that was started otherwise would be
+      called on several nodes, has to say the same on all of them, and has a second to do so; the
+      engine waits for it. The same decides when two nodes have registered a name at once.
+    * The process that loses is ended by its supervisor, if it is a child of one: of a DynamicSupervisor
+      as by `DynamicSupervisor.terminate_child/2`, so that its reason is `:shutdown`, it is not
+      restarted whatever its `:restart` says, and the supervisor does not count it. A child of a
+      Supervisor is also deleted from it: it would be started again with its siblings by a supervisor
+      that restarts all of them, and fail, as its name runs elsewhere. When the winner's node goes,
+      nobody starts the name again by itself; `start_child/4` does when it is called. Whoever has no
+      supervisor leaves with `{:shutdown, {:name_conflict, name, winner}}`, as do processes whose
+      supervisor is busy for more than a second; one that traps exits is terminated with that reason.
+      Whoever has not ended after five seconds is killed. It is logged as a warning.
+    * With a supervisor that loses its name all that runs beneath it ends, also what had no double:
+      in WorkflowMetal, with a workflow its cases. They are opened again where the workflow runs.
+    * `start_child/4` whose child loses the name while its `init` runs answers the winner.
+    * A supervisor does not restart a child that `start_child/4` started, that has crashed and whose
+      name another node has taken since: it forgets it. A child that was started otherwise would be
       restarted again and again, until its supervisor gives up.
     * `drain/2` gives the names of a node that is about to stop to the others.
     * `lookup/2` asks the holder's node for the value. `count/2`, `names/2`, `select/3`,
       `count_select/3` and `subscribe/3` tell of this node unless they are called with
       `cluster: true`; `keys/2` and `info/1` always do.
       `await/3` looks for names of other nodes every 50 milliseconds.
-    * Two seconds after a node has joined, this node's processes are compared with what the engine
-      knows: whoever the engine has lost is registered again, and whoever lost a name to another
-      process while no message could reach him leaves. So no name is lost or doubled for longer
-      than it takes the engine to see all nodes, and those two seconds.
+    * This node's processes are compared with what the engine knows two seconds after nodes have
+      come, when the engine's process has been restarted, and when the node has got another name:
+      whoever the engine has lost is registered again, and of two that hold one name one leaves.
+    * The registry ends with its supervisor, however that ends, and its names are given back to the
+      engine, those of processes that live on, too.
+
+  What each engine wants and leaves:
+
+    * `:global` refuses a process a second name unless the parameter `global_multi_name_action` of
+      the application kernel is `:allow`. A registry sets it, for the whole VM.
+    * Two nodes that see each other tell each other their names a moment later, and could both
+      register a name until then. A registration waits for that with `:global.sync/0`, within its
+      time. What remains is the moment in which only one of the two sees the other; it ends like a
+      netsplit.
+    * For `:syn` each registry is a scope, and syn has one event handler: this project's. The handler
+      that was there before, or that is set later, is called for all other scopes; for up to a second
+      after one has been set, syn decides conflicts by it. When the last registry ends, it is put
+      back.
+    * syn has no call to leave a scope: five processes and four tables stay for each registry that
+      was stopped, until syn stops. Registries with names made at run time are better not clustered.
+    * `syn`'s strict mode may be on: a registry lets only processes of its own node be registered, by
+      whom they like.
 
   ## What it does not do
 

@@ -215,15 +215,34 @@ for engine <- [:global, :syn] do
 
       test "lets names be handed around while it looks for what has come apart", _context do
         %{nodes: [one, _two] = nodes, registry: registry} = start_cluster(2)
-        count = if @engine == :global, do: 5, else: 100
+        count = if @engine == :global, do: 5, else: 1_000
         names = for number <- 1..count, do: {:name, number}
         pairs = call(one, ClusterFaults, :hand_around, [registry, names])
-        :ok = call(one, ClusterFaults, :reconcile, [registry, 100])
+        :ok = call(one, ClusterFaults, :reconcile, [registry, 30])
         alive = call(one, ClusterFaults, :stop_handing, [pairs])
         assert Enum.uniq(alive) == [true]
 
         for {name, {first, second}} <- Enum.zip(names, pairs),
             do: assert(agreed(nodes, registry, name) in [first, second])
+      end
+
+      test "has no name come back that is given back while it looks", _context do
+        %{nodes: [one, _two] = nodes, registry: registry} = start_cluster(2)
+        count = if @engine == :global, do: 200, else: 5_000
+        names = for number <- 1..count, do: {:name, number}
+        {holder, _answers} = call(one, ClusterNode, :register, [registry, names, nil])
+        looking = Task.async(fn -> call(one, ClusterFaults, :reconcile, [registry, 30]) end)
+        arguments = [holder, ClusterFaults, :unregister_all, [registry, names]]
+        assert call(one, ClusterNode, :run, arguments) == :ok
+        :ok = Task.await(looking, 60_000)
+        settle(nodes)
+        free = for _name <- names, do: :undefined
+
+        for node <- nodes,
+            do:
+              eventually(fn ->
+                call(node, ClusterNode, :whereis_all, [registry, names]) == free
+              end)
       end
 
       test "decides as its function says also where it does not run", _context do
