@@ -243,4 +243,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterWorker do
     send(pid, {self(), message})
     {:noreply, options}
   end
+
+  @impl GenServer
+  def handle_info(_message, options), do: {:noreply, options}
 end

@@ -61,7 +61,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.CrashLog do
   # Of each child that ended otherwise than its supervisor wished that tells; and those that trap exits
   # tell that the process they are linked to was killed.
   defp on_purpose?(%{msg: {:report, %{label: {_supervisor, kind}, report: [_ | _] = report}}})
-       when kind in [:child_terminated, :shutdown_error],
+       when kind in [:child_terminated, :shutdown_error, :start_error],
        do: ordered?(report[:reason])
 
   defp on_purpose?(%{msg: {:report, %{label: {:proc_lib, :crash}, report: [crashed | _linked]}}}) do
