@@ -72,10 +72,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
   and these, whatever the pattern:
 
-    * `{:engine_down, registry, engine, reason}` and `{:engine_up, registry, engine}` - the engine cannot
+    * `{:engine_down, registry, node, reason}` and `{:engine_up, registry, node}` - the engine cannot
       be asked on this node, and can be again
-    * `{:reconciled, registry, counts}` - all `:names` of this node were compared with what the engine
-      knows, and so many `:disagreed`
+    * `{:reconciled, registry, node, counts}` - all `:names` of this node were compared with what the
+      engine knows, and so many had `:disagreed`
 
   ## Waiting for a name
 

@@ -18,10 +18,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterReportTest do
       {fn -> Report.timeout(registry, :name) end, {:cluster_timeout, registry, :name},
        %{name: :name}, %{}},
       {fn -> Report.reconciled(registry, %{names: 2, disagreed: 1}) end,
-       {:reconciled, registry, %{names: 2, disagreed: 1}}, %{}, %{names: 2, disagreed: 1}},
+       {:reconciled, registry, node(), %{names: 2, disagreed: 1}}, %{},
+       %{names: 2, disagreed: 1}},
       {fn -> Report.engine_down(registry, Engine, :killed) end,
-       {:engine_down, registry, Engine, :killed}, %{engine: Engine, reason: :killed}, %{}},
-      {fn -> Report.engine_up(registry, Engine) end, {:engine_up, registry, Engine},
+       {:engine_down, registry, node(), :killed}, %{engine: Engine, reason: :killed}, %{}},
+      {fn -> Report.engine_up(registry, Engine) end, {:engine_up, registry, node()},
        %{engine: Engine}, %{}}
     ]
   end
@@ -66,6 +67,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterReportTest do
     :ok = Report.timeout(registry, :another)
     :ok = Report.timeout(registry, :name)
     assert_receive {:cluster_timeout, ^registry, :name}, 30_000
+    :ok = Report.reconciled(registry, %{names: 2, disagreed: 0})
     refute_received _anything_else
   end
 

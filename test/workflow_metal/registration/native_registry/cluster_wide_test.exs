@@ -163,7 +163,10 @@ for engine <- [:global, :syn] do
         {pid, [{:ok, pid}]} = call(four, ClusterNode, :register, [registry, [{:case, 3}], nil])
         all = told(one, subscriber, [{:register, registry, {:case, 3}, pid, nil}])
 
-        assert Enum.sort(all) ==
+        # Whose engine had yet to hear of whom is none of this.
+        changes = for change <- all, elem(change, 0) != :reconciled, do: change
+
+        assert Enum.sort(changes) ==
                  Enum.sort(
                    registered ++
                      ended ++
@@ -234,6 +237,7 @@ for engine <- [:global, :syn] do
     end
 
     describe "what happens besides" do
+      @tag crashes: ~r/the engine of .* is down/
       test "is told to those who are told of the name, on all nodes if they wish", context do
         %{nodes: [one, two, _three], registry: registry} = context
         {here, :ok} = call(two, WideNode, :start_subscriber, [registry, {:case, :_}, []])
@@ -248,13 +252,14 @@ for engine <- [:global, :syn] do
         for {node, subscriber} <- [{two, here}, {one, elsewhere}] do
           told = told(node, subscriber, [{:cluster_timeout, registry, {:case, 1}}])
           told = for message <- told, elem(message, 0) != :nodeup, do: message
+          reporter = name(two)
 
           assert [
                    {:conflict, ^registry, {:case, 1}, ^pid, loser},
                    {:fenced, ^registry, {:case, 1}, ^pid, :no_majority},
-                   {:reconciled, ^registry, %{names: 3, disagreed: 2}},
-                   {:engine_down, ^registry, :engine, :killed},
-                   {:engine_up, ^registry, :engine},
+                   {:reconciled, ^registry, ^reporter, %{names: 3, disagreed: 2}},
+                   {:engine_down, ^registry, ^reporter, :killed},
+                   {:engine_up, ^registry, ^reporter},
                    {:cluster_timeout, ^registry, {:case, 1}}
                  ] = told
 

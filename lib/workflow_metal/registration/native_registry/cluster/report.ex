@@ -47,7 +47,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Report do
         }) :: :ok
   def reconciled(registry, counts) do
     execute(:reconciled, counts, %{registry: registry})
-    tell_everybody(registry, {:reconciled, registry, counts})
+    # A message for each node that comes would tell nobody anything.
+    if counts.disagreed > 0, do: tell_everybody(registry, {:reconciled, registry, node(), counts})
+    :ok
   end
 
   @doc "The engine of the registry cannot be asked on this node."
@@ -58,7 +60,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Report do
     )
 
     execute(:engine_down, %{}, %{registry: registry, engine: engine, reason: reason})
-    tell_everybody(registry, {:engine_down, registry, engine, reason})
+    tell_everybody(registry, {:engine_down, registry, node(), reason})
   end
 
   @doc "It can be asked again."
@@ -66,7 +68,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Report do
   def engine_up(registry, engine) do
     Logger.info("#{inspect(engine)}, the engine of #{inspect(registry)}, is up again")
     execute(:engine_up, %{}, %{registry: registry, engine: engine})
-    tell_everybody(registry, {:engine_up, registry, engine})
+    tell_everybody(registry, {:engine_up, registry, node()})
   end
 
   @doc "The engine did not say within the registry's `cluster_timeout` who may have the name."
