@@ -169,9 +169,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
         step(step, state)
       end)
 
-    # As long as a reconciliation takes, now and then.
     Process.sleep(300)
-    Enum.reduce(Map.keys(state.away), state, &step({:resume, &1}, &2))
+    state = Enum.reduce(Map.keys(state.away), state, &step({:resume, &1}, &2))
+
+    if state.plan.ends_hanging do
+      for {number, _node} <- state.nodes, do: step({:suspend_engine, number, 2_000}, state)
+      Process.sleep(1_000)
+    end
+
+    state
   end
 
   # A paused node is asked nothing: it would not answer.
@@ -264,8 +270,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
   end
 
   defp step({:crash_kept, number}, state) do
-    call(state.nodes[number], Member, :crash_kept, [state.registry, 1])
+    call(state.nodes[number], Member, :crash_kept, [state.registry, state.names])
     state
+  end
+
+  defp step({:crash_while_it_hangs, number, time}, state) do
+    step({:crash_kept, number}, step({:suspend_engine, number, time}, state))
   end
 
   defp idle(node, attempts \\ 300) do

@@ -267,12 +267,19 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
     end
   end
 
-  # Once: its supervisor restarts it.
-  def crash_kept(registry, number) do
-    with pid when is_pid(pid) <- NativeRegistry.whereis_name({registry, {:kept, number}}) do
-      note({:kept, number}, {:kill, pid})
-      if node(pid) == node(), do: Process.exit(pid, :kill)
-    end
+  # One of this node, whose supervisor restarts it.
+  def crash_kept(registry, names) do
+    kept = for {kind, _number} = name <- names, kind in [:kept, :kept_permanent], do: name
+
+    Enum.find_value(kept, fn name ->
+      with pid when is_pid(pid) and node(pid) == node() <-
+             NativeRegistry.whereis_name({registry, name}) do
+        note(name, {:kill, pid})
+        Process.exit(pid, :kill)
+      else
+        _elsewhere -> nil
+      end
+    end)
   end
 
   defp end_child(registry, name) do

@@ -5,7 +5,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
 
   alias __MODULE__
 
-  defstruct [:seed, :engine, :nodes, :overlaps, :timeout, :names, :workers, :steps, :late_start]
+  defstruct [
+    :seed,
+    :engine,
+    :nodes,
+    :overlaps,
+    :timeout,
+    :names,
+    :workers,
+    :steps,
+    :late_start,
+    :ends_hanging
+  ]
 
   @type t :: %Plan{}
 
@@ -15,7 +26,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
           | {:heal, :all | {pos_integer, pos_integer}}
           | {:pause | :resume | :kill | :boot | :rename | :kill_owner | :restart_registry,
              pos_integer}
-          | {:suspend_engine, pos_integer, milliseconds :: pos_integer}
+          | {:suspend_engine | :crash_while_it_hangs, pos_integer, milliseconds :: pos_integer}
           | {:restart_engine | :kill_engine | :crash_kept, pos_integer}
 
   @spec new(engine :: atom, seed :: integer, keyword) :: t
@@ -29,7 +40,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
       paused: [],
       dead: [],
       next: nodes + 1,
-      engine: engine
+      engine: engine,
+      crashes: []
     }
 
     {steps, _state} = steps(count, state, options[:only], [])
@@ -43,6 +55,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
       timeout: one_of([300, 1_000, 5_000]),
       names: 1 + :rand.uniform(2),
       workers: one_of([1, 2]),
+      # Whether the engines hang while the workers do their last.
+      ends_hanging: :rand.uniform(3) == 1,
       # Whether names are held before there is a distribution.
       late_start: :rand.uniform(5) == 1,
       steps: steps
@@ -63,7 +77,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
   defp pause, do: one_of([0, 20, 100, 300, 600, 1_000])
 
   @any [:link, :link, :link, :part, :part, :heal, :heal, :pause, :pause, :resume, :kill, :boot] ++
-         [:boot, :kill_owner, :suspend_engine, :crash_kept, :crash_kept, :restart_registry]
+         [
+           :boot,
+           :kill_owner,
+           :suspend_engine,
+           :crash_kept,
+           :crash_while_it_hangs,
+           :restart_registry
+         ]
 
   # `:global` cannot be renamed under: it keeps the old name of its node in what it has locked.
   defp kinds(:global), do: @any
@@ -122,6 +143,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
     at_work(state, fn node -> {:suspend_engine, node, one_of([200, 700, 1_500])} end)
   end
 
+  # Children that crash count: their supervisors, which have the default intensity, have to outlive
+  # that.
+  defp step(kind, state) when kind in [:crash_kept, :crash_while_it_hangs] do
+    node = one_of(state.alive -- state.paused)
+    step = if kind == :crash_kept, do: {kind, node}, else: {kind, node, 1_500}
+
+    if Enum.count(state.crashes, &(&1 == node)) < 2,
+      do: {:ok, step, %{state | crashes: [node | state.crashes]}},
+      else: :not_now
+  end
+
   defp step(kind, state), do: at_work(state, fn node -> {kind, node} end)
 
   defp at_work(state, step), do: {:ok, step.(one_of(state.alive -- state.paused)), state}
@@ -142,6 +174,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
     "  #{plan.nodes} nodes, cluster: #{inspect(plan.engine)}, cluster_timeout: #{plan.timeout}, " <>
       "#{plan.workers} workers each, names of each kind: #{plan.names}" <>
       if(plan.overlaps, do: ", overlapping partitions prevented", else: "") <>
+      if(plan.ends_hanging, do: ", engines hang in the end", else: "") <>
       if(plan.late_start, do: ", distribution starts late", else: "") <> "\n#{steps}"
   end
 end
