@@ -43,7 +43,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   @spec whereis(NativeRegistry.registry(), term) :: pid | :undefined | :elsewhere | refusal
   def whereis(_registry, _name), do: :erlang.nif_error(:not_loaded)
 
-  @spec lookup(NativeRegistry.registry(), term) :: {pid, value} | :undefined | :elsewhere | refusal
+  @spec lookup(NativeRegistry.registry(), term) ::
+          {pid, value} | :undefined | :elsewhere | refusal
   def lookup(_registry, _name), do: :erlang.nif_error(:not_loaded)
 
   @spec register(NativeRegistry.registry(), term, pid, pid | nil, value) ::
