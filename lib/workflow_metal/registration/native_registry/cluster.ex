@@ -364,13 +364,19 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   defp settle_locked(registry, name, suspects, timeout, cluster, looks) do
     holder = holder(registry, name, cluster)
 
-    with :ok <- release(registry, name, suspects -- [holder], timeout, cluster),
-         :ok <- ensure(registry, name, holder, timeout, cluster, looks) do
-      case holder(registry, name, cluster) do
-        ^holder -> :ok
-        _other -> settle_locked(registry, name, [holder], timeout, cluster, looks - 1)
-      end
-    else
+    step =
+      with :ok <- release(registry, name, suspects -- [holder], timeout, cluster),
+           do: ensure(registry, name, holder, timeout, cluster, looks)
+
+    unless match?({:error, _reason}, step), do: Marks.answered(registry, self())
+
+    case step do
+      :ok ->
+        case holder(registry, name, cluster) do
+          ^holder -> :ok
+          _other -> settle_locked(registry, name, [holder], timeout, cluster, looks - 1)
+        end
+
       {:release, suspect} ->
         settle_locked(registry, name, [suspect], timeout, cluster, looks - 1)
 

@@ -259,6 +259,24 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
         assert NativeRegistry.whereis_name(meta, :name) == self()
       end
 
+      test "is followed by another when its follower is killed", context do
+        %{registry: registry, meta: meta} = context
+        follower = Module.concat(registry, NativeRegistry.Cluster)
+        kill(Process.whereis(follower))
+        assert NativeRegistry.register(registry, :name, nil) == {:ok, self()}
+
+        eventually(fn ->
+          # It has found the engine again.
+          pid = Process.whereis(follower)
+          pid && is_reference(:sys.get_state(pid).following)
+        end)
+
+        assert NativeRegistry.whereis_name(meta, :name) == self()
+        :ok = stop_supervised(registry)
+        assert Cluster.config(registry) == nil
+        assert Process.whereis(follower) == nil
+      end
+
       test "is unknown once it has been stopped, and its names are free", context do
         %{registry: registry} = context
         assert NativeRegistry.register(registry, :name, nil) == {:ok, self()}

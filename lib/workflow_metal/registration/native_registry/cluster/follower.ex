@@ -199,9 +199,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Follower do
     %{state | process: process, following: following}
   end
 
+  # A follower that was killed knew the process.
+  defp up?(%{process: nil}), do: true
+
   defp up?(%{process: process, cluster: %{engine: engine}}) do
-    (process != nil and Process.whereis(process) != nil) or
-      (function_exported?(engine, :up?, 0) and engine.up?())
+    Process.whereis(process) != nil or (function_exported?(engine, :up?, 0) and engine.up?())
   end
 
   defp start(state) do
