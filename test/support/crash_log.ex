@@ -41,7 +41,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.CrashLog do
 
   @doc false
   def log(event, _config) do
-    unless on_purpose?(event) do
+    if error?(event) do
       text = text(event)
       # Here, lest what is expected by the thousand leaves no room for what is not.
       unless expected?(text), do: keep(text)
@@ -50,6 +50,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.CrashLog do
     # The node is about to stop.
     ArgumentError -> :ok
   end
+
+  @doc "Whether what is logged is an error, and not what somebody did on purpose."
+  def error?(event), do: not on_purpose?(event)
 
   @doc "Keeps the text of an error, which may be another node's."
   def keep(text) do
