@@ -27,7 +27,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
   end
 
   def application do
-    [extra_applications: [:logger]]
+    [
+      mod: {WorkflowMetal.Registration.NativeRegistry.Cluster.Application, []},
+      extra_applications: [:logger]
+    ]
   end
 
   defp elixirc_paths(:test), do: ["lib", "test/support"]

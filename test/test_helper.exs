@@ -1,6 +1,12 @@
-# Processes are killed by the ten thousand here. What their supervisors would say to each death
-# takes longer than the deaths.
-Logger.configure(level: :none)
+# An error that is logged and that no test expects fails one.
+alias WorkflowMetal.Registration.NativeRegistry.CrashLog
+
+Logger.configure(level: :error)
+:ok = CrashLog.start()
+
+ExUnit.after_suite(fn _results ->
+  if CrashLog.left_over?(), do: System.at_exit(fn _status -> exit({:shutdown, 1}) end)
+end)
 
 # What is not on the code path cannot be tested against.
 excluded =

@@ -9,7 +9,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
   import ExUnit.Assertions
   import WorkflowMetal.Registration.NativeRegistry.RegistryCase, only: [eventually: 1]
 
-  alias WorkflowMetal.Registration.NativeRegistry.ClusterNode
+  alias WorkflowMetal.Registration.NativeRegistry.{ClusterNode, CrashLog}
 
   @patience 120_000
   @cookie :workflow_metal_native_registry
@@ -31,6 +31,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
         Worker
       }
     end
+  end
+
+  setup context do
+    # First, so that it looks last, at what the nodes have had as well.
+    CrashLog.watch(context)
   end
 
   # `count` nodes that are connected, as `{peer, node}`, which end with the test. They connect by
@@ -55,9 +60,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
     node
   end
 
-  defp stop_in_the_end({peer, _node}) do
+  defp stop_in_the_end({peer, _node} = node) do
     ExUnit.Callbacks.on_exit(fn ->
       try do
+        node |> call(CrashLog, :take, []) |> Enum.each(&CrashLog.keep/1)
         :peer.stop(peer)
       catch
         # It is gone already.

@@ -3,15 +3,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterNode do
   # What a node of a cluster does in the tests. Nothing it starts is linked to who calls.
 
   alias WorkflowMetal.Registration.NativeRegistry
-  alias WorkflowMetal.Registration.NativeRegistry.ClusterWorker
+  alias WorkflowMetal.Registration.NativeRegistry.{ClusterWorker, CrashLog}
 
   @log Module.concat(__MODULE__, Log)
 
   # Keeps what is logged instead of printing it.
   def start do
     {:ok, log} = Agent.start(fn -> [] end, name: @log)
-    # One of them is there, depending on the version of Elixir.
-    for handler <- [:default, Logger], do: :logger.remove_handler(handler)
+    :ok = CrashLog.start()
     :ok = :logger.add_handler(@log, __MODULE__, %{config: %{log: log}})
   end
 
@@ -244,4 +243,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterWorker do
     send(pid, {self(), message})
     {:noreply, options}
   end
+
+  @impl GenServer
+  def handle_info(_message, options), do: {:noreply, options}
 end

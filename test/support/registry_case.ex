@@ -6,6 +6,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RegistryCase do
   use ExUnit.CaseTemplate
 
   alias WorkflowMetal.Registration.NativeRegistry
+  alias WorkflowMetal.Registration.NativeRegistry.CrashLog
 
   # Long enough for a machine that does ten other things.
   @patience 120_000
@@ -19,7 +20,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RegistryCase do
     end
   end
 
-  setup do
+  setup context do
+    # First, so that it looks last.
+    CrashLog.watch(context)
     start_registry()
   end
 

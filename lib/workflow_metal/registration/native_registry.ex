@@ -38,8 +38,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
   ## Seeing what runs
 
-  `select/2` answers all names of a pattern, which is a name with `:_` in the places that may be
-  anything, `count_select/2` how many there are. In a WorkflowMetal application
+  `select/3` answers all names of a pattern, which is a name with `:_` in the places that may be
+  anything, `count_select/3` how many there are. In a WorkflowMetal application
 
       NativeRegistry.select(MyApp.Workflows, {WorkflowMetal.Case.Case, {workflow_id, :_}})
 
@@ -52,7 +52,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
   ## Events
 
-  A process that has called `subscribe/2` gets a message for each change of a name that matches:
+  A process that has called `subscribe/3` gets a message for each change of a name that matches:
 
     * `{:register, registry, name, pid, value}`
     * `{:unregister, registry, name, pid}`, whether the holder gave the name back, ended or was
@@ -76,6 +76,21 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
   A subscriber that does not read its messages as fast as they come harms nobody else, but its mailbox
   grows, as with any message. Subscribe to no more than is needed.
+
+  In a cluster the same processes, on the node where it happens, get these as well:
+
+    * `{:conflict, registry, name, winner, loser}` - two processes held the name; the loser, of this
+      node, is about to leave
+    * `{:fenced, registry, name, pid, reason}` - the process has to give the name up, though no other
+      holds it
+    * `{:cluster_timeout, registry, name}` - the engine did not say in time who may have the name
+
+  and these, whatever the pattern:
+
+    * `{:engine_down, registry, node, reason}` and `{:engine_up, registry, node}` - the engine cannot
+      be asked on this node, and can be again
+    * `{:reconciled, registry, node, counts}` - all `:names` of this node were compared with what the
+      engine knows, and so many had `:disagreed`
 
   ## Waiting for a name
 
@@ -151,26 +166,64 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       answer by then, `start_child/4` and `register/3` answer `{:error, :cluster_timeout}`, and
       `register_name/2`, whose contract knows no error, exits with
       `{:shutdown, {:cluster_timeout, {WorkflowMetal.Registration.NativeRegistry, registry, name}}}`.
-    * After `start_child/4` a lookup on the same node finds the process, wherever it runs.
+      Callers of `start_child/4` that wait for one supervisor of this node wait at the same time, not
+      one after another. What the engine does too late is taken back, unless the process has
+      registered the name again meanwhile.
+    * A name whose holder has ended less than 30 seconds ago is registered again also when the
+      engine does not answer, as it has not given it to another node either: a supervisor can restart
+      its children. The engine is told when it answers again.
+    * After `start_child/4` a lookup on the same node finds the process, wherever it runs. When that
+      cannot be said within `:cluster_timeout`, the answer is `{:error, :cluster_timeout}`, and the
+      process runs.
     * A process of a node that is gone is answered until the engine has noticed, and may have ended
       by the time it is used, as any process of another node.
     * A netsplit leaves both sides at work. When it heals, a name that runs on both stays with the
       process of the node whose name comes first, or with the one of the two that the function
       `:on_conflict` answers, which is called with the registry, the name and the two pids. It is
-      called on several nodes, has to say the same on all of them, and has a second to do so. The
-      other process leaves with `{:shutdown, {:name_conflict, name, winner}}`; one that traps exits
-      is terminated with that reason, and killed if it has not ended after five seconds. It is
-      logged as a warning.
-    * A supervisor does not restart a child that `start_child/4` started and whose name another
-      node has taken: it forgets it. A `:permanent` child that was started otherwise would be
+      called on several nodes, has to say the same on all of them, and has a second to do so; the
+      engine waits for it. The same decides when two nodes have registered a name at once.
+    * The process that loses is ended by its supervisor, if it is a child of one: of a DynamicSupervisor
+      as by `DynamicSupervisor.terminate_child/2`, so that its reason is `:shutdown`, it is not
+      restarted whatever its `:restart` says, and the supervisor does not count it. A child of a
+      Supervisor is also deleted from it: it would be started again with its siblings by a supervisor
+      that restarts all of them, and fail, as its name runs elsewhere. When the winner's node goes,
+      nobody starts the name again by itself; `start_child/4` does when it is called. Whoever has no
+      supervisor leaves with `{:shutdown, {:name_conflict, name, winner}}`, as do processes whose
+      supervisor is busy for more than a second; one that traps exits is terminated with that reason.
+      Whoever has not ended after five seconds is killed. It is logged as a warning.
+    * With a supervisor that loses its name all that runs beneath it ends, also what had no double:
+      in WorkflowMetal, with a workflow its cases. They are opened again where the workflow runs.
+    * `start_child/4` whose child loses the name while its `init` runs answers the winner.
+    * A supervisor does not restart a child that `start_child/4` started, that has crashed and whose
+      name another node has taken since: it forgets it. A child that was started otherwise would be
       restarted again and again, until its supervisor gives up.
-    * `lookup/2` asks the holder's node for the value. All else that this module tells is of this
-      node: `keys/2`, `count/1`, `names/1`, `select/2`, `count_select/2`, `info/1` and events.
+    * `drain/2` gives the names of a node that is about to stop to the others.
+    * `lookup/2` asks the holder's node for the value. `count/2`, `names/2`, `select/3`,
+      `count_select/3` and `subscribe/3` tell of this node unless they are called with
+      `cluster: true`; `keys/2` and `info/1` always do.
       `await/3` looks for names of other nodes every 50 milliseconds.
-    * Two seconds after a node has joined, this node's processes are compared with what the engine
-      knows: whoever the engine has lost is registered again, and whoever lost a name to another
-      process while no message could reach him leaves. So no name is lost or doubled for longer
-      than it takes the engine to see all nodes, and those two seconds.
+    * This node's processes are compared with what the engine knows two seconds after nodes have
+      come, when the engine's process has been restarted, and when the node has got another name:
+      whoever the engine has lost is registered again, and of two that hold one name one leaves.
+    * The registry ends with its supervisor, however that ends, and its names are given back to the
+      engine, those of processes that live on, too.
+
+  What each engine wants and leaves:
+
+    * `:global` refuses a process a second name unless the parameter `global_multi_name_action` of
+      the application kernel is `:allow`. A registry sets it, for the whole VM.
+    * Two nodes that see each other tell each other their names a moment later, and could both
+      register a name until then. A registration waits for that with `:global.sync/0`, within its
+      time. What remains is the moment in which only one of the two sees the other; it ends like a
+      netsplit.
+    * For `:syn` each registry is a scope, and syn has one event handler: this project's. The handler
+      that was there before, or that is set later, is called for all other scopes; for up to a second
+      after one has been set, syn decides conflicts by it. When the last registry ends, it is put
+      back.
+    * syn has no call to leave a scope: five processes and four tables stay for each registry that
+      was stopped, until syn stops. Registries with names made at run time are better not clustered.
+    * `syn`'s strict mode may be on: a registry lets only processes of its own node be registered, by
+      whom they like.
 
   ## What it does not do
 
@@ -203,9 +256,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
   Every 5 seconds the event `[:workflow_metal, :registry, :backlog]` has the measurements `:backlog` and
   `:events_lost`, as in `info/1`, and `:registry` as metadata.
+
+  In a cluster there are also, wherever `:telemetry` runs, `[:workflow_metal, :registry, event]` for each
+  `event` of `:conflict` (with `:name`, `:winner` and `:loser`), `:fenced` (`:name`, `:pid`, `:reason`),
+  `:cluster_timeout` (`:name`), `:engine_down` (`:engine`, `:reason`), `:engine_up` (`:engine`) and `:reconciled`, whose
+  measurements are `:names` and `:disagreed`. All have `:registry`, and the measurement `:system_time`.
   """
 
   alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Library, Name, Native, Owner, Value}
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Drain, Wide, WideSubscription}
 
   @adapter WorkflowMetal.Registration.Adapter
   @has_adapter Code.ensure_loaded?(@adapter)
@@ -233,6 +292,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
   @typedoc "A name in which `:_` stands for any term, or for any tail of a list."
   @type pattern :: term
+
+  @typedoc "Whether the whole cluster is asked, and for how many milliseconds; see `select/3`."
+  @type wide :: [cluster: boolean, timeout: non_neg_integer]
 
   @typedoc "What the via tuple holds."
   @type via_name :: {registry, name} | {registry, name, value}
@@ -264,6 +326,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   # that are busy, have it meet a holder that is gone once in seven times.
   @killed 4
   @gone 9
+
+  # How often it starts over after a conflict, which ends with another process under the name.
+  @conflicts 100
+
+  # How long the registry's process may take to end in a cluster, in milliseconds.
+  @shutdown 60_000
 
   # How often `await/3` asks the engine of a cluster, in milliseconds.
   @poll 50
@@ -308,7 +376,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
     Library.ensure_loaded!()
     cluster = Cluster.new!(name, options)
-    %{id: Owner.name(name), start: {Owner, :start_link, [name, listeners, cluster]}}
+    spec = %{id: Owner.name(name), start: {Owner, :start_link, [name, listeners, cluster]}}
+    # It ends when all its names have been listed, to be given back to the engine.
+    if cluster, do: Map.put(spec, :shutdown, @shutdown), else: spec
   end
 
   @doc """
@@ -365,14 +435,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
         child_spec = {module, Keyword.put(arguments, :name, via_tuple(meta, name))}
 
         if Cluster.config(registry) do
-          start = fn -> Cluster.start_child(supervisor, child_spec) end
-          Cluster.await_own_view(registry, name, start_anew(start, registry, name))
+          Cluster.start_child(registry, name, fn start ->
+            start_anew(fn -> start.(supervisor, child_spec) end, registry, name)
+          end)
         else
-          start_anew(
-            fn -> DynamicSupervisor.start_child(supervisor, child_spec) end,
-            registry,
-            name
-          )
+          start = fn -> DynamicSupervisor.start_child(supervisor, child_spec) end
+          start_anew(start, registry, name)
         end
 
       pid ->
@@ -397,7 +465,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
   # `start` is called again while there are attempts left for what went wrong; `last` is the holder
   # that was gone the time before.
-  defp start_anew(start, registry, name, attempts \\ {@killed, @gone}, last \\ nil) do
+  defp start_anew(start, registry, name, attempts \\ {@killed, @gone, @conflicts}, last \\ nil) do
     case start.() do
       {:ok, pid} -> {:ok, pid}
       {:ok, pid, _info} -> {:ok, pid}
@@ -406,24 +474,28 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     end
   end
 
-  defp start_failed(reason, start, registry, name, {killed, gone} = attempts, last) do
-    case refused(registry, name, reason) do
-      :killed when killed > 0 ->
+  defp start_failed(reason, start, registry, name, attempts, last) do
+    case {refused(registry, name, reason), attempts} do
+      {:killed, {killed, gone, conflicts}} when killed > 0 ->
         pause(attempts)
-        find_or_start_anew(start, registry, name, {killed - 1, gone}, last)
+        find_or_start_anew(start, registry, name, {killed - 1, gone, conflicts}, last)
 
       # The registry does not name one again that has ended, so it is the child's own word.
-      {:gone, ^last} when last not in [nil, :undefined] ->
+      {{:gone, ^last}, _attempts} when last not in [nil, :undefined] ->
         {:error, reason}
 
-      {:gone, holder} when gone > 0 ->
+      {{:gone, holder}, {killed, gone, conflicts}} when gone > 0 ->
         pause(attempts)
-        find_or_start_anew(start, registry, name, {killed, gone - 1}, holder)
+        find_or_start_anew(start, registry, name, {killed, gone - 1, conflicts}, holder)
 
-      {:ok, pid} ->
+      {:conflict, {killed, gone, conflicts}} when conflicts > 0 ->
+        Cluster.await_winner(registry, name)
+        find_or_start_anew(start, registry, name, {killed, gone, conflicts - 1}, last)
+
+      {{:ok, pid}, _attempts} ->
         {:ok, pid}
 
-      {:error, reason} ->
+      {{:error, reason}, _attempts} ->
         {:error, reason}
 
       _no_attempt_left ->
@@ -441,8 +513,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   end
 
   # Not the first time. Whoever kills it again and again gets time to do something else.
-  defp pause({@killed, @gone}), do: :ok
-  defp pause({killed, gone}), do: Process.sleep(@killed - killed + @gone - gone)
+  defp pause({@killed, @gone, _conflicts}), do: :ok
+  defp pause({killed, gone, _conflicts}), do: Process.sleep(@killed - killed + @gone - gone)
 
   # What the error of a start means: the process that has the name, an error, or that whoever had the
   # name has ended meanwhile.
@@ -456,12 +528,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   # The child had the name already and was killed before its `init` was done.
   defp refused(_registry, _name, :killed), do: :killed
 
-  # From `register_name/2`, in the new process.
-  defp refused(_registry, _name, {:shutdown, {reason, {__MODULE__, _at, _of}}}) do
-    {:error, reason}
+  defp refused(_registry, _name, reason) do
+    case Cluster.why_ended(reason) do
+      # It had lost the name before its `init` was done, or what it started lost a name of its own;
+      # then this name is about to be lost, too, or was.
+      {:conflict, _name, _winner} -> :conflict
+      # From `register_name/2`, in the new process.
+      {:refused, reason} -> {:error, reason}
+      nil -> {:error, reason}
+    end
   end
-
-  defp refused(_registry, _name, reason), do: {:error, reason}
 
   # OTP says so when the holder has ended before it could be told.
   defp refused_by(_registry, _name, :undefined, _reason), do: {:gone, :undefined}
@@ -630,9 +706,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       answer when answer in [:undefined, :elsewhere] ->
         []
 
-      {:elsewhere, _pid} ->
-        []
-
       refusal ->
         lookup_here(registry, Name.prepare!(refusal, registry, opened), name)
     end
@@ -712,9 +785,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       iex> {:ok, _pid} = NativeRegistry.register(registry, :clock, nil)
       iex> NativeRegistry.count(registry)
       1
+
+  With `cluster: true`, those of all nodes and who did not answer; see `select/3`.
   """
-  @spec count(registry) :: non_neg_integer
-  def count(registry) do
+  @spec count(registry, wide) :: non_neg_integer | {non_neg_integer, missing :: [node]}
+  def count(registry, options \\ []) do
+    wide(registry, {:count, :_}, options, fn -> count_here(registry) end, &Enum.sum/1)
+  end
+
+  defp count_here(registry) do
     case Native.sizes(registry) do
       {names, _processes} -> names
       :no_registry -> Name.unknown_registry!(registry)
@@ -722,16 +801,19 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   end
 
   @doc """
-  All names, in no order; see `select/2` for what may be missing.
+  All names, in no order; see `select/3` for what may be missing, and for the options.
 
       iex> registry = start_registry()
       iex> {:ok, _pid} = NativeRegistry.register(registry, :clock, nil)
       iex> NativeRegistry.names(registry)
       [:clock]
   """
-  @spec names(registry) :: [name]
-  def names(registry) do
-    for {name, _pid, _value} <- select(registry, :_), do: name
+  @spec names(registry, wide) :: [name] | {[name], missing :: [node]}
+  def names(registry, options \\ []) do
+    case select(registry, :_, options) do
+      {found, missing} -> {Enum.uniq(for({name, _pid, _value} <- found, do: name)), missing}
+      found -> for {name, _pid, _value} <- found, do: name
+    end
   end
 
   @doc """
@@ -752,10 +834,32 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       [case: {"loans", 1}, case: {"loans", 2}, case: {"loans", 3}]
       iex> NativeRegistry.select(registry, {:_, {"claims", :_}}) == [{{:case, {"claims", 1}}, self(), :open}]
       true
+
+  It tells of this node. With `cluster: true` every connected node whose registry of that name is part
+  of the cluster tells, too, and the answer is `{found, missing}`: `missing` are the nodes that did
+  not answer within `:timeout`, 5,000 milliseconds unless said otherwise. As long as a conflict is not
+  settled, a name may be found on two nodes.
+
+      {found, []} = NativeRegistry.select(MyApp.Workflows, pattern, cluster: true, timeout: 1_000)
   """
-  @spec select(registry, pattern) :: [{name, pid, value}]
-  def select(registry, pattern) do
-    select_from(registry, pattern!(registry, pattern), 0)
+  @spec select(registry, pattern, wide) ::
+          [{name, pid, value}] | {[{name, pid, value}], missing :: [node]}
+  def select(registry, pattern, options \\ []) do
+    prepared = pattern!(registry, pattern)
+    here = fn -> select_from(registry, prepared, 0) end
+    wide(registry, {:select, pattern}, options, here, &Enum.concat/1)
+  end
+
+  # What `here` answers, or what all nodes do, put together.
+  defp wide(registry, question, options, here, put_together) do
+    case Wide.timeout!(options) do
+      nil ->
+        here.()
+
+      timeout ->
+        {answers, missing} = Wide.ask(registry, question, here, timeout)
+        {put_together.(answers), missing}
+    end
   end
 
   defp select_from(_registry, _pattern, nil), do: []
@@ -775,19 +879,26 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   end
 
   @doc """
-  How many names match the pattern; see `select/2`. Those of processes that have just ended may
-  still count.
+  How many names match the pattern; see `select/3`, for the options as well. Those of processes that
+  have just ended may still count.
 
       iex> registry = start_registry()
       iex> for case <- 1..3, do: NativeRegistry.register(registry, {:case, case}, nil)
       iex> NativeRegistry.count_select(registry, {:case, :_})
       3
   """
-  @spec count_select(registry, pattern) :: non_neg_integer
-  def count_select(registry, pattern) do
-    with :no_registry <- Native.count_matching(registry, pattern!(registry, pattern)) do
-      Name.unknown_registry!(registry)
+  @spec count_select(registry, pattern, wide) ::
+          non_neg_integer | {non_neg_integer, missing :: [node]}
+  def count_select(registry, pattern, options \\ []) do
+    prepared = pattern!(registry, pattern)
+
+    here = fn ->
+      with :no_registry <- Native.count_matching(registry, prepared) do
+        Name.unknown_registry!(registry)
+      end
     end
+
+    wide(registry, {:count, pattern}, options, here, &Enum.sum/1)
   end
 
   @doc """
@@ -808,10 +919,23 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       ...>   {:unregister, ^registry, {:case, 1}, pid} when pid == self() -> :told
       ...> end
       :told
+
+  With `cluster: true` it is told of the changes on all nodes of the cluster, those that come later
+  included, and the answer is `{:ok, missing}`: `missing` are the nodes that have not begun to tell
+  within `:timeout`, 5,000 milliseconds unless said otherwise. They begin as soon as they can. There
+  are two more messages then, of nodes other than the own: `{:nodeup, registry, node}` before the first change
+  that is told of that node, and `{:nodedown, registry, node}` when its registry stopped, or the
+  node is gone. What changed in between is not told: whoever has to know asks `select/3`. Changes on one node
+  are told in their order, those on two nodes in any.
+
+      {:ok, []} = NativeRegistry.subscribe(MyApp.Workflows, pattern, cluster: true)
   """
-  @spec subscribe(registry, pattern) :: :ok
-  def subscribe(registry, pattern \\ :_) do
+  @spec subscribe(registry, pattern, wide) :: :ok | {:ok, missing :: [node]}
+  def subscribe(registry, pattern \\ :_, options \\ []) do
+    timeout = Wide.timeout!(options)
+
     case Native.subscribe(registry, pattern!(registry, pattern), self()) do
+      :ok when is_integer(timeout) -> {:ok, WideSubscription.follow(registry, pattern, timeout)}
       :ok -> :ok
       :no_thread -> no_thread!()
       # The caller lives, so this is a registry that is being stopped.
@@ -820,7 +944,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   end
 
   @doc """
-  Takes back what `subscribe/2` with the same pattern asked for. Messages that are on their way
+  Takes back what `subscribe/3` with the same pattern asked for. Messages that are on their way
   still come.
 
       iex> registry = start_registry()
@@ -831,7 +955,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   @spec unsubscribe(registry, pattern) :: :ok
   def unsubscribe(registry, pattern \\ :_) do
     case Native.unsubscribe(registry, pattern!(registry, pattern), self()) do
-      subscribed when is_boolean(subscribed) -> :ok
+      subscribed when is_boolean(subscribed) -> WideSubscription.unfollow(registry, pattern)
       :no_registry -> Name.unknown_registry!(registry)
     end
   end
@@ -971,10 +1095,35 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     end
   end
 
+  @doc """
+  Gives this node's names to the others of the cluster, before it stops.
+
+  From now on no name is registered on this node any more, until the registry is stopped and started:
+  `register/3` and `start_child/4` answer `{:error, :draining}`, and `register_name/2` exits with
+  `{:shutdown, {:draining, {WorkflowMetal.Registration.NativeRegistry, registry, name}}}`. Names of
+  other nodes are found, and a child whose supervisor runs on another node is started there, as before.
+
+  Every process of this node that holds a name is ended: a child of a supervisor by that supervisor,
+  which gives it the time to shut down that its child specification says, does not restart it and does not count it; any other
+  with `{:shutdown, :draining}`. The names are free then, and other nodes can start what had them. The
+  calling process is left alone.
+
+  Answers `{drained, remaining}`: the names that were given away, and those still held after
+  `:timeout`, 30,000 milliseconds unless said otherwise. Raises `ArgumentError` when the registry is
+  this node's alone.
+
+      def prep_stop(state) do
+        {_drained, []} = NativeRegistry.drain(MyApp.Workflows, timeout: 20_000)
+        state
+      end
+  """
+  @spec drain(registry, timeout: non_neg_integer) :: {drained :: [name], remaining :: [name]}
+  def drain(registry, options \\ []), do: Drain.drain(registry, options)
+
   defp whereis(registry, name) do
     case Native.whereis(registry, name) do
       # Only the VM knows of signals that are on their way to a process.
-      pid when is_pid(pid) -> if Process.alive?(pid), do: pid, else: ended(registry, name, name)
+      pid when is_pid(pid) -> if Process.alive?(pid), do: pid, else: ended(registry, name)
       answer -> whereis(registry, name, name, answer)
     end
   end
@@ -988,11 +1137,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       :elsewhere ->
         Cluster.whereis(registry, name)
 
-      {:elsewhere, pid} ->
-        Cluster.whereis(registry, name, pid)
-
       pid when is_pid(pid) ->
-        if Process.alive?(pid), do: pid, else: ended(registry, opened, name)
+        if Process.alive?(pid), do: pid, else: ended(registry, name)
 
       refusal ->
         opened = Name.prepare!(refusal, registry, opened)
@@ -1001,8 +1147,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   end
 
   # A name whose holder here has ended may have a new one on another node.
-  defp ended(registry, opened, name) do
-    whereis(registry, opened, name, Native.whereis_elsewhere(registry, opened))
+  defp ended(registry, name) do
+    if Cluster.config(registry), do: Cluster.whereis(registry, name), else: :undefined
   end
 
   # `:yes`; or the process of this node that has the name, which is `pid` itself when that has ended;
@@ -1017,9 +1163,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
     case answer do
       :elsewhere ->
-        with :yes <- Cluster.register(registry, name, pid) do
-          hold(registry, opened, name, pid, ended, value)
-        end
+        Drain.guard(registry, name, pid, fn ->
+          # Whoever has ended had the name until now.
+          case Cluster.register(registry, name, pid, ended != nil) do
+            answer when answer in [:yes, :unsettled] ->
+              hold(registry, opened, name, pid, ended, value, answer)
+
+            refused ->
+              refused
+          end
+        end)
 
       holder when is_pid(holder) ->
         if Process.alive?(holder),
@@ -1035,26 +1188,41 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     end
   end
 
-  # The engine has given us the name.
-  defp hold(registry, opened, name, pid, ended, value) do
-    answer =
+  # The engine has given us the name, or it cannot say, and the name was this node's.
+  defp hold(registry, opened, name, pid, ended, value, answer) do
+    held =
       with :heavy <- Native.hold(registry, opened, pid, ended, value),
            do: Native.hold_heavy(registry, opened, pid, ended, value)
 
-    case answer do
+    case held do
       holder when is_pid(holder) ->
         if Process.alive?(holder) do
-          Cluster.unregister(registry, name, pid)
+          if holder != pid, do: Cluster.settle_later(registry, name, [pid], false)
           holder
         else
-          hold(registry, opened, name, pid, holder, value)
+          hold(registry, opened, name, pid, holder, value, answer)
         end
+
+      :yes when answer == :unsettled ->
+        Cluster.settle_later(registry, name, [])
+        :yes
+
+      :yes ->
+        confirm(registry, opened, name, pid)
 
       :no_registry ->
         Name.unknown_registry!(registry)
 
-      answer ->
-        claimed(answer, pid)
+      :ended ->
+        claimed(:ended, pid)
+    end
+  end
+
+  defp confirm(registry, opened, name, pid) do
+    with refused when refused != :yes <- Cluster.confirm(registry, name, pid) do
+      Native.unregister(registry, opened, pid)
+      Cluster.settle_later(registry, name, [pid], false)
+      refused
     end
   end
 

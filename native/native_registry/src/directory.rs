@@ -1,6 +1,6 @@
 //! Which registries there are in this VM.
 
-use crate::cluster::Mirror;
+use crate::cluster::Ended;
 use crate::courier;
 use crate::watch::{Watch, Watches};
 use crate::word;
@@ -30,8 +30,8 @@ pub(crate) struct Open {
     pub(crate) supervisor: Pid,
     pub(crate) registry: Registry<Value>,
     pub(crate) opened: Instant,
-    /// Of names that other nodes hold; none in a registry of this node alone.
-    pub(crate) mirror: Option<Mirror>,
+    /// Names that were held until a short while ago; none in a registry of this node alone.
+    pub(crate) ended: Option<Ended>,
     /// Closed with the registry, although somebody may hold on to the rest for a while.
     pub(crate) watches: Watches,
 }
@@ -44,7 +44,7 @@ impl Open {
             supervisor,
             registry: Registry::new(),
             opened: Instant::now(),
-            mirror: clustered.then(Mirror::new),
+            ended: clustered.then(Ended::new),
             watches: Watches::new(open.clone()),
         })
     }
@@ -149,10 +149,6 @@ pub(crate) fn open(
         let mut registries = before.to_vec();
         let forgotten = match suspended.remove(&name) {
             Some(Suspended { open, .. }) if open.supervisor == owner => {
-                // The engine has told nobody of what changed meanwhile.
-                if let Some(mirror) = &open.mirror {
-                    mirror.clear();
-                }
                 registries.push((name, open));
                 replace(bucket(name), registries);
                 return Ok(());
@@ -245,14 +241,23 @@ pub(crate) fn close_soon(open: &Open) {
     });
 }
 
+/// Frees the names of a process that has ended.
+pub(crate) fn release(open: &Open, withdrawn: Withdrawn) {
+    if let Some(ended) = &open.ended {
+        // Before they are free: whoever claims one finds either its holder or this.
+        for name in open.registry.names_of_withdrawn(&withdrawn) {
+            ended.note(&name);
+        }
+    }
+    open.registry.release(withdrawn);
+    // What has become too large is freed with the end of a guard.
+    Guard::new().end();
+}
+
 /// Frees the names of a process that has ended and held many. Until they are freed, they look like
 /// those of any process of whose end there is no notice yet.
 pub(crate) fn release_soon(open: Arc<Open>, withdrawn: Withdrawn) {
-    elsewhere(move || {
-        open.registry.release(withdrawn);
-        // What has become too large is freed with the end of a guard.
-        Guard::new().end();
-    });
+    elsewhere(move || release(&open, withdrawn));
 }
 
 /// Does work that takes long on a thread of its own: notices come on threads of the VM.

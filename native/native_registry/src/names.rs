@@ -1,8 +1,8 @@
 //! NIFs on names. Each answers an atom where something is to be said about the name or the
 //! registry: `:no_registry`, `:too_large`, `:too_deep`, `:odd`. How values go in and out, `Kept::new` and
 //! `Kept::encode` say; where one takes long to copy, the answer is `:heavy`, and the NIF of that name,
-//! on a dirty scheduler, has to be called. In a registry that is part of a cluster, `:elsewhere` and
-//! `{:elsewhere, pid}` say that this node's table is not the last word.
+//! on a dirty scheduler, has to be called. In a registry that is part of a cluster, `:elsewhere`
+//! says that this node's table is not the last word.
 
 use crate::cluster::look_elsewhere;
 use crate::directory::{self, Open};
@@ -97,7 +97,7 @@ fn whereis<'a>(env: Env<'a>, [registry, name]: [Term<'a>; 2]) -> Term<'a> {
     with_name(env, registry, name, |open, guard, name| {
         match open.registry.whereis(guard, name) {
             Some(holder) => word::to_pid(env, holder),
-            None => look_elsewhere(env, open, name),
+            None => look_elsewhere(env, open),
         }
     })
 }
@@ -110,7 +110,7 @@ fn lookup<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Term<'a> {
         match open.registry.lookup(name) {
             Some((_, Some(kept))) if kept.is_heavy() => heavy().encode(env),
             Some((holder, kept)) => holder_and_value(env, holder, kept.as_ref()),
-            None => look_elsewhere(env, open, name),
+            None => look_elsewhere(env, open),
         }
     })
 }
@@ -121,7 +121,7 @@ fn lookup_heavy<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Term<'a
     with_name(env, registry, name, |open, _, name| {
         match open.registry.lookup(name) {
             Some((holder, kept)) => holder_and_value(env, holder, kept.as_ref()),
-            None => look_elsewhere(env, open, name),
+            None => look_elsewhere(env, open),
         }
     })
 }
@@ -174,7 +174,7 @@ fn register_any<'a>(
     };
     let instead_of = instead_of.decode::<LocalPid>().ok();
     with_bound_name(env, registry, name, |open, guard, name, bound| {
-        if open.mirror.is_some() {
+        if open.ended.is_some() {
             let instead_of = instead_of.map(|pid| word::of_pid(env, pid));
             return match open.registry.whereis(guard, name) {
                 Some(holder) if Some(holder) != instead_of => word::to_pid(env, holder),
@@ -315,7 +315,7 @@ fn unregister<'a>(env: Env<'a>, [registry, name, pid]: [Term<'a>; 3]) -> Term<'a
     };
     with_name(env, registry, name, |open, _, name| {
         match open.registry.unregister(name, word::of_pid(env, pid)) {
-            true if open.mirror.is_some() => elsewhere().encode(env),
+            true if open.ended.is_some() => elsewhere().encode(env),
             true => yes().encode(env),
             false => no().encode(env),
         }

@@ -7,6 +7,7 @@ use crate::kept::Kept;
 use crate::names::{pay, refusal, with_name};
 use crate::term;
 use crate::word;
+use registry_core::journal::Recipient;
 use registry_core::name::{Buffer, Encoder as NameEncoder, Reader as NameReader};
 use registry_core::{Record, Registry};
 use rustler::{Atom, Binary, Encoder, Env, LocalPid, NifResult, Term};
@@ -156,6 +157,30 @@ fn unsubscribe<'a>(
             .unsubscribe(process, &pattern)
             .encode(env)
     })
+}
+
+/// `(registry, name)`: pids and atoms of those who are told of the name.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn audience<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Term<'a> {
+    with_name(env, registry, name, |open, _, name| {
+        recipients(env, &open.registry.journal().audience(Some(name)))
+    })
+}
+
+/// `(registry)`: pids and atoms of those who are told of any name.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn everybody<'a>(env: Env<'a>, registry: Term<'a>) -> Term<'a> {
+    with_open(env, registry, |open| {
+        recipients(env, &open.registry.journal().audience(None))
+    })
+}
+
+fn recipients<'a>(env: Env<'a>, recipients: &[Recipient]) -> Term<'a> {
+    let term = |recipient: &Recipient| match *recipient {
+        Recipient::Listener(name) => word::to_term(env, name),
+        Recipient::Subscriber(pid) => word::to_pid(env, pid),
+    };
+    recipients.iter().map(term).collect::<Vec<_>>().encode(env)
 }
 
 /// `(registry, name, pid)`: the number by which the process will be told when the name is

@@ -165,7 +165,10 @@ fn ended(subject: &Subject, pid: Pid) {
         return;
     };
     if pid == open.supervisor {
-        directory::close_soon(&open);
+        // The names of a cluster have to be given back to its engine, by whoever closes it then.
+        if open.ended.is_none() {
+            directory::close_soon(&open);
+        }
         return;
     }
     let withdrawn = open.registry.withdraw(pid);
@@ -176,9 +179,7 @@ fn ended(subject: &Subject, pid: Pid) {
     if withdrawn.takes_long() {
         directory::release_soon(open, withdrawn);
     } else {
-        open.registry.release(withdrawn);
-        // What has become too large is freed with the end of a guard.
-        Guard::new().end();
+        directory::release(&open, withdrawn);
     }
 }
 

@@ -604,4 +604,14 @@ impl<V> Journal<V> {
             self.push_urgent(desk, Urgent::Closed(in_vain));
         }
     }
+
+    /// Who is to be told of what happens to the name besides its changes; of `None`, everybody who is
+    /// told of any name.
+    pub fn audience(&self, name: Option<&[u8]>) -> Vec<Recipient> {
+        match (self.desk.get(), name) {
+            (None, _) => Vec::new(),
+            (Some(desk), Some(name)) => Self::recipients(desk, name, u64::MAX),
+            (Some(desk), None) => Self::everybody(desk, u64::MAX),
+        }
+    }
 }

@@ -360,6 +360,15 @@ impl<V: Clone> Registry<V> {
         Withdrawn { pid, hashes }
     }
 
+    /// The names that are still to be freed.
+    pub fn names_of_withdrawn(&self, withdrawn: &Withdrawn) -> Vec<Box<[u8]>> {
+        let Withdrawn { pid, hashes } = withdrawn;
+        hashes
+            .keys()
+            .flat_map(|hash| self.table.names_of(*hash, *pid))
+            .collect()
+    }
+
     /// The second half of [`Registry::sweep`]: frees the names. May come at any time later.
     pub fn release(&self, withdrawn: Withdrawn) -> usize {
         let Withdrawn { pid, hashes } = withdrawn;

@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use registry_core::epoch::Guard;
+use registry_core::journal::Recipient;
 use registry_core::{Pid, RegisterError, Registry};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -210,4 +211,23 @@ fn long_names_count_for_more_when_a_process_ends() {
     assert!(takes_long(1_001, 8));
     assert!(!takes_long(20, 65_536));
     assert!(takes_long(21, 65_536));
+}
+
+#[test]
+fn the_audience_of_a_name_is_who_subscribed_to_it_and_everybody_who_listens() {
+    let registry = Registry::<()>::new();
+    let journal = registry.journal();
+    journal.listen(vec![7]);
+    journal.subscribe(Pid(1), &name(1));
+    journal.subscribe(Pid(2), &name(2));
+    let of = |name: Option<&[u8]>| {
+        let mut audience = journal.audience(name);
+        audience.sort_by_key(|recipient| format!("{recipient:?}"));
+        audience
+    };
+    let listener = Recipient::Listener(7);
+    let [one, two] = [1, 2].map(|pid| Recipient::Subscriber(Pid(pid)));
+    assert_eq!(of(Some(&name(1))), [listener, one]);
+    assert_eq!(of(Some(&name(3))), [listener]);
+    assert_eq!(of(None), [listener, one, two]);
 }

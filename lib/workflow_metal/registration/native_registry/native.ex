@@ -14,7 +14,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   @type value :: nil | binary | {size :: pos_integer, term} | {:name, name :: term, value}
   # As `Value` takes it: in external format, or the term.
   @type kept :: nil | binary | {term}
-  @type elsewhere :: :elsewhere | {:elsewhere, pid}
   @type refusal :: :no_registry | :too_large | :too_deep | :too_many_maps | :odd
 
   @doc false
@@ -54,17 +53,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   @spec check(term) :: :ok | refusal
   def check(_name), do: :erlang.nif_error(:not_loaded)
 
-  @spec whereis(NativeRegistry.registry(), term) :: pid | :undefined | elsewhere | refusal
+  @spec whereis(NativeRegistry.registry(), term) :: pid | :undefined | :elsewhere | refusal
   def whereis(_registry, _name), do: :erlang.nif_error(:not_loaded)
 
   # `:heavy` for a value that takes long to copy: then the function of that name does it, on a dirty
   # scheduler. The same below.
   @spec lookup(NativeRegistry.registry(), term) ::
-          {pid, kept} | :undefined | elsewhere | :heavy | refusal
+          {pid, kept} | :undefined | :elsewhere | :heavy | refusal
   def lookup(_registry, _name), do: :erlang.nif_error(:not_loaded)
 
   @spec lookup_heavy(NativeRegistry.registry(), term) ::
-          {pid, kept} | :undefined | elsewhere | refusal
+          {pid, kept} | :undefined | :elsewhere | refusal
   def lookup_heavy(_registry, _name), do: :erlang.nif_error(:not_loaded)
 
   @spec register(NativeRegistry.registry(), term, pid, pid | nil, value) ::
@@ -84,17 +83,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
           :yes | pid | :ended | refusal
   def hold_heavy(_registry, _name, _pid, _instead_of, _value), do: :erlang.nif_error(:not_loaded)
 
-  @spec whereis_elsewhere(NativeRegistry.registry(), term) :: :undefined | elsewhere | refusal
-  def whereis_elsewhere(_registry, _name), do: :erlang.nif_error(:not_loaded)
-
-  @spec mirror(NativeRegistry.registry(), term, binary) :: :ok | refusal
-  def mirror(_registry, _name, _pid), do: :erlang.nif_error(:not_loaded)
-
-  @spec unmirror(NativeRegistry.registry(), term, binary) :: :ok | refusal
-  def unmirror(_registry, _name, _pid), do: :erlang.nif_error(:not_loaded)
-
-  @spec mirrored(NativeRegistry.registry()) :: non_neg_integer | :no_registry
-  def mirrored(_registry), do: :erlang.nif_error(:not_loaded)
+  @spec was_held(NativeRegistry.registry(), term) :: boolean | refusal
+  def was_held(_registry, _name), do: :erlang.nif_error(:not_loaded)
 
   @spec update(NativeRegistry.registry(), term, pid, value) :: :yes | :no | :heavy | refusal
   def update(_registry, _name, _pid, _value), do: :erlang.nif_error(:not_loaded)
@@ -127,6 +117,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
 
   @spec unsubscribe(NativeRegistry.registry(), binary, pid) :: boolean | :no_registry
   def unsubscribe(_registry, _pattern, _pid), do: :erlang.nif_error(:not_loaded)
+
+  @spec audience(NativeRegistry.registry(), term) :: [pid | atom] | refusal
+  def audience(_registry, _name), do: :erlang.nif_error(:not_loaded)
+
+  @spec everybody(NativeRegistry.registry()) :: [pid | atom] | :no_registry
+  def everybody(_registry), do: :erlang.nif_error(:not_loaded)
 
   @spec wait(NativeRegistry.registry(), term, pid) ::
           non_neg_integer | :no_thread | refusal

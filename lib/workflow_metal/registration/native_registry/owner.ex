@@ -2,7 +2,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
   @moduledoc false
   # The registry's own process. It says when the table begins and when it ends; nothing else goes
   # through it. Should it be killed, the table stays as it is and the next owner under the same
-  # supervisor finds it. Should the supervisor end, the NIF, which monitors it, closes the table.
+  # supervisor finds it. Should the supervisor end, the NIF, which monitors it, closes the table; in a
+  # cluster it is `Cluster.Follower` that does.
   #
   # A supervisor's order to stop does not say whether the child comes back: it is the same for a
   # restart by the strategy, for `terminate_child` and for the end of the supervisor. So the table is
@@ -12,7 +13,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
 
   use GenServer
 
-  alias WorkflowMetal.Registration.NativeRegistry
   alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Native}
 
   @has_telemetry Code.ensure_loaded?(:telemetry)
@@ -20,16 +20,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
   # How often the backlog of events is told by telemetry, in milliseconds.
   @backlog 5_000
 
-  # How long after a node has come the engine should know what it has, in milliseconds.
-  @settled 2_000
-
   # Between two questions to the supervisor whether it has deleted the child, in milliseconds: the
   # first time, and the longest it gets by doubling.
   @first_pause 5
   @longest_pause 100
 
-  # The most characters that an atom may have.
-  @atom_length 255
+  # The most characters of a name: an atom may have 255, and `Cluster.Follower` appends to it.
+  @length 240
 
   @spec start_link(atom, [atom], Cluster.t() | nil) :: GenServer.on_start()
   def start_link(registry, listeners, cluster) do
@@ -71,7 +68,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
   def name(registry) do
     name = "#{registry}.NativeRegistry"
 
-    if String.length(name) > @atom_length do
+    if String.length(name) > @length do
       :"#{Base.encode16(:erlang.md5(Atom.to_string(registry)))}.NativeRegistry"
     else
       :"#{name}"
@@ -85,13 +82,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
     supervisor = parent()
     start = start_by(supervisor)
     # What a deleted child of this supervisor held is not this one's.
-    if start == :new_child, do: Native.close(registry, supervisor)
+    if start == :new_child, do: Cluster.close(registry, supervisor)
 
     case open(registry, supervisor, cluster != nil) do
       :ok ->
-        :ok = Cluster.open(registry, cluster)
+        :ok = Cluster.open(registry, supervisor, cluster)
         :ok = Native.listen(registry, listeners)
-        if cluster, do: watch_nodes()
         if @has_telemetry, do: Process.send_after(self(), :backlog, @backlog)
         {:ok, %{registry: registry, supervisor: supervisor, may_return?: start != :no_return}}
 
@@ -100,24 +96,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
     end
   end
 
-  defp watch_nodes do
-    :ok = :net_kernel.monitor_nodes(true)
-    # Of nodes that came while there was no process of the registry, nobody has been told.
-    Process.send_after(self(), :reconcile, @settled)
-  end
-
-  # Nodes come in numbers, and the engine has its own work with each.
+  # Nobody has a reason to talk to it; what comes all the same is no reason to end.
   @impl GenServer
-  def handle_info({:nodeup, _node}, state) do
-    Process.send_after(self(), :reconcile, @settled)
-    {:noreply, state}
-  end
+  def handle_call(_message, _from, state), do: {:noreply, state}
 
-  def handle_info(:reconcile, %{registry: registry} = state) do
-    spawn(fn -> Cluster.reconcile(registry) end)
-    {:noreply, state}
-  end
+  @impl GenServer
+  def handle_cast(_message, state), do: {:noreply, state}
 
+  @impl GenServer
   def handle_info(:backlog, %{registry: registry} = state) do
     with %{} = info <- Native.info(registry) do
       measurements = Map.take(info, [:backlog, :events_lost])
@@ -138,29 +124,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
   def terminate({:shutdown, _reason}, state), do: stop(state)
   def terminate(_reason, _state), do: :ok
 
-  defp stop(%{registry: registry, supervisor: supervisor, may_return?: may_return?}) do
-    cluster = Cluster.config(registry)
-    held = if cluster, do: held(registry), else: []
-
-    if may_return? do
-      with suspended when is_tuple(suspended) <- Native.suspend(registry, supervisor) do
-        # The names stay with the engine.
-        Cluster.close(registry, [])
-        spawn(fn -> close_unless_resumed(registry, supervisor, suspended, cluster, held) end)
-      end
-    else
-      Native.close(registry, supervisor)
-      Cluster.close(registry, held)
+  defp stop(%{registry: registry, supervisor: supervisor, may_return?: true}) do
+    with suspended when is_tuple(suspended) <- Cluster.suspend(registry, supervisor) do
+      spawn(fn ->
+        await_return(registry, supervisor, @first_pause)
+        Cluster.close_suspended(registry, supervisor, suspended)
+      end)
     end
   end
 
-  defp close_unless_resumed(registry, supervisor, suspended, cluster, held) do
-    await_return(registry, supervisor, @first_pause)
-
-    if Native.close_suspended(registry, suspended) do
-      for {name, pid} <- held, do: cluster.engine.unregister(registry, name, pid, cluster.timeout)
-    end
-  end
+  defp stop(%{registry: registry, supervisor: supervisor}),
+    do: Cluster.close(registry, supervisor)
 
   # Returns when the child runs again, or has been deleted, or the supervisor has ended.
   defp await_return(registry, supervisor, pause) do
@@ -192,10 +166,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
     :exit, _reason -> false
   end
 
-  defp held(registry) do
-    for {name, pid, _value} <- NativeRegistry.select(registry, :_), do: {name, pid}
-  end
-
   defp open(registry, supervisor, clustered?) do
     case Native.open(registry, supervisor, clustered?) do
       :ok ->
@@ -206,7 +176,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
           {:error, {:already_started, other}}
         else
           # Its notice is on the way; whoever closes first does.
-          Native.close(registry, other)
+          Cluster.close(registry, other)
           open(registry, supervisor, clustered?)
         end
     end

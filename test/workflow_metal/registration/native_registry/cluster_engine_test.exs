@@ -5,6 +5,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
   import Bitwise
 
   alias WorkflowMetal.Registration.NativeRegistry.Cluster
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.Follower
 
   # A whole engine, of a cluster of this node: who holds what stands in an Agent. The names of some
   # atoms are answered otherwise.
@@ -26,6 +27,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
     end
 
     @impl true
+    # Never answers.
+    def register(registry, {:hangs, _number}, _pid, timeout) do
+      test = Application.fetch_env!(:workflow_metal_native_registry, registry)
+      send(test, {:asked, timeout})
+      Cluster.within(timeout, fn -> Process.sleep(:infinity) end)
+    end
+
     def register(registry, :slow, pid, timeout) do
       test = Application.fetch_env!(:workflow_metal_native_registry, registry)
 
@@ -46,22 +54,34 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       Cluster.within(timeout, fn -> exit(:broken) end)
     end
 
-    def register(registry, name, pid, _timeout), do: take(registry, name, pid)
+    def register(registry, name, pid, timeout), do: take(registry, name, pid, timeout)
 
-    defp take(registry, name, pid) do
-      Agent.get_and_update(process(registry), fn names ->
-        holder = names[name]
+    defp take(registry, name, pid, timeout \\ 5_000) do
+      ask(registry, timeout, fn names ->
+        case names[name] do
+          holder when is_pid(holder) and holder != pid ->
+            if Cluster.alive?(holder), do: {:no, names}, else: {:yes, Map.put(names, name, pid)}
 
-        if is_pid(holder) and Cluster.alive?(holder),
-          do: {:no, names},
-          else: {:yes, Map.put(names, name, pid)}
+          _nobody ->
+            {:yes, Map.put(names, name, pid)}
+        end
       end)
     end
 
+    defp ask(registry, timeout, function) do
+      Agent.get_and_update(process(registry), function, timeout)
+    catch
+      :exit, {:timeout, _call} -> {:error, :cluster_timeout}
+    end
+
     @impl true
-    def unregister(registry, name, pid, _timeout) do
-      Agent.update(process(registry), fn names ->
-        if names[name] == pid, do: Map.delete(names, name), else: names
+    def unregister(_registry, {:hangs, _number}, _pid, timeout) do
+      Cluster.within(timeout, fn -> Process.sleep(:infinity) end)
+    end
+
+    def unregister(registry, name, pid, timeout) do
+      ask(registry, timeout, fn names ->
+        {:ok, if(names[name] == pid, do: Map.delete(names, name), else: names)}
       end)
     end
 
@@ -69,6 +89,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
     def whereis(registry, name) do
       Agent.get(process(registry), &Map.get(&1, name, :undefined))
     end
+
+    def hang(registry), do: :sys.suspend(process(registry))
+    def go_on(registry), do: :sys.resume(process(registry))
 
     # As if another node had registered it.
     def put(registry, name, pid) do
@@ -199,6 +222,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
         end
       end
 
+      @tag crashes: ~r/Worker, :init.*:exit, :reason/s
       test "starts children, and passes on what they say", %{meta: meta} do
         supervisor = start_dynamic_supervisor()
         start = &NativeRegistry.start_child(meta, :name, supervisor, {Worker, init: &1})
@@ -268,6 +292,24 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
         eventually(fn -> engine.whereis(registry, :name) == :undefined end)
       end
 
+      test "is followed by another when its follower is killed", context do
+        %{registry: registry, meta: meta} = context
+        follower = :"#{Owner.name(registry)}.Cluster"
+        kill(Process.whereis(follower))
+        assert NativeRegistry.register(registry, :name, nil) == {:ok, self()}
+
+        eventually(fn ->
+          # It has found the engine again.
+          pid = Process.whereis(follower)
+          pid && is_reference(:sys.get_state(pid).following)
+        end)
+
+        assert NativeRegistry.whereis_name(meta, :name) == self()
+        :ok = stop_supervised(registry)
+        eventually(fn -> Cluster.config(registry) == nil end)
+        eventually(fn -> Process.whereis(follower) == nil end)
+      end
+
       test "is unknown once it has been stopped, and its names are free", context do
         %{registry: registry} = context
         assert NativeRegistry.register(registry, :name, nil) == {:ok, self()}
@@ -298,31 +340,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
                {:error, {:already_registered, remote}}
     end
 
-    test "is mirrored, and not believed without the process that does", context do
-      %{registry: registry, meta: meta} = context
-      [one, other] = [Terms.remote_pid(7), Terms.remote_pid(8)]
-
-      for name <- [:name, {"odd", fn -> registry end}] do
-        Cluster.mirror(registry, name, one)
-        assert NativeRegistry.whereis_name(meta, name) == one
-        Cluster.unmirror(registry, name, other)
-        assert NativeRegistry.whereis_name(meta, name) == one
-        Cluster.unmirror(registry, name, one)
-        assert NativeRegistry.whereis_name(meta, name) == :undefined
-        Cluster.mirror(registry, name, one)
-        Cluster.mirror(registry, name, other)
-        assert NativeRegistry.whereis_name(meta, name) == other
-      end
-
-      assert Native.mirrored(registry) == 2
-      process = Process.whereis(Engine.process(registry))
-      Process.unregister(Engine.process(registry))
-      # Its engine would answer; nobody does by that name any more.
-      assert catch_exit(NativeRegistry.whereis_name(meta, :name))
-      Process.register(process, Engine.process(registry))
-      assert NativeRegistry.whereis_name(meta, :name) == other
-    end
-
     test "too late is an error, and is taken back", %{registry: registry, meta: meta} do
       assert NativeRegistry.register(registry, :slow, nil) == {:error, :cluster_timeout}
       assert_receive {:asked, engine}
@@ -338,6 +355,44 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       assert DynamicSupervisor.count_children(supervisor).specs == 0
     end
 
+    test "too late has a supervisor wait once for all who wait for it" do
+      %{meta: meta} = start_clustered(cluster_timeout: 2_000)
+      supervisor = start_dynamic_supervisor()
+
+      answers =
+        for number <- 1..5 do
+          Task.async(fn ->
+            NativeRegistry.start_child(meta, {:hangs, number}, supervisor, Worker)
+          end)
+        end
+        |> Task.await_many(60_000)
+
+      assert Enum.uniq(answers) == [{:error, :cluster_timeout}]
+      # All of their time together, and not one after another.
+      assert Enum.sum(asked()) < 3_000
+    end
+
+    defp asked do
+      receive do
+        {:asked, timeout} -> [timeout | asked()]
+      after
+        0 -> []
+      end
+    end
+
+    test "of a name that was ours until a crash is not waited for", context do
+      %{registry: registry, meta: meta} = context
+      holder = idle()
+      assert NativeRegistry.register_name({registry, :name}, holder) == :yes
+      kill(holder)
+      Engine.hang(registry)
+      assert NativeRegistry.register(registry, :name, nil) == {:ok, self()}
+      assert NativeRegistry.register(registry, :other, nil) == {:error, :cluster_timeout}
+      Engine.go_on(registry)
+      assert NativeRegistry.whereis_name(meta, :name) == self()
+      eventually(fn -> Engine.whereis(registry, :name) == self() end)
+    end
+
     test "of a name of ours, after nodes have come, has us register it again or leave", context do
       %{registry: registry, meta: meta} = context
       [lost, taken] = for _holder <- 1..2, do: idle()
@@ -348,7 +403,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       Engine.put(registry, :taken, remote)
 
       reference = Process.monitor(taken)
-      send(Process.whereis(Owner.name(registry)), {:nodeup, :"other@127.0.0.1"})
+      Follower.reconcile(registry)
       assert await_down(reference) == {:shutdown, {:name_conflict, :taken, remote}}
       assert NativeRegistry.whereis_name(meta, :taken) == remote
       eventually(fn -> Engine.whereis(registry, :lost) == lost end)

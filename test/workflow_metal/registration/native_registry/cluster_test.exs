@@ -95,46 +95,16 @@ for engine <- [:global, :syn] do
           assert {{:ok, pid}, pid} = Task.await(start, 60_000)
         end
 
-        test "have what runs on the others mirrored", context do
-          %{nodes: [one, two, three], registry: registry} = context
-          names = for number <- 1..50, do: {:name, number}
-          started = call(one, ClusterNode, :start_children, [registry, names])
-          [{:ok, first} | _rest] = started
-
-          for node <- [two, three],
-              do: eventually(fn -> call(node, Native, :mirrored, [registry]) == 50 end)
-
-          assert call(one, Native, :mirrored, [registry]) == 0
-
-          # Answered without syn.
-          :ok = call(two, :sys, :suspend, [:"syn_registry_#{registry}"])
-          assert call(two, Native, :whereis, [registry, {:name, 1}]) == {:elsewhere, first}
-          :ok = call(two, :sys, :resume, [:"syn_registry_#{registry}"])
-
-          # Nor believed any more when nobody is left to tell of changes.
+        @tag crashes: ~r/the engine of .* is down/
+        test "find nothing on another without syn, and all when it is back", context do
+          %{nodes: [one, _two, three], registry: registry} = context
+          {:ok, pid} = call(one, ClusterNode, :start_child, [registry, :name])
+          eventually(fn -> call(three, ClusterNode, :whereis, [registry, :name]) == pid end)
           :ok = call(three, Application, :stop, [:syn])
-          assert call(three, ClusterNode, :whereis, [registry, {:name, 1}]) == :undefined
-
-          assert {:error, _reason} =
-                   call(three, ClusterNode, :start_child, [registry, {:name, 1}])
-
+          assert call(three, ClusterNode, :whereis, [registry, :name]) == :undefined
+          assert {:error, _reason} = call(three, ClusterNode, :start_child, [registry, :name])
           {:ok, _apps} = call(three, Application, :ensure_all_started, [:syn])
-          :ok = call(three, :syn, :add_node_to_scopes, [[registry]])
-
-          eventually(fn -> call(three, ClusterNode, :whereis, [registry, {:name, 1}]) == first end)
-
-          call(one, Process, :exit, [first, :kill])
-          {:ok, anew} = call(two, ClusterNode, :start_child, [registry, {:name, 1}])
-
-          assert agreed([one, two, three], registry, {:name, 1}) in [
-                   anew,
-                   call(one, ClusterNode, :whereis, [registry, {:name, 1}])
-                 ]
-
-          halt(one)
-
-          for node <- [two, three],
-              do: eventually(fn -> call(node, Native, :mirrored, [registry]) <= 1 end)
+          eventually(fn -> call(three, ClusterNode, :whereis, [registry, :name]) == pid end)
         end
       end
 
@@ -283,11 +253,8 @@ for engine <- [:global, :syn] do
         for {name, pid} <- Enum.zip(names, winners),
             do: assert(agreed(nodes, registry, name) == pid)
 
-        reasons = call(two, ClusterNode, :ends, [watcher])
-
-        for {name, winner, reason} <- Enum.zip([names, winners, reasons]) do
-          assert reason == {:shutdown, {:name_conflict, name, winner}}
-        end
+        # By their supervisor.
+        assert Enum.uniq(call(two, ClusterNode, :ends, [watcher])) == [:shutdown]
 
         assert agreed(nodes, registry, :untouched) == untouched
         assert supervisors(nodes, registry) == supervisors
@@ -326,10 +293,10 @@ for engine <- [:global, :syn] do
         connect(nodes)
         assert agreed(nodes, registry, :name) == winner
 
-        assert call(one, ClusterNode, :ends, [watcher]) ==
-                 [{:shutdown, {:name_conflict, :name, winner}}]
+        assert call(one, ClusterNode, :ends, [watcher]) == [:shutdown]
       end
 
+      @tag crashes: ~r/was to answer one of/
       test "is decided by the rule when that function answers nonsense", _context do
         %{nodes: [one, two] = nodes, registry: registry} =
           start_cluster(2, on_conflict: {ClusterNode, :nonsense})
@@ -365,11 +332,7 @@ for engine <- [:global, :syn] do
         for {name, pid} <- Enum.zip(names, winners),
             do: assert(agreed(nodes, registry, name) == pid)
 
-        assert call(two, ClusterNode, :ends, [watcher]) ==
-                 for(
-                   {name, pid} <- Enum.zip(names, winners),
-                   do: {:shutdown, {:name_conflict, name, pid}}
-                 )
+        assert call(two, ClusterNode, :ends, [watcher]) == [:shutdown, :shutdown, :shutdown]
 
         eventually(fn ->
           call(two, DynamicSupervisor, :count_children, [ClusterNode.workers(registry)]).specs ==

@@ -75,22 +75,28 @@ if Code.ensure_loaded?(WorkflowMetal.Application) do
       end
 
       # start -> (pack) -> packed -> (ship) -> end
-      def insert_workflow(storage) do
+      def insert_workflow(storage, workflow \\ 1) do
+        :ok = insert(storage, workflow)
+        {:ok, pid} = This.Shop.open_workflow(workflow)
+        pid
+      end
+
+      def insert(storage, workflow) do
         {:ok, _workflow} =
-          Storage.insert_workflow(This.Shop, %Schema.Workflow{id: 1, state: :active}, %{
+          Storage.insert_workflow(This.Shop, %Schema.Workflow{id: workflow, state: :active}, %{
             places:
               for {id, type} <- [start: :start, packed: :normal, end: :end] do
-                %Schema.Place{id: id, type: type, workflow_id: 1}
+                %Schema.Place{id: "#{workflow} #{id}", type: type, workflow_id: workflow}
               end,
             transitions:
               for id <- [:pack, :ship] do
                 %Schema.Transition{
-                  id: id,
+                  id: "#{workflow} #{id}",
                   join_type: :none,
                   split_type: :none,
                   executor: This.Step,
                   executor_params: %{node: storage, step: id},
-                  workflow_id: 1
+                  workflow_id: workflow
                 }
               end,
             arcs:
@@ -101,28 +107,44 @@ if Code.ensure_loaded?(WorkflowMetal.Application) do
                     {:end, :ship, :in}
                   ] do
                 %Schema.Arc{
-                  id: {place, step},
-                  place_id: place,
-                  transition_id: step,
+                  id: "#{workflow} #{place} #{step}",
+                  place_id: "#{workflow} #{place}",
+                  transition_id: "#{workflow} #{step}",
                   direction: direction,
-                  workflow_id: 1
+                  workflow_id: workflow
                 }
               end
           })
 
-        {:ok, pid} = This.Shop.open_workflow(1)
-        pid
+        :ok
       end
 
-      def open_new_case do
+      def open_new_case(workflow \\ 1) do
         {:ok, %{id: id}} =
-          Storage.insert_case(This.Shop, %Schema.Case{state: :created, workflow_id: 1})
+          Storage.insert_case(This.Shop, %Schema.Case{state: :created, workflow_id: workflow})
 
         {id, open_case(id)}
       end
 
       def open_case(id) do
         with {:ok, pid} <- This.Shop.open_case(id), do: pid
+      end
+
+      # Workflows with two cases each, and the tasks and workitems that come of them.
+      def run_workflows(ids) do
+        for id <- ids do
+          insert_workflow(node(), id)
+          for _case <- 1..2, do: open_new_case(id)
+        end
+      end
+
+      # What names this node holds.
+      def held, do: Enum.sort(NativeRegistry.names(This.Shop))
+
+      # The supervisor of all workflows, and that of this application.
+      def supervisors do
+        for supervisor <- [Module.concat(This.Shop, WorkflowsSupervisor), This.Shop],
+            do: Process.whereis(supervisor)
       end
 
       def offered, do: Agent.get(This.Step, & &1)
@@ -152,13 +174,7 @@ if Code.ensure_loaded?(WorkflowMetal.Application) do
       test "the real WorkflowMetal goes on elsewhere when the node of a workflow stops" do
         [one, two, three, {_peer, storage} = stored] = start_nodes(4)
 
-        for node <- [one, two, three, stored] do
-          {:ok, _apps} = call(node, :application, :ensure_all_started, [:workflow_metal])
-
-          for {module, binary} <- @modules do
-            {:module, ^module} = call(node, :code, :load_binary, [module, ~c"nofile", binary])
-          end
-        end
+        for node <- [one, two, three, stored], do: load(node)
 
         :ok = call(stored, Steering, :store, [])
         for node <- [one, two, three], do: :ok = call(node, Steering, :start, [storage, @engine])
@@ -206,6 +222,98 @@ if Code.ensure_loaded?(WorkflowMetal.Application) do
         end
 
         for id <- ids, do: eventually(fn -> call(two, Steering, :state, [id]) == :finished end)
+      end
+
+      test "the real WorkflowMetal loses no supervisor when a split heals" do
+        [{_peer, winner} = one, {_other_peer, loser} = two] = nodes = start_nodes(2)
+
+        for {_peer, name} = node <- nodes do
+          load(node)
+          # Each has a storage of its own: what a storage does in a split is not told here.
+          :ok = call(node, Steering, :store, [])
+          :ok = call(node, Steering, :start, [name, @engine])
+        end
+
+        await_members(nodes, Shop, @engine)
+        call(two, Steering, :run_workflows, [[:untouched]])
+        # A workflow, its three supervisors, two cases, tasks and workitems.
+        held = fn node, count ->
+          eventually(fn ->
+            held = call(node, Steering, :held, [])
+            if length(held) == count, do: held
+          end)
+        end
+
+        untouched = held.(two, 10)
+        before = call_all(nodes, Steering, :supervisors, [])
+        cut([one], [two])
+        workflows = Enum.to_list(1..10)
+        call_all(nodes, Steering, :run_workflows, [workflows])
+        for {node, count} <- [{one, 100}, {two, 110}], do: held.(node, count)
+        connect(nodes)
+
+        for id <- workflows do
+          name = {WorkflowMetal.Workflow.Supervisor, id}
+          assert node(agreed(nodes, Shop, name)) == winner
+        end
+
+        assert held.(two, 10) == untouched
+        assert call_all(nodes, Steering, :supervisors, []) == before
+
+        for name <- untouched, do: assert(node(agreed(nodes, Shop, name)) == loser)
+
+        # Each of them goes on.
+        for id <- workflows do
+          assert {_case, pid} = call(one, Steering, :open_new_case, [id])
+          assert node(pid) == winner
+        end
+      end
+
+      @tag crashes: ~r/:start_error.*{:already_started, /s
+      test "the real WorkflowMetal answers a process when two nodes open one workflow at once" do
+        nodes = start_nodes(2)
+
+        for {_peer, name} = node <- nodes do
+          load(node)
+          :ok = call(node, Steering, :store, [])
+          :ok = call(node, Steering, :start, [name, @engine])
+          for id <- 1..20, do: :ok = call(node, Steering, :insert, [name, id])
+        end
+
+        await_members(nodes, Shop, @engine)
+        before = call_all(nodes, Steering, :supervisors, [])
+
+        for id <- 1..20 do
+          for answer <- call_all(nodes, Shop, :open_workflow, [id]) do
+            assert {:ok, pid} = answer
+            assert is_pid(pid)
+          end
+        end
+
+        holders =
+          for id <- 1..20, do: agreed(nodes, Shop, {WorkflowMetal.Workflow.Supervisor, id})
+
+        # Each of them runs once, and whole.
+        eventually(fn ->
+          nodes |> call_all(Steering, :held, []) |> Enum.concat() |> length() == 80
+        end)
+
+        for {pid, id} <- Enum.with_index(holders, 1),
+            name <- [WorkflowMetal.Case, WorkflowMetal.Task, WorkflowMetal.Workitem],
+            do:
+              assert(
+                node(agreed(nodes, Shop, {Module.concat(name, Supervisor), id})) == node(pid)
+              )
+
+        assert call_all(nodes, Steering, :supervisors, []) == before
+      end
+
+      defp load(node) do
+        {:ok, _apps} = call(node, :application, :ensure_all_started, [:workflow_metal])
+
+        for {module, binary} <- @modules do
+          {:module, ^module} = call(node, :code, :load_binary, [module, ~c"nofile", binary])
+        end
       end
 
       defp offered(stored, step, id) do

@@ -308,6 +308,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ContractTest do
       end
     end
 
+    @tag crashes: ~r/Worker, :init.*({:exit, :reason|:a_while_ago|"no")/s
     test "passes the child's own error through", context do
       assert start_child(context, :name, NeverStarts) == {:error, {:not_today, [:name]}}
 

@@ -296,6 +296,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ViaTest do
   end
 
   describe "an init that fails" do
+    @describetag crashes: ~r/Worker, :init.*({:reason, \d+}|"round \d+"|:exit, :no|"no")/s
+
     test "frees the name and keeps its reason when it stops", %{via: via, name: name} do
       for round <- 1..1_500 do
         options = [init: fn -> {:stop, {:reason, round}} end]
@@ -363,6 +365,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ViaTest do
       assert :gen_statem.cast(via, :message) == :ok
     end
 
+    @tag crashes: ~r/Machine, :init.*{:reason, \d+}/s
     test "whose init fails frees the name and keeps its reason", %{via: via, name: name} do
       for round <- 1..100 do
         init = fn -> {:stop, {:reason, round}} end

@@ -7,6 +7,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Engine do
   processes hold one name, it asks `Cluster.decide/4` which one stays and hands the other to
   `Cluster.leave/4`; it removes the names of processes that have ended, and of nodes that are gone,
   by itself.
+
+  The registry calls `register/4` and `unregister/4` again for a name whenever it is in doubt: when
+  an answer came too late, when nodes have come, and when the engine's process has been restarted.
   """
 
   alias WorkflowMetal.Registration.NativeRegistry
@@ -16,20 +19,21 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Engine do
 
   @doc """
   Makes this node part of the registry's cluster; called again whenever the registry's process
-  starts.
+  or the engine's starts.
 
-  Answers the registered name of the process that calls `Cluster.mirror/3` and
-  `Cluster.unmirror/3` as names of other nodes come and go; what it mirrored is not believed while
-  there is no such process. `nil` for an engine that cannot tell.
+  Answers the registered name of the process in which the engine keeps what it knows of the
+  registry on this node, or `nil` if there is none. When that process ends and another comes, names
+  are registered again.
   """
   @callback start(NativeRegistry.registry()) :: process :: atom
 
   @doc """
   Registers a name for a process of this node within the cluster.
 
-  `:no` when another process of the cluster has it. `{:error, :cluster_timeout}` when that cannot be
-  said within `timeout` milliseconds; then the name is not registered later either, unless the
-  process has ended, which frees it anyway.
+  `:yes` also when the process has the name already, `:no` when another process of the cluster
+  does. `{:error, :cluster_timeout}` when that cannot be said within `timeout` milliseconds. What it
+  does too late is taken back by `unregister/4`, which is called then, unless the name has been
+  registered again meanwhile; so what was asked first has to be done first.
   """
   @callback register(
               NativeRegistry.registry(),
@@ -39,14 +43,32 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Engine do
             ) ::
               :yes | :no | {:error, reason :: term}
 
-  @doc "Frees a name that the process holds, within `timeout` or, when the engine hangs, later."
+  @doc """
+  Frees a name if it is this process of this node that holds it; looking and freeing is one step.
+
+  An error when that has not been done within `timeout` milliseconds.
+  """
   @callback unregister(
               NativeRegistry.registry(),
               NativeRegistry.name(),
               pid,
               timeout :: pos_integer
-            ) :: :ok
+            ) :: :ok | {:error, reason :: term}
 
   @doc "Who holds the name, as far as this node knows: asks no other."
   @callback whereis(NativeRegistry.registry(), NativeRegistry.name()) :: pid | :undefined
+
+  @doc "Called each second while the engine's process runs: puts right what others have changed."
+  @callback attend(NativeRegistry.registry()) :: :ok
+
+  @doc """
+  Whether `start/1` may be called again after the engine's process has ended. Without this callback
+  a process of that name has to come first.
+  """
+  @callback up?() :: boolean
+
+  @doc "Called when no registry of this node uses the engine any more."
+  @callback stop() :: :ok
+
+  @optional_callbacks attend: 1, up?: 0, stop: 0
 end

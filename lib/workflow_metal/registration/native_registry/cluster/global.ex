@@ -7,36 +7,71 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Global do
 
   alias WorkflowMetal.Registration.NativeRegistry
   alias WorkflowMetal.Registration.NativeRegistry.Cluster
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.Marks
+
+  @server :global_name_server
+
+  # The connections that :global had synchronised when it was asked last.
+  @synchronised {__MODULE__, :synchronised}
 
   @impl true
   def requires, do: []
 
   @impl true
-  def start(_registry) do
-    # Without this, :global refuses a process a second name.
-    Application.put_env(:kernel, :global_multi_name_action, :allow)
-    nil
+  def start(registry) do
+    attend(registry)
+    @server
   end
 
-  # :global waits for a lock without a limit. What it says too late is taken back.
+  @impl true
+  def attend(_registry) do
+    # Without this, :global refuses a process a second name.
+    Application.put_env(:kernel, :global_multi_name_action, :allow)
+  end
+
+  # :global waits for a lock without a limit, so somebody else waits for it, who is killed when it
+  # takes too long. What :global has been asked by then it does in the end, before anything that it
+  # is asked later by this node: one process does all of that.
   @impl true
   def register(registry, name, pid, timeout) do
     global = global_name(registry, name)
-    register = fn -> :global.register_name(global, pid, &__MODULE__.resolve/3) end
-    Cluster.within(timeout, register, fn _late -> free(global, pid) end)
+
+    Cluster.within(timeout, fn ->
+      synchronise()
+
+      case :global.register_name(global, pid, &__MODULE__.resolve/3) do
+        :yes -> :yes
+        :no -> if :global.whereis_name(global) == pid, do: :yes, else: :no
+      end
+    end)
   end
 
+  # Nodes see each other before :global has told them of each other's names; both could register a
+  # name until then. A connection's controller is another one each time that it is made.
+  defp synchronise do
+    connections = :erlang.system_info(:dist_ctrl)
+
+    if Marks.get(@synchronised) != connections do
+      with :ok <- :global.sync(), do: Marks.put(@synchronised, connections)
+    end
+  end
+
+  # `:global.unregister_name/1` frees the name whoever has it. A conflict may give it to another
+  # process between our look and that, so both are done as :global itself does it, under its lock:
+  # it has one process run this function while no node registers, frees or resolves a name.
   @impl true
   def unregister(registry, name, pid, timeout) do
     global = global_name(registry, name)
-    Cluster.within(timeout, fn -> free(global, pid) end)
-    :ok
-  end
 
-  defp free(global, pid) do
-    # Nobody takes the name from a process that lives, but for a conflict.
-    if :global.whereis_name(global) == pid, do: :global.unregister_name(global)
-    :ok
+    free = fn nodes ->
+      if :global.whereis_name(global) == pid do
+        :gen_server.multi_call(nodes, @server, {:unregister, global})
+      end
+
+      :ok
+    end
+
+    Cluster.within(timeout, fn -> :gen_server.call(@server, {:registrar, free}, :infinity) end)
   end
 
   @impl true

@@ -10,16 +10,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
 
   alias WorkflowMetal.Registration.NativeRegistry.Cluster
 
-  # How long syn waits for itself, in milliseconds.
-  @limit 5_000
-
-  # How long syn is asked again for what nobody waits for any more but has to be taken back.
-  @late 300_000
-
-  # Between two attempts at a name whose holder has ended, of which syn has not heard yet.
+  # Between two attempts at a name whose holder has ended, of which syn has not heard yet, in
+  # milliseconds.
   @pause 1
 
   @other_handler {__MODULE__, :other_handler}
+  @forwarding {__MODULE__, :forwarding}
 
   @impl true
   def requires, do: [{:syn, "{:syn, \"~> 3.3\"}"}]
@@ -27,112 +23,117 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
   @impl true
   def start(registry) do
     {:ok, _started} = Application.ensure_all_started(:syn)
+    # Before the scope, which may find conflicts as soon as it is there.
+    attend(registry)
+    :ok = syn(:add_node_to_scopes, [[registry]])
+    scope(registry)
+  end
 
+  # The handler of whoever has set his after us is the other one from now on.
+  @impl true
+  def attend(_registry) do
     with other when other != __MODULE__ <- Application.get_env(:syn, :event_handler) do
       :persistent_term.put(@other_handler, other)
       syn(:set_event_handler, [__MODULE__])
     end
 
-    # After the handler, which is told of all that the other nodes have.
-    :ok = syn(:add_node_to_scopes, [[registry]])
-    :"syn_registry_#{registry}"
+    :ok
   end
 
-  # A process that registers itself asks syn itself, which answers within five seconds or exits: a
-  # process between the two would cost a fifth of the whole.
   @impl true
-  def register(registry, name, pid, timeout) when pid == self() and timeout >= @limit do
-    with {:error, :cluster_timeout} <- attempt(registry, name, pid, now() + timeout, :once) do
-      spawn(fn -> take_back(registry, name, pid) end)
-      {:error, :cluster_timeout}
+  def up?, do: Process.whereis(:syn_sup) != nil
+
+  @impl true
+  def stop do
+    if Application.get_env(:syn, :event_handler) == __MODULE__ do
+      case other_handler() do
+        nil -> Application.delete_env(:syn, :event_handler)
+        other -> Application.put_env(:syn, :event_handler, other)
+      end
     end
+
+    :persistent_term.erase(@other_handler)
+    :ok
   end
 
+  # syn is asked as its nodes ask each other, by messages that it keeps to within its version 3: its
+  # functions wait for five seconds whatever anybody wants, free a name whoever has it, and in
+  # strict mode let nobody wait for a process but itself.
+  #
+  # What goes with the name is the node. A name that was registered before the node had its own name
+  # is told to no other until something about it changes.
+  @impl true
   def register(registry, name, pid, timeout) do
-    attempt = fn -> attempt(registry, name, pid, now() + @late, :again) end
-    Cluster.within(timeout, attempt, fn _late -> free(registry, name, pid) end)
+    register_until(registry, name, pid, timeout, :unknown)
   end
 
-  defp take_back(registry, name, pid) do
-    if attempt(registry, name, pid, now() + @late, :again) == :yes, do: free(registry, name, pid)
-  end
+  defp register_until(registry, name, pid, timeout, deadline) do
+    request = {:"3.0", :register_or_update_on_node, node(), name, pid, node()}
 
-  defp attempt(registry, name, pid, deadline, silence) do
-    case ask(registry, name, pid) do
-      :ok -> :yes
+    case call(registry, request, timeout) do
+      {:ok, _written} -> :yes
+      {:noop, _meta} -> :yes
+      {:error, :taken} -> taken(registry, name, pid, timeout, deadline)
       {:error, :not_alive} -> :no
-      {:error, :taken} -> if whereis(registry, name) == :undefined, do: :again, else: :no
-      :no_answer when silence == :once -> {:error, :cluster_timeout}
-      :no_answer -> :again
       {:error, reason} -> {:error, reason}
     end
-    |> again(fn -> attempt(registry, name, pid, deadline, silence) end, deadline)
   end
 
-  defp again(:again, attempt, deadline) do
-    if now() > deadline do
-      {:error, :cluster_timeout}
-    else
-      Process.sleep(@pause)
-      attempt.()
+  defp taken(registry, name, pid, timeout, :unknown),
+    do: taken(registry, name, pid, timeout, now() + timeout)
+
+  defp taken(registry, name, pid, _timeout, deadline) do
+    left = deadline - now()
+
+    cond do
+      whereis(registry, name) != :undefined ->
+        :no
+
+      left <= 0 ->
+        {:error, :cluster_timeout}
+
+      true ->
+        Process.sleep(@pause)
+        register_until(registry, name, pid, left, deadline)
     end
   end
 
-  defp again(answer, _attempt, _deadline), do: answer
+  @impl true
+  def unregister(registry, name, pid, timeout) do
+    case call(registry, {:"3.0", :unregister_on_node, node(), name, pid}, timeout) do
+      {:ok, _table} -> :ok
+      # It is not registered, or for another process.
+      {:error, reason} when reason in [:undefined, :race_condition] -> :ok
+      {:error, reason} -> {:error, reason}
+    end
+  end
+
+  defp call(registry, request, timeout) do
+    :gen_server.call(scope(registry), request, timeout)
+  catch
+    :exit, {:timeout, _call} -> {:error, :cluster_timeout}
+    # syn has been stopped.
+    :exit, reason -> {:error, {:exit, reason}}
+  end
+
+  defp scope(registry), do: :"syn_registry_#{registry}"
 
   # Without Hex, syn is no dependency that Mix or Dialyzer knows of.
   defp syn(function, arguments), do: apply(:syn, function, arguments)
 
   defp now, do: System.monotonic_time(:millisecond)
 
-  # It may have done it, or do it yet. To ask again does no harm.
-  defp ask(registry, name, pid) do
-    syn(:register, [registry, name, pid, nil])
-  catch
-    :exit, {:timeout, _call} -> :no_answer
-    # syn has been stopped.
-    kind, reason -> {:error, {kind, reason}}
-  end
-
-  @impl true
-  def unregister(registry, name, pid, timeout) do
-    Cluster.within(timeout, fn -> free(registry, name, pid) end)
-    :ok
-  end
-
-  defp free(registry, name, pid) do
-    if whereis(registry, name) == pid, do: syn(:unregister, [registry, name])
-    :ok
-  end
-
   @impl true
   def whereis(registry, name) do
     case syn(:lookup, [registry, name]) do
-      {pid, _meta} -> pid
+      # syn asks whether a process of this node lives unless the node had another name then.
+      {pid, _meta} -> if Cluster.alive?(pid), do: pid, else: :undefined
       :undefined -> :undefined
     end
   rescue
     # syn has been stopped.
     _error in [ErlangError, ArgumentError] -> :undefined
   end
-
-  @doc false
-  def on_process_registered(scope, name, pid, meta, reason) do
-    if ours?(scope),
-      do: mirror(&Cluster.mirror/3, scope, name, pid),
-      else: forward(:on_process_registered, [scope, name, pid, meta, reason])
-  end
-
-  @doc false
-  def on_process_unregistered(scope, name, pid, meta, reason) do
-    if ours?(scope),
-      do: mirror(&Cluster.unmirror/3, scope, name, pid),
-      else: forward(:on_process_unregistered, [scope, name, pid, meta, reason])
-  end
-
-  # Names of this node stand in the table.
-  defp mirror(tell, registry, name, pid) when node(pid) != node(), do: tell.(registry, name, pid)
-  defp mirror(_tell, _registry, _name, _pid), do: :ok
 
   # A registry of another engine may have the name of a user's scope.
   defp ours?(scope), do: match?(%{engine: __MODULE__}, Cluster.config(scope))
@@ -155,7 +156,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
 
   # Without a handler of the user's, what syn itself does: the younger stays, the other is killed.
   defp resolve_for_others(scope, name, {one, _, since} = first, {other, _, other_since} = second) do
-    if handles?(:resolve_registry_conflict, 4) do
+    if handles?(:resolve_registry_conflict, 4) and not Process.get(@forwarding, false) do
       forward(:resolve_registry_conflict, [scope, name, first, second])
     else
       {winner, {loser, meta, _since}} =
@@ -167,8 +168,19 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
   end
 
   for {callback, arity} <- [
+        on_process_registered: 5,
+        on_process_unregistered: 5,
         on_registry_process_updated: 5,
-        on_registry_process_updated: 6,
+        on_registry_process_updated: 6
+      ] do
+    [scope | _rest] = arguments = Macro.generate_arguments(arity, __MODULE__)
+    @doc false
+    def unquote(callback)(unquote_splicing(arguments)) do
+      unless ours?(unquote(scope)), do: forward(unquote(callback), [unquote_splicing(arguments)])
+    end
+  end
+
+  for {callback, arity} <- [
         on_process_joined: 5,
         on_group_process_updated: 5,
         on_group_process_updated: 6,
@@ -181,8 +193,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
     end
   end
 
+  # A handler that was set after ours may hand on to ours what ours hands on to it.
   defp forward(callback, arguments) do
-    if handles?(callback, length(arguments)), do: apply(other_handler(), callback, arguments)
+    if handles?(callback, length(arguments)) and not Process.get(@forwarding, false) do
+      Process.put(@forwarding, true)
+
+      try do
+        apply(other_handler(), callback, arguments)
+      after
+        Process.delete(@forwarding)
+      end
+    end
   end
 
   defp handles?(callback, arity) do

@@ -1,0 +1,64 @@
+# What script/cluster_check runs.
+
+alias WorkflowMetal.Registration.NativeRegistry.ClusterCheck
+
+[minutes | seed] = System.argv()
+{minutes, ""} = Float.parse(minutes)
+seed = List.first(seed)
+
+engines =
+  case System.get_env("CHECKED_ENGINE") do
+    nil -> if Code.ensure_loaded?(:syn), do: [:syn, :global], else: [:global]
+    engine -> [String.to_existing_atom(engine)]
+  end
+
+# The controlling node is told of the death of each node it kills.
+Logger.configure(level: :error)
+
+first =
+  case seed do
+    seed when seed in [nil, ""] -> :rand.uniform(1_000_000)
+    seed -> String.to_integer(seed)
+  end
+
+deadline = System.monotonic_time(:millisecond) + round(minutes * 60_000)
+verbose = System.get_env("CHECK_VERBOSE") != nil
+IO.puts("engines #{inspect(engines)}, first seed #{first}")
+
+result =
+  Stream.iterate(first, &(&1 + 1))
+  |> Enum.reduce_while(0, fn seed, rounds ->
+    failed =
+      Enum.find_value(engines, fn engine ->
+        started = System.monotonic_time(:millisecond)
+        answer = ClusterCheck.round(engine, seed, verbose: verbose)
+        seconds = Float.round((System.monotonic_time(:millisecond) - started) / 1_000, 1)
+
+        case answer do
+          :ok ->
+            IO.puts("#{engine} #{seed}: holds, #{seconds} s")
+            nil
+
+          {:error, text} ->
+            "#{engine} #{seed} after #{seconds} s: #{text}" <>
+              "again: CHECKED_ENGINE=#{engine} script/cluster_check 0 #{seed}"
+        end
+      end)
+
+    cond do
+      failed -> {:halt, {:failed, failed}}
+      System.monotonic_time(:millisecond) >= deadline -> {:halt, {:ok, rounds + 1}}
+      true -> {:cont, rounds + 1}
+    end
+  end)
+
+case result do
+  {:ok, rounds} ->
+    IO.puts(
+      "#{rounds * length(engines)} rounds, seeds #{first} to #{first + rounds - 1}: all held"
+    )
+
+  {:failed, text} ->
+    IO.puts(:stderr, text)
+    System.halt(1)
+end

@@ -1,0 +1,497 @@
+defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
+  @moduledoc false
+  # Rounds of trouble for real nodes on 127.0.0.1: links are cut, nodes are paused, killed, renamed
+  # and join, engines hang and restart, while workers on each node register, start, unregister and
+  # crash. When it is over, the links are healed, and what has to hold of a registry in a cluster
+  # must come to hold. Each round has a seed that gives its trouble again.
+
+  alias WorkflowMetal.Registration.NativeRegistry.ClusterCheck.{Member, Plan}
+  alias WorkflowMetal.Registration.NativeRegistry.ClusterNode
+
+  @patience 60_000
+
+  # How long the cluster may take until all holds, in milliseconds.
+  @settles 30_000
+
+  # What holds has to hold still this much later: reconciliation comes with a delay.
+  @stays [300, 300, 300, 3_000]
+
+  @spec round(atom, integer, keyword) :: :ok | {:error, String.t()}
+  def round(engine, seed, options \\ []) do
+    plan = Plan.new(engine, seed, options)
+    if options[:verbose], do: IO.write(Plan.describe(plan))
+    registry = Module.concat(Checked, "N#{seed}")
+
+    state = %{
+      plan: plan,
+      registry: registry,
+      names: Member.names(plan.names) ++ Member.supervisors(),
+      nodes: %{},
+      away: %{},
+      boots: 0,
+      verbose: options[:verbose]
+    }
+
+    start_epmd()
+    {:ok, pids} = Agent.start_link(fn -> [] end)
+
+    try do
+      state
+      |> Map.put(:pids, pids)
+      |> boot_all()
+      |> run()
+      |> settle()
+    catch
+      {:failed, wrong} ->
+        {:error, Enum.map_join(wrong, &"#{elem(&1, 1)}\n") <> Plan.describe(plan)}
+    after
+      end_all(pids)
+    end
+  end
+
+  ## Nodes
+
+  defp boot_all(state) do
+    state = Enum.reduce(1..state.plan.nodes, state, &boot(&2, &1, state.plan.late_start))
+
+    if state.plan.late_start do
+      for node <- Map.values(state.nodes), do: work(state, node)
+      Process.sleep(300)
+
+      for node <- Map.values(state.nodes),
+          do: call(node, Member, :start_distribution, [node.name])
+
+      mesh(state)
+    else
+      # Before there is trouble they have seen each other, as after any deployment.
+      mesh(state)
+      for node <- Map.values(state.nodes), do: work(state, node)
+    end
+
+    state
+  end
+
+  defp boot(state, number, late? \\ false) do
+    boots = state.boots + 1
+    name = :"check_#{System.pid()}_#{state.plan.seed}_#{number}@127.0.0.1"
+
+    {:ok, peer, _node} =
+      :peer.start(%{
+        connection: :standard_io,
+        wait_boot: @patience,
+        args:
+          ~w(-kernel dist_auto_connect never -kernel inet_dist_use_interface {127,0,0,1})
+          |> Enum.concat(~w(-kernel logger_level error -kernel net_ticktime 4))
+          |> Enum.concat(~w(-kernel prevent_overlapping_partitions #{state.plan.overlaps}))
+          |> Enum.concat(~w(+S 1:1))
+          |> Enum.map(&String.to_charlist/1)
+      })
+
+    node = %{peer: peer, number: number, name: name, boots: boots, os: nil}
+    node = %{node | os: call(node, :os, :getpid, []) |> to_string()}
+    Agent.update(state.pids, &[{peer, node.os} | &1])
+    call(node, :code, :add_paths, [:code.get_path()])
+    {:ok, _} = call(node, :application, :ensure_all_started, [:workflow_metal_native_registry])
+    :ok = call(node, ClusterNode, :start, [])
+    unless late?, do: :ok = call(node, Member, :start_distribution, [name])
+    :ok = call(node, Member, :start, [state.registry, options(state)])
+    node = Map.put(node, :bystanders, call(node, Member, :bystanders, [state.registry]))
+    state = %{state | boots: boots}
+    put_in(state.nodes[number], node)
+  end
+
+  defp options(%{plan: plan}), do: [cluster: plan.engine, cluster_timeout: plan.timeout]
+
+  defp work(%{plan: plan} = state, node) do
+    seed = plan.seed * 100 + node.boots
+    call(node, Member, :work, [state.registry, state.names, plan.workers, seed])
+  end
+
+  defp call(node, module, function, arguments, patience \\ @patience) do
+    :peer.call(node.peer, module, function, arguments, patience)
+  end
+
+  # Every link there can be, until all are there at once.
+  defp mesh(state, attempts \\ 300) do
+    nodes = Map.values(state.nodes)
+
+    for one <- nodes, other <- nodes, one.name < other.name do
+      call(one, Member, :connect, [other.name])
+    end
+
+    meshed? =
+      Enum.all?(nodes, fn node ->
+        seen = call(node, Node, :list, [])
+        Enum.all?(nodes, &(&1.name == node.name or &1.name in seen))
+      end)
+
+    cond do
+      meshed? -> :ok
+      attempts == 0 -> throw({:failed, [{nil, "the nodes do not connect"}]})
+      true -> Process.sleep(50) && mesh(state, attempts - 1)
+    end
+  end
+
+  defp start_epmd do
+    epmd =
+      System.find_executable("epmd") ||
+        hd(Path.wildcard("#{:code.root_dir()}/{bin,erts-*/bin}/epmd"))
+
+    {_output, 0} = System.cmd(epmd, ["-daemon"], env: [{"ERL_EPMD_ADDRESS", "127.0.0.1"}])
+  end
+
+  # By their processes of the operating system: one that is paused does not answer.
+  defp end_all(pids) do
+    for {peer, os} <- Agent.get(pids, & &1) do
+      Process.unlink(peer)
+      signal(os, "KILL")
+      monitor = Process.monitor(peer)
+
+      receive do
+        {:DOWN, ^monitor, :process, ^peer, _reason} -> :ok
+      after
+        @patience -> Process.exit(peer, :kill)
+      end
+    end
+
+    Agent.stop(pids)
+  end
+
+  defp signal(os, signal), do: System.cmd("kill", ["-#{signal}", os], stderr_to_stdout: true)
+
+  ## Trouble
+
+  defp run(state) do
+    state =
+      Enum.reduce(state.plan.steps, state, fn {pause, step}, state ->
+        Process.sleep(pause)
+        if state.verbose, do: IO.puts("    #{inspect(step)}")
+        step(step, state)
+      end)
+
+    Process.sleep(300)
+    state = Enum.reduce(Map.keys(state.away), state, &step({:resume, &1}, &2))
+
+    if state.plan.ends_hanging do
+      for {number, _node} <- state.nodes, do: step({:suspend_engine, number, 2_000}, state)
+      Process.sleep(1_000)
+    end
+
+    state
+  end
+
+  # A paused node is asked nothing: it would not answer.
+  defp step({:cut, one_side, other_side}, state) do
+    for one <- one_side, other <- other_side do
+      case {state.nodes[one], state.nodes[other], state.away[one], state.away[other]} do
+        {%{} = one, _, nil, _} -> disconnect(state, one, other)
+        {_, %{} = other, _, nil} -> disconnect(state, other, one)
+        _both_away -> :ok
+      end
+    end
+
+    state
+  end
+
+  defp step({:heal, :all}, state) do
+    for {one, _} <- state.nodes, {other, _} <- state.nodes, one < other do
+      step({:heal, {one, other}}, state)
+    end
+
+    state
+  end
+
+  defp step({:heal, {one, other}}, state) do
+    if state.away[one] == nil and state.away[other] == nil do
+      call(state.nodes[one], Member, :connect, [state.nodes[other].name])
+    end
+
+    state
+  end
+
+  defp step({:pause, number}, state) do
+    signal(state.nodes[number].os, "STOP")
+    put_in(state.away[number], true)
+  end
+
+  defp step({:resume, number}, state) do
+    signal(state.nodes[number].os, "CONT")
+    %{state | away: Map.delete(state.away, number)}
+  end
+
+  defp step({:kill, number}, state) do
+    node = state.nodes[number]
+    Process.unlink(node.peer)
+    signal(node.os, "KILL")
+    %{state | nodes: Map.delete(state.nodes, number), away: Map.delete(state.away, number)}
+  end
+
+  # It has names of its own before it meets the others.
+  defp step({:boot, number}, state) do
+    state = boot(state, number)
+    work(state, state.nodes[number])
+    if :erlang.phash2({state.plan.seed, number}, 2) == 0, do: Process.sleep(300)
+    step({:heal, :all}, state)
+  end
+
+  defp step({:rename, number}, state) do
+    node = state.nodes[number]
+    name = :"check_#{System.pid()}_#{state.plan.seed}_#{number}_#{state.boots + 1}@127.0.0.1"
+    :ok = call(node, Member, :rename, [name])
+    state = put_in(state.nodes[number].name, name)
+    step({:heal, :all}, %{state | boots: state.boots + 1})
+  end
+
+  defp step({:suspend_engine, number, time}, state) do
+    arguments = [state.plan.engine, state.registry, time]
+    call(state.nodes[number], Member, :suspend_engine, arguments)
+    state
+  end
+
+  defp step({kind, number}, state) when kind in [:restart_engine, :kill_engine] do
+    call(state.nodes[number], Member, kind, [state.plan.engine, state.registry])
+    state
+  end
+
+  defp step({:restart_registry, number}, state) do
+    node = state.nodes[number]
+    call(node, Member, :stop_working, [])
+    idle(node)
+    :ok = call(node, Member, :restart_registry, [state.registry, options(state)])
+    node = %{node | bystanders: call(node, Member, :bystanders, [state.registry])}
+    node = %{node | boots: state.boots + 1}
+    work(state, node)
+    %{put_in(state.nodes[number], node) | boots: state.boots + 1}
+  end
+
+  defp step({:kill_owner, number}, state) do
+    call(state.nodes[number], Member, :kill_owner, [state.registry])
+    state
+  end
+
+  defp step({:crash_kept, number}, state) do
+    call(state.nodes[number], Member, :crash_kept, [state.registry, state.names])
+    state
+  end
+
+  defp step({:crash_while_it_hangs, number, time}, state) do
+    step({:crash_kept, number}, step({:suspend_engine, number, time}, state))
+  end
+
+  defp idle(node, attempts \\ 300) do
+    cond do
+      call(node, Member, :working, []) == [] -> :ok
+      attempts == 0 -> throw({:failed, [{nil, "the workers on #{node.number} do not end"}]})
+      true -> Process.sleep(100) && idle(node, attempts - 1)
+    end
+  end
+
+  defp disconnect(state, from, to) do
+    with %{name: name} <- state.nodes[to], do: call(from, :erlang, :disconnect_node, [name])
+  end
+
+  ## What has to hold in the end
+
+  defp settle(state) do
+    for node <- Map.values(state.nodes), do: call(node, Member, :stop_working, [])
+    deadline = now() + @settles
+    stays = Enum.at(@stays, :erlang.phash2(state.plan.seed, length(@stays)))
+
+    with :ok <- settled(state, deadline),
+         Process.sleep(stays),
+         :ok <- settled(state, min(deadline, now())) do
+      :ok
+    else
+      {:error, wrong} -> {:error, explain(state, wrong)}
+    end
+  catch
+    {:failed, wrong} -> {:error, explain(state, wrong)}
+  end
+
+  defp settled(state, deadline) do
+    mesh(state)
+
+    case wrong(state) do
+      {[], []} ->
+        :ok
+
+      {lasting, passing} ->
+        # Nothing makes up for a wrong answer or a supervisor that has given up.
+        if lasting != [] or now() > deadline do
+          {:error, if(lasting == [], do: passing, else: lasting)}
+        else
+          Process.sleep(100)
+          settled(state, deadline)
+        end
+    end
+  end
+
+  defp now, do: System.monotonic_time(:millisecond)
+
+  # What is not as it should be, each as `{name, text}`, where the name may be nil: what will never
+  # be right, and what may become so.
+  defp wrong(state) do
+    nodes = Map.values(state.nodes)
+    arguments = [state.registry, state.plan.engine, state.names]
+
+    reports =
+      nodes
+      |> Enum.map(&Task.async(fn -> {&1, call(&1, Member, :report, arguments)} end))
+      |> Task.await_many(@patience)
+
+    pids = for {_node, report} <- reports, pid <- pids(report), do: pid
+    alive = alive(nodes, Enum.uniq(pids))
+    # All that say whom they have; each process tells of itself by its node's present name.
+    holders = for {_node, report} <- reports, holder <- report.holders, do: holder
+
+    lasting = for {node, report} <- reports, wrong <- lasting(state, node, report), do: wrong
+
+    passing = [
+      for({node, report} <- reports, wrong <- wrong_here(node, report, alive), do: wrong),
+      nameless(reports, holders),
+      doubled(holders),
+      disagreement(state, reports, holders)
+    ]
+
+    {lasting, Enum.concat(passing)}
+  end
+
+  defp pids(report) do
+    [report.holders, report.here, report.engine, Map.to_list(report.answers)]
+    |> Enum.concat()
+    |> Enum.flat_map(fn {_name, pid} -> if is_pid(pid), do: [pid], else: [] end)
+  end
+
+  # As their own nodes say, whatever name these go by.
+  defp alive(nodes, pids) do
+    for node <- nodes, pid <- call(node, Member, :alive, [pids]), into: MapSet.new(), do: pid
+  end
+
+  defp at(node, report), do: "on #{node.number} (#{report.node})"
+
+  defp lasting(state, node, report) do
+    at = at(node, report)
+
+    answers =
+      for {name, what} <- report.wrong, do: {name, "#{at} a wrong answer: #{inspect(what)}"}
+
+    answers ++ bystanders(state, node, at)
+  end
+
+  defp wrong_here(node, report, alive) do
+    at = at(node, report)
+    live = MapSet.new(report.holders)
+    here = MapSet.new(report.here)
+
+    dead = fn what, pairs ->
+      for {name, pid} <- pairs,
+          pid not in alive,
+          do: {name, "#{at} the #{what} has #{inspect(pid)}, which is dead"}
+    end
+
+    hang = for working <- report.working, do: {nil, "#{at} a worker hangs: #{inspect(working)}"}
+
+    lost =
+      for {name, pid} <- MapSet.difference(live, here),
+          do: {name, "#{at} #{inspect(pid)} lives without its name in the table"}
+
+    untold =
+      for {name, pid} <- MapSet.difference(here, live),
+          do: {name, "#{at} the table has #{inspect(pid)}, which was not told so"}
+
+    miscounted =
+      if report.count == MapSet.size(here),
+        do: [],
+        else: [{nil, "#{at} count says #{report.count} of #{MapSet.size(here)}"}]
+
+    Enum.concat([
+      hang,
+      dead.("engine", report.engine),
+      dead.("table", report.here),
+      lost,
+      untold,
+      miscounted,
+      values(at, report)
+    ])
+  end
+
+  # Registered with a value by `register/3`.
+  defp values(at, report) do
+    for {name, lookup} <- report.values,
+        pid = report.answers[name],
+        is_pid(pid),
+        lookup != [{pid, {:value, name}}],
+        do: {name, "#{at} lookup answers #{inspect(lookup)}, whereis #{inspect(pid)}"}
+  end
+
+  defp bystanders(state, node, at) do
+    case call(node, Member, :bystanders, [state.registry]) do
+      same when same == node.bystanders ->
+        []
+
+      now ->
+        logged = for {:error, text} <- call(node, ClusterNode, :logged, []), do: text
+
+        [
+          {nil,
+           "#{at} the registry's supervisor and the others, each with its nameless child, were " <>
+             "#{inspect(node.bystanders)}, are #{inspect(now)}; its last errors: " <>
+             inspect(Enum.take(logged, 3), printable_limit: 2_000)}
+        ]
+    end
+  end
+
+  # Every live holder is what every node answers.
+  defp nameless(reports, holders) do
+    for {name, pid} <- holders, {node, report} <- reports, report.answers[name] != pid do
+      {name,
+       "#{inspect(pid)} holds the name, #{node.number} (#{report.node}) answers #{inspect(report.answers[name])}"}
+    end
+  end
+
+  defp doubled(holders) do
+    for {name, [_, _ | _] = pids} <- Enum.group_by(holders, &elem(&1, 0), &elem(&1, 1)),
+        do: {name, "runs more than once: #{inspect(pids)}"}
+  end
+
+  # What is answered is held, and the engine says the same.
+  defp disagreement(state, reports, holders) do
+    held = Map.new(holders)
+
+    for {node, report} <- reports,
+        engine = Map.new(report.engine),
+        name <- state.names,
+        answer = report.answers[name],
+        expected = Map.get(held, name, :undefined),
+        answer != expected or Map.get(engine, name, :undefined) != expected do
+      {name,
+       "held by #{inspect(expected)}; #{node.number} (#{report.node}) answers #{inspect(answer)}, its engine #{inspect(engine[name])}"}
+    end
+  end
+
+  # The first of what is wrong, and all that was done about a name of it.
+  defp explain(state, wrong) do
+    texts = for {name, text} <- Enum.take(wrong, 20), do: "  #{inspect(name)}: #{text}\n"
+    name = Enum.find_value(wrong, fn {name, _text} -> name end)
+
+    history =
+      for(
+        node <- Map.values(state.nodes),
+        event <- call(node, Member, :history, [name]),
+        do: event
+      )
+      |> Enum.sort()
+
+    {first, _, _, _} = List.first(history) || {0, nil, nil, nil}
+
+    events =
+      for {time, node, pid, what} <- Enum.take(history, -60) do
+        "    #{div(time - first, 1_000)} ms #{node} #{inspect(pid)} #{inspect(what)}\n"
+      end
+
+    "#{length(wrong)} things do not hold\n#{texts}  history of #{inspect(name)}\n#{events}" <>
+      Plan.describe(state.plan)
+  rescue
+    error -> "#{inspect(wrong)}, whose history could not be had: #{Exception.message(error)}"
+  end
+end

@@ -1,0 +1,470 @@
+for engine <- [:global, :syn] do
+  defmodule Module.concat(
+              WorkflowMetal.Registration.NativeRegistry.ClusterFaultsTest,
+              engine |> Atom.to_string() |> Macro.camelize()
+            ) do
+    # What goes wrong in clusters: engines that hang, end and come back, and processes that end
+    # meanwhile.
+    use WorkflowMetal.Registration.NativeRegistry.ClusterCase
+
+    alias WorkflowMetal.Registration.NativeRegistry.ClusterFaults
+
+    @moduletag engine
+    @moduletag timeout: 300_000
+    @engine engine
+
+    defp start_cluster(count, options \\ []) do
+      nodes = start_nodes(count)
+      registry = unique_registry()
+      start_registries(nodes, registry, [cluster: @engine] ++ options)
+      %{nodes: nodes, registry: registry, engine: ClusterFaults.engine(@engine, registry)}
+    end
+
+    defp settle(nodes) do
+      for node <- nodes, do: eventually(fn -> call(node, ClusterFaults, :settled?, []) end)
+    end
+
+    describe "a loser" do
+      test "leaves by its supervisor, which does not count it, whatever it is", _context do
+        %{nodes: [one, two] = nodes, registry: registry} = start_cluster(2)
+        cut([one], [two])
+        kinds = [:one_for_one, :one_for_all, :dynamic, :partition, :none]
+
+        [winners, losers] =
+          for node <- [one, two] do
+            for kind <- kinds, do: call(node, ClusterFaults, :start_under, [kind, registry, kind])
+          end
+
+        trees =
+          for {supervisor, _pid} <- losers, supervisor, do: {supervisor, tree(two, supervisor)}
+
+        watcher =
+          call(two, ClusterNode, :watch_ends, [for({_supervisor, pid} <- losers, do: pid)])
+
+        connect(nodes)
+
+        for {kind, {_supervisor, winner}} <- Enum.zip(kinds, winners),
+            do: assert(agreed(nodes, registry, kind) == winner)
+
+        {_supervisor, winner} = List.last(winners)
+
+        assert call(two, ClusterNode, :ends, [watcher]) ==
+                 [:shutdown, :shutdown, :shutdown, :shutdown] ++
+                   [{:shutdown, {:name_conflict, :none, winner}}]
+
+        settle(nodes)
+
+        # All but the loser runs on: the supervisor, its partition, the sibling.
+        for {{supervisor, tree}, {_supervisor, loser}} <- Enum.zip(trees, losers),
+            do: assert(tree(two, supervisor) == tree -- [loser])
+      end
+
+      defp tree(node, supervisor), do: call(node, ClusterFaults, :tree, [supervisor])
+
+      test "that is busy is killed, and its supervisor goes on", _context do
+        %{nodes: [one, two] = nodes, registry: registry} = start_cluster(2)
+        cut([one], [two])
+        {:ok, winner} = call(one, ClusterNode, :start_child, [registry, :name])
+        loser = call(two, ClusterFaults, :start_busy, [registry, :name])
+        watcher = call(two, ClusterNode, :watch_ends, [[loser]])
+        supervisor = call(two, Process, :whereis, [ClusterNode.workers(registry)])
+        connect(nodes)
+        assert agreed(nodes, registry, :name) == winner
+        assert call(two, ClusterNode, :ends, [watcher]) == [:killed]
+        assert call(two, Process, :whereis, [ClusterNode.workers(registry)]) == supervisor
+        assert %{specs: 0} = call(two, DynamicSupervisor, :count_children, [supervisor])
+      end
+
+      test "whose init still runs is answered with the winner", _context do
+        %{nodes: [one, two] = nodes, registry: registry} = start_cluster(2)
+        cut([one], [two])
+
+        [winning, losing] =
+          for node <- nodes do
+            start = fn -> call(node, ClusterFaults, :start_gated, [registry, :name]) end
+            task = Task.async(start)
+
+            eventually(fn ->
+              call(node, ClusterNode, :whereis, [registry, :name]) != :undefined
+            end)
+
+            task
+          end
+
+        supervisor = call(two, Process, :whereis, [ClusterNode.workers(registry)])
+        connect(nodes)
+        assert {:ok, winner} = Task.await(losing, 60_000)
+        assert node(winner) == elem(one, 1)
+        :ok = call(one, ClusterFaults, :pass_gate, [registry, :name])
+        assert Task.await(winning, 60_000) == {:ok, winner}
+        assert agreed(nodes, registry, :name) == winner
+        assert %{specs: 0} = call(two, DynamicSupervisor, :count_children, [supervisor])
+      end
+    end
+
+    describe "an engine that was held up" do
+      test "takes nothing back from who tried again", _context do
+        context = start_cluster(2, cluster_timeout: 300)
+        %{nodes: [one, _two] = nodes, registry: registry, engine: engine} = context
+        names = for number <- 1..20, do: {:name, number}
+
+        answers = call(one, ClusterFaults, :register_meanwhile, [registry, engine, names])
+        for {pid, answer} <- answers, do: assert(answer == {:ok, pid})
+        settle(nodes)
+
+        for {name, {pid, _}} <- Enum.zip(names, answers),
+            do: assert_held(nodes, registry, name, pid)
+      end
+
+      test "takes nothing back from who gave a name back and wants it again", _context do
+        context = start_cluster(2, cluster_timeout: 300)
+        %{nodes: [one, _two] = nodes, registry: registry, engine: engine} = context
+        names = for number <- 1..20, do: {:name, number}
+
+        answers = call(one, ClusterFaults, :give_back_meanwhile, [registry, engine, names])
+        for {pid, answer} <- answers, do: assert(answer == {:ok, pid})
+        settle(nodes)
+
+        for {name, {pid, _}} <- Enum.zip(names, answers),
+            do: assert_held(nodes, registry, name, pid)
+      end
+
+      test "costs no supervisor whose child crashes meanwhile", _context do
+        # As many restarts as there are crashes.
+        context = start_cluster(2, cluster_timeout: 300, max_restarts: 4)
+        %{nodes: [one, two] = nodes, registry: registry, engine: engine} = context
+        {:ok, sibling} = call(one, ClusterNode, :start_permanent, [registry, :sibling])
+        {:ok, first} = call(one, ClusterNode, :start_permanent, [registry, :name])
+        assert agreed(nodes, registry, :name) == first
+        # :global also wants the consent of the other node.
+        held_up = if @engine == :global, do: [one, two], else: [one, one]
+
+        for node <- held_up, reduce: first do
+          pid ->
+            :ok = call(node, :sys, :suspend, [engine])
+            last = for _crash <- 1..2, reduce: pid, do: (pid -> crash(one, registry, pid))
+            :ok = call(node, :sys, :resume, [engine])
+            settle(nodes)
+            assert agreed(nodes, registry, :name) == last
+            last
+        end
+
+        assert call(one, ClusterNode, :whereis, [registry, :sibling]) == sibling
+      end
+
+      # Who has taken its place.
+      defp crash(node, registry, pid) do
+        call(node, ClusterFaults, :kill, [pid])
+
+        eventually(fn ->
+          other = call(node, ClusterNode, :whereis, [registry, :name])
+          if other not in [:undefined, pid], do: other
+        end)
+      end
+    end
+
+    defp assert_held(nodes, registry, name, pid) do
+      for node <- nodes,
+          do: eventually(fn -> call(node, ClusterNode, :whereis, [registry, name]) == pid end)
+
+      holder = hd(nodes)
+
+      known =
+        case @engine do
+          :global -> call(holder, :global, :whereis_name, [{NativeRegistry, registry, name}])
+          :syn -> with {pid, _meta} <- call(holder, :syn, :lookup, [registry, name]), do: pid
+        end
+
+      assert known == pid
+    end
+
+    describe "a registry" do
+      test "that is restarted keeps what its holders register again", _context do
+        %{nodes: [one, two] = nodes, registry: registry} = start_cluster(2)
+        count = if @engine == :global, do: 200, else: 3_000
+        names = for number <- 1..count, do: {:name, number}
+        {pid, _answers} = call(one, ClusterNode, :register, [registry, names, nil])
+
+        answers =
+          call(one, ClusterFaults, :restart_registry, [registry, [cluster: @engine], pid, names])
+
+        assert Enum.uniq(answers) == [{:ok, pid}]
+        settle(nodes)
+        held = for _name <- names, do: pid
+        eventually(fn -> call(two, ClusterNode, :whereis_all, [registry, names]) == held end)
+        for name <- Enum.take_every(names, 50), do: assert_held(nodes, registry, name, pid)
+      end
+
+      test "whose supervisor is killed leaves nothing behind", _context do
+        %{nodes: [one, two], registry: registry, engine: engine} = start_cluster(2)
+        {_pid, [{:ok, pid}]} = call(one, ClusterNode, :register, [registry, [:name], nil])
+        assert agreed([one, two], registry, :name) == pid
+        :ok = call(one, ClusterFaults, :kill, [registry])
+        agreed_on_nobody([two], registry, :name)
+        assert call(one, Cluster, :config, [registry]) == nil
+        assert call(one, Process, :alive?, [pid])
+
+        # One without a cluster asks no engine.
+        :ok = call(one, ClusterNode, :start_registry, [registry, []])
+        :ok = call(one, :sys, :suspend, [engine])
+        {other, answers} = call(one, ClusterNode, :register, [registry, [:name], nil])
+        assert answers == [{:ok, other}]
+        :ok = call(one, :sys, :resume, [engine])
+        assert call(two, ClusterNode, :whereis, [registry, :name]) == :undefined
+      end
+
+      test "lets names be handed around while it looks for what has come apart", _context do
+        %{nodes: [one, _two] = nodes, registry: registry} = start_cluster(2)
+        count = if @engine == :global, do: 5, else: 1_000
+        names = for number <- 1..count, do: {:name, number}
+        pairs = call(one, ClusterFaults, :hand_around, [registry, names])
+        :ok = call(one, ClusterFaults, :reconcile, [registry, 30])
+        alive = call(one, ClusterFaults, :stop_handing, [pairs])
+        assert Enum.uniq(alive) == [true]
+
+        for {name, {first, second}} <- Enum.zip(names, pairs),
+            do: assert(agreed(nodes, registry, name) in [first, second])
+      end
+
+      test "has no name come back that is given back while it looks", _context do
+        %{nodes: [one, _two] = nodes, registry: registry} = start_cluster(2)
+        count = if @engine == :global, do: 200, else: 5_000
+        names = for number <- 1..count, do: {:name, number}
+        {holder, _answers} = call(one, ClusterNode, :register, [registry, names, nil])
+        looking = Task.async(fn -> call(one, ClusterFaults, :reconcile, [registry, 30]) end)
+        arguments = [holder, ClusterFaults, :unregister_all, [registry, names]]
+        assert call(one, ClusterNode, :run, arguments) == :ok
+        :ok = Task.await(looking, 60_000)
+        settle(nodes)
+        free = for _name <- names, do: :undefined
+
+        for node <- nodes,
+            do:
+              eventually(fn ->
+                call(node, ClusterNode, :whereis_all, [registry, names]) == free
+              end)
+      end
+
+      test "decides as its function says also where it does not run", _context do
+        %{nodes: [one, two], registry: registry} =
+          start_cluster(2, on_conflict: {ClusterNode, :last})
+
+        third = start_node()
+        connect([one, two, third])
+        {first, _answers} = call(one, ClusterNode, :register, [registry, [:one], nil])
+        {last, _answers} = call(two, ClusterNode, :register, [registry, [:two], nil])
+        assert call(third, Cluster, :decide, [registry, :name, first, last]) == last
+        assert call(third, Cluster, :decide, [registry, :name, last, first]) == last
+      end
+
+      test "takes many nodes that come for one reason to look at its names", _context do
+        %{nodes: [one, two], registry: registry} = start_cluster(2)
+        {:ok, pid} = call(one, ClusterNode, :start_child, [registry, :name])
+        follower = Module.concat(registry, NativeRegistry.Cluster)
+        for _node <- 1..100, do: call(one, Kernel, :send, [follower, {:nodeup, elem(two, 1)}])
+        # One timer, which the last of them has set.
+        assert %{timer: {_timer, _reference}, reconciling: nil} =
+                 call(one, :sys, :get_state, [follower])
+
+        eventually(fn -> match?(%{timer: nil}, call(one, :sys, :get_state, [follower])) end)
+        assert agreed([one, two], registry, :name) == pid
+      end
+    end
+
+    describe "a node without a name of its own" do
+      test "has its names known when it gets one, and another", _context do
+        %{nodes: [one], registry: registry} = start_cluster(1)
+        anonymous = start_anonymous_node()
+        :ok = call(anonymous, ClusterNode, :start_registry, [registry, [cluster: @engine]])
+        {:ok, _pid} = call(anonymous, ClusterNode, :start_child, [registry, :name])
+
+        for name <- ~w(named renamed) do
+          name = :"#{name}_#{System.pid()}_#{System.unique_integer([:positive])}@127.0.0.1"
+          {:ok, _pid} = call(anonymous, :net_kernel, :start, [[name, :longnames]])
+          true = call(anonymous, :erlang, :set_cookie, [:workflow_metal_native_registry])
+          true = call(anonymous, :net_kernel, :connect_node, [elem(one, 1)])
+
+          held =
+            eventually(fn ->
+              held = call(one, ClusterNode, :whereis, [registry, :name])
+              if held != :undefined, do: held
+            end)
+
+          assert node(held) == name
+          assert call(one, GenServer, :call, [held, :pid]) == held
+          assert call(anonymous, ClusterNode, :whereis, [registry, :name]) == held
+          {:ok, other} = call(one, ClusterNode, :start_child, [registry, :name])
+          assert other == held
+          :ok = call(anonymous, :net_kernel, :stop, [])
+          eventually(fn -> call(one, ClusterNode, :whereis, [registry, :name]) == :undefined end)
+        end
+      end
+
+      defp start_anonymous_node do
+        {:ok, peer, node} =
+          :peer.start(%{
+            connection: :standard_io,
+            wait_boot: 60_000,
+            args:
+              Enum.map(
+                ~w(-kernel dist_auto_connect never -kernel inet_dist_use_interface {127,0,0,1}
+                   -kernel logger_level warning),
+                &String.to_charlist/1
+              )
+          })
+
+        node = {peer, node}
+        call(node, :code, :add_paths, [:code.get_path()])
+
+        {:ok, _apps} =
+          call(node, :application, :ensure_all_started, [:workflow_metal_native_registry])
+
+        :ok = call(node, ClusterNode, :start, [])
+
+        on_exit(fn ->
+          try do
+            :peer.stop(peer)
+          catch
+            # It has gone with the test.
+            :exit, _reason -> :ok
+          end
+        end)
+
+        node
+      end
+    end
+
+    if engine == :global do
+      describe "nodes that have just met" do
+        test "give a name to one process", _context do
+          %{nodes: [one, two] = nodes, registry: registry} = start_cluster(2)
+
+          for round <- 1..10 do
+            cut([one], [two])
+            true = call(one, :net_kernel, :connect_node, [elem(two, 1)])
+            # What they know of each other's names comes later.
+            eventually(fn -> call(two, Node, :list, []) == [elem(one, 1)] end)
+            name = {:name, round}
+            answers = call_all(nodes, ClusterNode, :start_child, [registry, name])
+            assert [{:ok, pid}] = Enum.uniq(answers)
+            assert agreed(nodes, registry, name) == pid
+          end
+        end
+      end
+    end
+
+    if engine == :syn do
+      describe "syn" do
+        @tag crashes: ~r/the engine of .* is down/
+        test "that was stopped and started on one node doubles no name", _context do
+          %{nodes: [one, two] = nodes, registry: registry} = start_cluster(2)
+          names = for number <- 1..20, do: {:name, number}
+          started = call(two, ClusterNode, :start_children, [registry, names])
+
+          for {name, {:ok, pid}} <- Enum.zip(names, started),
+              do: agreed_on(nodes, registry, name, pid)
+
+          supervisors = call_all(nodes, Process, :whereis, [ClusterNode.workers(registry)])
+
+          :ok = call(two, Application, :stop, [:syn])
+          for name <- names, do: agreed_on_nobody([one], registry, name)
+          # Half of them are started anew meanwhile.
+          {anew, kept} = Enum.split(names, 10)
+          winners = call(one, ClusterNode, :start_children, [registry, anew])
+          {:ok, _apps} = call(two, Application, :ensure_all_started, [:syn])
+
+          for {name, {:ok, pid}} <- Enum.zip(anew, winners),
+              do: agreed_on(nodes, registry, name, pid)
+
+          for {name, {:ok, pid}} <- Enum.zip(kept, Enum.drop(started, 10)),
+              do: agreed_on(nodes, registry, name, pid)
+
+          eventually(fn -> running(nodes, registry) == 20 end)
+
+          assert call_all(nodes, Process, :whereis, [ClusterNode.workers(registry)]) ==
+                   supervisors
+        end
+
+        @tag crashes: ~r/the engine of .* is down/
+        test "whose process for the registry is killed loses nothing", _context do
+          %{nodes: [one, two] = nodes, registry: registry, engine: engine} = start_cluster(2)
+          names = for number <- 1..20, do: {:name, number}
+          started = call(two, ClusterNode, :start_children, [registry, names])
+          :ok = call(two, ClusterFaults, :kill, [engine])
+
+          {:ok, new} =
+            eventually_ok(fn -> call(two, ClusterNode, :start_child, [registry, :new]) end)
+
+          for {name, {:ok, pid}} <- Enum.zip(names, started),
+              do: agreed_on(nodes, registry, name, pid)
+
+          agreed_on([one, two], registry, :new, new)
+        end
+
+        test "with the handler of somebody else answers no dead process", _context do
+          %{nodes: [one, two] = nodes, registry: registry} = start_cluster(2)
+          {:ok, pid} = call(one, ClusterNode, :start_child, [registry, :name])
+          agreed_on(nodes, registry, :name, pid)
+          :ok = call(two, :syn, :set_event_handler, [ClusterNode])
+
+          :ok =
+            call(one, DynamicSupervisor, :terminate_child, [ClusterNode.workers(registry), pid])
+
+          agreed_on_nobody(nodes, registry, :name)
+
+          # And it is asked again about conflicts, before long.
+          eventually(fn ->
+            call(two, Application, :get_env, [:syn, :event_handler]) == Cluster.Syn
+          end)
+
+          cut([one], [two])
+          {:ok, winner} = call(one, ClusterNode, :start_child, [registry, :name])
+          {:ok, loser} = call(two, ClusterNode, :start_child, [registry, :name])
+          watcher = call(two, ClusterNode, :watch_ends, [[loser]])
+          connect(nodes)
+          agreed_on(nodes, registry, :name, winner)
+          assert call(two, ClusterNode, :ends, [watcher]) == [:shutdown]
+        end
+
+        test "in strict mode registers within any time", _context do
+          nodes = [one, _two] = start_nodes(2)
+          for node <- nodes, do: call(node, Application, :put_env, [:syn, :strict_mode, true])
+          registry = unique_registry()
+          start_registries(nodes, registry, cluster: :syn, cluster_timeout: 500)
+          {:ok, pid} = call(one, ClusterNode, :start_child, [registry, :name])
+          agreed_on(nodes, registry, :name, pid)
+        end
+
+        test "has the handler of before when no registry is left", _context do
+          [node] = start_nodes(1)
+          {:ok, _apps} = call(node, Application, :ensure_all_started, [:syn])
+          :ok = call(node, :syn, :set_event_handler, [ClusterNode])
+          registry = unique_registry()
+          :ok = call(node, ClusterNode, :start_registry, [registry, [cluster: :syn]])
+          assert call(node, Application, :get_env, [:syn, :event_handler]) == Cluster.Syn
+          :ok = call(node, ClusterNode, :stop_registry, [registry])
+
+          eventually(fn ->
+            call(node, Application, :get_env, [:syn, :event_handler]) == ClusterNode
+          end)
+        end
+
+        defp agreed_on(nodes, registry, name, pid),
+          do: assert(agreed(nodes, registry, name) == pid)
+
+        defp eventually_ok(function) do
+          eventually(fn ->
+            with {:error, _reason} <- function.(), do: false
+          end)
+        end
+
+        defp running(nodes, registry) do
+          nodes
+          |> call_all(DynamicSupervisor, :count_children, [ClusterNode.workers(registry)])
+          |> Enum.map(& &1.active)
+          |> Enum.sum()
+        end
+      end
+    end
+  end
+end
