@@ -1,6 +1,5 @@
 //! Which registries there are in this VM.
 
-use crate::cluster::Ended;
 use crate::courier;
 use crate::watch::Watch;
 use crate::word;
@@ -9,6 +8,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use once_cell::sync::{Lazy, OnceCell};
 use registry_core::Registry;
+use registry_core::ended::Ended;
 use registry_core::journal::Journal;
 use registry_core::name::Buffer;
 use registry_core::{Pid, Reader, Withdrawn};
