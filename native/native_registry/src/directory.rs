@@ -1,10 +1,10 @@
 //! Which registries there are in this VM.
 
-use crate::cluster::Ended;
 use crate::courier;
 use crate::watch::{Watch, Watches};
 use crate::word;
 use once_cell::sync::{Lazy, OnceCell};
+use registry_core::ended::Ended;
 use registry_core::epoch::{Current, Guard, Shared};
 use registry_core::journal::Journal;
 use registry_core::name::Buffer;

@@ -6,7 +6,6 @@
 use crate::directory::{self, Open};
 use crate::word;
 use registry_core::Pid;
-use registry_core::epoch::Guard;
 use rustler::sys::{
     ErlNifEnv, ErlNifMonitor, ErlNifPid, ErlNifResourceDown, ErlNifResourceDtor,
     ErlNifResourceFlags, ErlNifResourceType, ErlNifResourceTypeInit, c_void, enif_alloc_resource,

@@ -260,7 +260,7 @@ for engine <- [:global, :syn] do
       test "takes many nodes that come for one reason to look at its names", _context do
         %{nodes: [one, two], registry: registry} = start_cluster(2)
         {:ok, pid} = call(one, ClusterNode, :start_child, [registry, :name])
-        follower = Module.concat(registry, NativeRegistry.Cluster)
+        follower = :"#{Owner.name(registry)}.Cluster"
         for _node <- 1..100, do: call(one, Kernel, :send, [follower, {:nodeup, elem(two, 1)}])
         # One timer, which the last of them has set.
         assert %{timer: {_timer, _reference}, reconciling: nil} =
