@@ -7,7 +7,7 @@ for engine <- [:global, :syn] do
     # meanwhile.
     use WorkflowMetal.Registration.NativeRegistry.ClusterCase
 
-    alias WorkflowMetal.Registration.NativeRegistry.ClusterFaults
+    alias WorkflowMetal.Registration.NativeRegistry.{ClusterFaults, Owner}
 
     @moduletag engine
     @moduletag timeout: 300_000
