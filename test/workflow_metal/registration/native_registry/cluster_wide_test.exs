@@ -104,6 +104,8 @@ for engine <- [:global, :syn] do
         os = call(three, :os, :getpid, []) |> to_string()
 
         {_output, 0} = System.cmd("kill", ["-STOP", os])
+        # The signal has been sent, but may not have arrived.
+        eventually(fn -> match?({"T" <> _, 0}, System.cmd("ps", ["-o", "stat=", "-p", os])) end)
 
         try do
           options = [cluster: true, timeout: 1_000]

@@ -386,8 +386,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.NamesTest do
             &NativeRegistry.count_select(registry, &1),
             &NativeRegistry.subscribe(registry, &1),
             &NativeRegistry.unsubscribe(registry, &1),
-            &NativeRegistry.start_child(context.meta, &1, self(), Worker),
-            &Cluster.mirror(registry, &1, self())
+            &NativeRegistry.start_child(context.meta, &1, self(), Worker)
           ] do
         error = assert_raise ArgumentError, fn -> call.(name) end
         assert error.message =~ "of another kind"
