@@ -105,7 +105,9 @@ for engine <- [:global, :syn] do
 
         {_output, 0} = System.cmd("kill", ["-STOP", os])
         # The signal has been sent, but may not have arrived.
-        eventually(fn -> match?({"T" <> _, 0}, System.cmd("ps", ["-o", "stat=", "-p", os])) end)
+        eventually(fn ->
+          not File.exists?("/proc/self") or File.read!("/proc/#{os}/stat") =~ ") T "
+        end)
 
         try do
           options = [cluster: true, timeout: 1_000]

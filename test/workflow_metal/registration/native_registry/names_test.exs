@@ -3,7 +3,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.NamesTest do
 
   import Bitwise
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, OtherVM}
+  alias WorkflowMetal.Registration.NativeRegistry.OtherVM
 
   @max_bytes 65_536
   @max_depth 256
