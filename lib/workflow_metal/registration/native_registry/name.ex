@@ -38,15 +38,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
       # Opened, and yet it is of no kind that the NIF knows.
       :odd -> unknown_kind!(name)
       # Here, as the caller could only show the opened name.
-      refusal -> prepare!(refusal, nil, name)
+      refusal -> refuse!(refusal, nil, name)
     end
   end
 
-  def prepare!(:no_registry, registry, _name), do: unknown_registry!(registry)
-  def prepare!(:too_large, _registry, name), do: too_large!(name)
-  def prepare!(:too_deep, _registry, name), do: too_deep!(name)
+  def prepare!(refusal, registry, name), do: refuse!(refusal, registry, name)
 
-  def prepare!(:too_many_maps, _registry, name) do
+  @spec refuse!(Native.refusal(), atom, term) :: no_return
+  defp refuse!(:no_registry, registry, _name), do: unknown_registry!(registry)
+  defp refuse!(:too_large, _registry, name), do: too_large!(name)
+  defp refuse!(:too_deep, _registry, name), do: too_deep!(name)
+
+  defp refuse!(:too_many_maps, _registry, name) do
     raise ArgumentError,
           "expected a name whose maps can be put in order by moving at most #{@max_map_work} bytes, " <>
             "a map in a map once more for each level, got: #{brief(name)}"

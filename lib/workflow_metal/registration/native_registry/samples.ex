@@ -5,6 +5,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Samples do
 
   import Bitwise
 
+  # An improper list is one of the kinds.
+  @dialyzer :no_improper_lists
+
   # Literals of this module, which the VM keeps in another place than what is made at run time, and
   # may point to in another way.
   @constants [

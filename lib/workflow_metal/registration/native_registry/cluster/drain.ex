@@ -20,7 +20,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
 
     unless Cluster.config(registry) do
       # Raises for one that does not run.
-      NativeRegistry.count(registry)
+      _names = NativeRegistry.count(registry)
 
       raise ArgumentError,
             "expected a registry with the option :cluster, whose names others can take, " <>

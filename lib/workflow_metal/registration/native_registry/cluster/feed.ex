@@ -91,7 +91,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Feed do
   end
 
   defp up(feed) do
-    for pattern <- feed.patterns, do: NativeRegistry.subscribe(feed.registry, pattern)
+    Enum.each(feed.patterns, &NativeRegistry.subscribe(feed.registry, &1))
     # Whatever changes from now on is told, and is told after this: it waits in the mailbox.
     tell(feed, {:nodeup, feed.registry, node()})
     %{feed | since: now()}
@@ -121,7 +121,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Feed do
   defp change(%{since: nil} = feed, patterns), do: %{feed | patterns: patterns}
 
   defp change(feed, patterns) do
-    for pattern <- patterns -- feed.patterns, do: NativeRegistry.subscribe(feed.registry, pattern)
+    Enum.each(patterns -- feed.patterns, &NativeRegistry.subscribe(feed.registry, &1))
 
     for pattern <- feed.patterns -- patterns,
         do: NativeRegistry.unsubscribe(feed.registry, pattern)

@@ -231,9 +231,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Follower do
     do: %{state | cluster: cluster}
 
   defp adopt(state, supervisor, cluster) do
-    if state.monitor,
-      do: Process.demonitor(state.monitor, [:flush]),
-      else: Process.send_after(self(), :attend, @attend)
+    _ =
+      if state.monitor,
+        do: Process.demonitor(state.monitor, [:flush]),
+        else: Process.send_after(self(), :attend, @attend)
 
     monitor = Process.monitor(supervisor)
     %{state | supervisor: supervisor, monitor: monitor, cluster: cluster}

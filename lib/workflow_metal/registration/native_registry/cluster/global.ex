@@ -37,7 +37,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Global do
     global = global_name(registry, name)
 
     Cluster.within(timeout, fn ->
-      synchronise()
+      _ = synchronise()
 
       case :global.register_name(global, pid, &__MODULE__.resolve/3) do
         :yes -> :yes
@@ -64,9 +64,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Global do
     global = global_name(registry, name)
 
     free = fn nodes ->
-      if :global.whereis_name(global) == pid do
-        :gen_server.multi_call(nodes, @server, {:unregister, global})
-      end
+      _ =
+        if :global.whereis_name(global) == pid do
+          :gen_server.multi_call(nodes, @server, {:unregister, global})
+        end
 
       :ok
     end

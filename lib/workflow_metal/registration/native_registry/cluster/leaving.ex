@@ -36,13 +36,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Leaving do
 
   @impl GenServer
   def handle_cast({:leave, pid, reason}, leaving) do
-    if leaving == %{}, do: Process.send_after(self(), :end_all, @gathering)
+    _ = if leaving == %{}, do: Process.send_after(self(), :end_all, @gathering)
     {:noreply, Map.put_new(leaving, pid, reason)}
   end
 
   @impl GenServer
   def handle_info(:end_all, leaving) do
-    Cluster.Application.run(fn -> end_all(leaving) end)
+    {:ok, _pid} = Cluster.Application.run(fn -> end_all(leaving) end)
     {:noreply, %{}}
   end
 
@@ -62,7 +62,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Leaving do
     # Processes may say what they like of their ancestors, each other for one.
     {beneath, highest} = if highest == [], do: {[], beneath}, else: {beneath, highest}
     highest = for {_ancestors, one} <- highest, do: one
-    in_parallel(highest, fn {pid, reason} -> end_process(pid, reason) end, :infinity)
+    _ = in_parallel(highest, fn {pid, reason} -> end_process(pid, reason) end, :infinity)
 
     end_all(
       for {_ancestors, {pid, reason}} <- beneath,
@@ -138,10 +138,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Leaving do
 
   defp end_by_itself(pid, reason, monitor, deadline) do
     # A process that traps exits takes a signal of ours for a message.
-    case Cluster.within(@question, fn -> Process.info(pid, :trap_exit) end) do
-      {:trap_exit, true} -> Cluster.Application.run(fn -> terminate_itself(pid, reason) end)
-      _other -> Process.exit(pid, reason)
-    end
+    _ =
+      case Cluster.within(@question, fn -> Process.info(pid, :trap_exit) end) do
+        {:trap_exit, true} -> Cluster.Application.run(fn -> terminate_itself(pid, reason) end)
+        _other -> Process.exit(pid, reason)
+      end
 
     receive do
       {:DOWN, ^monitor, :process, ^pid, _reason} -> :ok
