@@ -34,7 +34,7 @@ const LAYOUT: Layout = Layout {
 const NUMBER: u64 = 5 << 4 | 0xF;
 
 /// The term of this word.
-fn term<'a>(lifetime: &'a u8, word: u64) -> Term<'a> {
+fn term(lifetime: &u8, word: u64) -> Term<'_> {
     // SAFETY: nobody looks at the env.
     let env = unsafe { Env::new(lifetime, std::ptr::null_mut()) };
     word::to_term(env, word)
