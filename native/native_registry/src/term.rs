@@ -53,27 +53,30 @@ enum Frame<'a> {
     List(ErlNifTerm),
     /// Nothing: a list of which the last tail has been written. It still counts as a level.
     Tail,
-    Map(Box<MapFrame<'a>>),
+    /// The last of the writer's maps.
+    Map,
 }
 
-struct MapFrame<'a> {
+/// A map of which some pairs have not been written.
+struct Map<'a> {
     left: MapIterator<'a>,
     pairs: Pairs,
     /// Whether a value has been begun that has not been said to be written.
     begun: bool,
     /// The value of the key that has been written.
-    value: Option<Term<'a>>,
+    value: Option<ErlNifTerm>,
     /// How many places for any term there were before that key.
     anys: usize,
 }
 
-impl<'a> MapFrame<'a> {
-    /// The next key or value that has not been written; none when all have.
+impl Map<'_> {
+    /// Writes what can be written at once, up to a key or value that cannot.
     fn next<const PATTERN: bool>(
         &mut self,
         encoder: &mut Encoder<'_>,
+        env: Env<'_>,
         layout: Option<Layout>,
-    ) -> Result<Option<Term<'a>>, Refused> {
+    ) -> Result<Option<ErlNifTerm>, Refused> {
         loop {
             if let Some(value) = self.value.take() {
                 // The key is written.
@@ -82,7 +85,7 @@ impl<'a> MapFrame<'a> {
                 }
                 self.pairs.value(encoder);
                 self.begun = true;
-                if !leaf(encoder, layout, value)? {
+                if !leaf::<PATTERN>(encoder, env, layout, value)? {
                     return Ok(Some(value));
                 }
             }
@@ -94,29 +97,38 @@ impl<'a> MapFrame<'a> {
             let Some((key, value)) = self.left.next() else {
                 return Ok(None);
             };
-            self.value = Some(value);
+            self.value = Some(value.as_c_arg());
             self.anys = encoder.anys();
-            if !leaf(encoder, layout, key)? {
-                return Ok(Some(key));
+            if !leaf::<PATTERN>(encoder, env, layout, key.as_c_arg())? {
+                return Ok(Some(key.as_c_arg()));
             }
         }
     }
 }
 
-/// Writes a term if it is one that the layout tells without a call: most are.
+/// Writes a term if it is one without parts that the layout tells without a call: most are.
+///
+/// Terms go from function to function as words: a `Term` is three, one of them not full, and the
+/// processor waits for each that is put together in memory and copied at once.
 #[inline]
-fn leaf(
+fn leaf<const PATTERN: bool>(
     encoder: &mut Encoder<'_>,
+    env: Env<'_>,
     layout: Option<Layout>,
-    term: Term<'_>,
+    word: ErlNifTerm,
 ) -> Result<bool, Refused> {
+    if PATTERN && any() == part(env, word) {
+        encoder.any()?;
+        return Ok(true);
+    }
     let Some(layout) = layout else {
         return Ok(false);
     };
-    match layout.shape(&term) {
+    match layout.shape(&part(env, word)) {
         Shape::Word(word) => encoder.word(word)?,
         Shape::Binary(bytes) => encoder.binary(bytes)?,
-        _ => return Ok(false),
+        Shape::LargePart => return Err(NameError::TooLarge.into()),
+        Shape::Tuple(_) | Shape::Other => return Ok(false),
     }
     Ok(true)
 }
@@ -126,15 +138,20 @@ fn is_word(layout: Option<Layout>, word: ErlNifTerm) -> bool {
     layout.is_some() && layout::short_immediate(word::of(word)).is_some()
 }
 
-/// How many levels of a term take no memory of their own.
-const SHALLOW: usize = 8;
+/// How many levels of a term, and how many maps in one another, need no allocation. Together a
+/// kilobyte of the stack.
+const SHALLOW: usize = 32;
+const SHALLOW_MAPS: usize = 2;
 
 /// Writes a term without going down the stack with it: that of a scheduler may be small.
 struct Writer<'e, 'b, 'a> {
     encoder: &'e mut Encoder<'b>,
     env: Env<'a>,
     layout: Option<Layout>,
+    /// The terms around the one that is being written.
     frames: SmallVec<[Frame<'a>; SHALLOW]>,
+    /// The maps among them. By themselves, as they take much more room than the others.
+    maps: SmallVec<[Map<'a>; SHALLOW_MAPS]>,
     /// What the references of this node have in common, once the term has one.
     own: Option<Origin>,
 }
@@ -147,109 +164,113 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
             env,
             layout: layout::trusted(),
             frames: SmallVec::new(),
+            maps: SmallVec::new(),
             own: None,
         }
     }
 
     #[inline]
     fn write<const PATTERN: bool>(mut self, term: Term<'a>) -> Written {
-        let mut term = term;
+        let word = term.as_c_arg();
+        if self.leaf::<PATTERN>(word)? {
+            return Ok(());
+        }
+        let mut elements = self.begin(word)?;
         loop {
-            self.begin::<PATTERN>(term)?;
-            match self.next::<PATTERN>()? {
-                Some(next) => term = next,
-                None => return Ok(()),
+            // The tuple that is being written is in no frame before it has a part that goes deeper:
+            // most have none.
+            let next = match self.elements::<PATTERN>(&mut elements)? {
+                Some(element) => {
+                    self.frames.push(Frame::Elements(elements));
+                    Some(element)
+                }
+                None => match self.frames.pop() {
+                    None => return Ok(()),
+                    Some(Frame::Elements(outer)) => {
+                        elements = outer;
+                        None
+                    }
+                    Some(Frame::Tail) => None,
+                    Some(Frame::List(list)) => self.list::<PATTERN>(list)?,
+                    Some(Frame::Map) => self.pairs::<PATTERN>()?,
+                },
+            };
+            if let Some(next) = next {
+                elements = self.begin(next)?;
             }
         }
     }
 
-    /// Writes a term, or its head and remembers its parts.
     #[inline]
-    fn begin<const PATTERN: bool>(&mut self, term: Term<'a>) -> Written {
-        if PATTERN && any() == term {
-            self.encoder.any()?;
-            return Ok(());
-        }
-        if let Some(layout) = self.layout {
-            match layout.shape(&term) {
-                Shape::Word(word) => self.encoder.word(word)?,
-                Shape::Tuple(elements) => return self.tuple(elements),
-                Shape::Binary(bytes) => self.encoder.binary(bytes)?,
-                Shape::LargePart => return Err(NameError::TooLarge.into()),
-                Shape::Other => return self.other(term),
-            }
-            return Ok(());
-        }
-        if let Some(elements) = elements(term) {
+    fn leaf<const PATTERN: bool>(&mut self, word: ErlNifTerm) -> Result<bool, Refused> {
+        leaf::<PATTERN>(self.encoder, self.env, self.layout, word)
+    }
+
+    /// Writes the head of a term that [`leaf`] has not written, or all of it; answers the parts of
+    /// a tuple. Those of a list or a map are in a frame.
+    #[inline]
+    fn begin(&mut self, word: ErlNifTerm) -> Result<&'a [ErlNifTerm], Refused> {
+        let term = part(self.env, word);
+        if let Some(layout) = self.layout
+            && let Shape::Tuple(elements) = layout.shape(&term)
+        {
             return self.tuple(elements);
         }
         self.other(term)
     }
 
-    /// The next term that has not been written; none when all have.
+    /// Writes elements up to one that cannot be written at once, behind which `elements` is then.
     #[inline]
-    fn next<const PATTERN: bool>(&mut self) -> Result<Option<Term<'a>>, Refused> {
-        let layout = self.layout.filter(|_| !PATTERN);
-        loop {
-            match self.frames.last_mut() {
-                None => return Ok(None),
-                Some(Frame::Elements(elements)) => {
-                    let mut left = *elements;
-                    while let Some((&element, rest)) = left.split_first() {
-                        left = rest;
-                        let element = part(self.env, element);
-                        if !leaf(self.encoder, layout, element)? {
-                            *elements = left;
-                            return Ok(Some(element));
-                        }
-                    }
-                    self.frames.pop();
-                }
-                Some(_) => {
-                    if let Some(term) = self.next_other::<PATTERN>()? {
-                        return Ok(Some(term));
-                    }
-                }
+    fn elements<const PATTERN: bool>(
+        &mut self,
+        elements: &mut &'a [ErlNifTerm],
+    ) -> Result<Option<ErlNifTerm>, Refused> {
+        let mut left = *elements;
+        while let Some((&element, rest)) = left.split_first() {
+            left = rest;
+            if !self.leaf::<PATTERN>(element)? {
+                *elements = left;
+                return Ok(Some(element));
             }
         }
+        *elements = &[];
+        Ok(None)
     }
 
-    /// The next term below a list or a map; none when that has ended.
-    fn next_other<const PATTERN: bool>(&mut self) -> Result<Option<Term<'a>>, Refused> {
-        let layout = self.layout.filter(|_| !PATTERN);
-        match self.frames.last_mut() {
-            Some(Frame::List(rest)) => {
-                let mut list = part(self.env, *rest);
-                while let Ok((head, tail)) = list.list_get_cell() {
-                    list = tail;
-                    if !leaf(self.encoder, layout, head)? {
-                        *rest = list.as_c_arg();
-                        return Ok(Some(head));
-                    }
-                }
-                self.frames.pop();
-                if list.is_empty_list() {
-                    self.encoder.list_end()?;
-                    return Ok(None);
-                }
-                self.encoder.list_tail()?;
-                self.frames.push(Frame::Tail);
-                Ok(Some(list))
-            }
-            Some(Frame::Map(map)) => {
-                let next = map.next::<PATTERN>(self.encoder, layout)?;
-                if next.is_none()
-                    && let Some(Frame::Map(map)) = self.frames.pop()
-                {
-                    self.encoder.map_end(map.pairs)?;
-                }
-                Ok(next)
-            }
-            _ => {
-                self.frames.pop();
-                Ok(None)
+    /// The same with what is left of a list, and a frame for the rest.
+    fn list<const PATTERN: bool>(
+        &mut self,
+        mut list: ErlNifTerm,
+    ) -> Result<Option<ErlNifTerm>, Refused> {
+        while let Ok((head, tail)) = part(self.env, list).list_get_cell() {
+            list = tail.as_c_arg();
+            let head = head.as_c_arg();
+            if !self.leaf::<PATTERN>(head)? {
+                self.frames.push(Frame::List(list));
+                return Ok(Some(head));
             }
         }
+        if part(self.env, list).is_empty_list() {
+            self.encoder.list_end()?;
+            return Ok(None);
+        }
+        self.encoder.list_tail()?;
+        self.frames.push(Frame::Tail);
+        Ok((!self.leaf::<PATTERN>(list)?).then_some(list))
+    }
+
+    /// The same with what is left of the last map.
+    fn pairs<const PATTERN: bool>(&mut self) -> Result<Option<ErlNifTerm>, Refused> {
+        let Some(map) = self.maps.last_mut() else {
+            return Ok(None);
+        };
+        let next = map.next::<PATTERN>(self.encoder, self.env, self.layout)?;
+        if next.is_some() {
+            self.frames.push(Frame::Map);
+        } else if let Some(map) = self.maps.pop() {
+            self.encoder.map_end(map.pairs)?;
+        }
+        Ok(next)
     }
 
     /// Refuses a term with parts that lies deeper than a name may go.
@@ -262,8 +283,9 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
         }
     }
 
+    /// Writes the head of a tuple; answers its parts.
     #[inline]
-    fn tuple(&mut self, elements: &'a [ErlNifTerm]) -> Written {
+    fn tuple(&mut self, elements: &'a [ErlNifTerm]) -> Result<&'a [ErlNifTerm], Refused> {
         self.below()?;
         // Only a reference can be the mark of an opened part, and no word is one.
         if let Some(&first) = elements.first()
@@ -273,14 +295,12 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
             return self.opened(&elements[1..]);
         }
         self.encoder.tuple(elements.len())?;
-        if !elements.is_empty() {
-            self.frames.push(Frame::Elements(elements));
-        }
-        Ok(())
+        Ok(elements)
     }
 
-    /// What the Elixir side made of a part that the API does not open; see `Odd`.
-    fn opened(&mut self, parts: &'a [ErlNifTerm]) -> Written {
+    /// What the Elixir side made of a part that the API does not open, see `Odd`; answers what is a
+    /// term of its own.
+    fn opened(&mut self, parts: &'a [ErlNifTerm]) -> Result<&'a [ErlNifTerm], Refused> {
         let opened = |at: usize| parts.get(at).map(|&word| part(self.env, word));
         let kind: u8 = opened(0)
             .and_then(|kind| kind.decode().ok())
@@ -303,36 +323,40 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
             }
             Odd::FUN => {
                 self.encoder.fun()?;
-                self.frames.push(Frame::Elements(&parts[1..2]));
+                return Ok(&parts[1..2]);
             }
             Odd::EXPORT => {
                 self.encoder.export()?;
-                self.frames.push(Frame::Elements(&parts[1..2]));
+                return Ok(&parts[1..2]);
             }
             _ => return Err(Refused::Odd),
         }
-        Ok(())
+        Ok(&[])
     }
 
-    /// Any term of which the layout tells nothing. Each kind is asked for by itself: the API's call
+    /// Any term of which the layout tells nothing: writes it, or its head and answers its parts,
+    /// which of a list or a map are in a frame. Each kind is asked for by itself: the API's call
     /// that answers which kind a term is ends the VM where it is of none that the call knows.
-    fn other(&mut self, term: Term<'a>) -> Written {
-        if term.is_atom() {
-            self.encoder.atom(word::of(term.as_c_arg()))?;
-        } else if let Ok(value) = term.decode::<i64>() {
+    fn other(&mut self, term: Term<'a>) -> Result<&'a [ErlNifTerm], Refused> {
+        if let Ok(value) = term.decode::<i64>() {
             self.encoder.integer(value)?;
+        } else if term.is_map() {
+            self.map(term)?;
         } else if term.is_empty_list() {
             self.encoder.nil()?;
         } else if term.is_list() {
             self.below()?;
             self.encoder.list()?;
             self.frames.push(Frame::List(term.as_c_arg()));
-        } else if term.is_map() {
-            self.map(term)?;
-        } else if term.is_ref() {
-            self.reference(term)?;
         } else if let Ok(binary) = Binary::from_term(term) {
             self.encoder.binary(&binary)?;
+        } else if term.is_float() {
+            let value = term.decode().map_err(|_| Refused::Odd)?;
+            self.encoder.float(one_zero(value))?;
+        } else if term.is_atom() {
+            self.encoder.atom(word::of(term.as_c_arg()))?;
+        } else if term.is_ref() {
+            self.reference(term)?;
         } else if let Ok(pid) = term.decode::<LocalPid>() {
             self.encoder.local_pid(word::of_pid(self.env, pid).0)?;
         } else if is_local_port(term) {
@@ -341,16 +365,13 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
             self.encoder.remote(&term.to_binary())?;
         } else if let Ok(value) = term.decode::<u64>() {
             self.encoder.unsigned(value)?;
-        } else if term.is_float() {
-            let value = term.decode().map_err(|_| Refused::Odd)?;
-            self.encoder.float(one_zero(value))?;
         } else if let Some(elements) = elements(term) {
             // Where the layout does not know the pointer to this one.
-            self.tuple(elements)?;
+            return self.tuple(elements);
         } else {
             return Err(Refused::Odd);
         }
-        Ok(())
+        Ok(&[])
     }
 
     fn map(&mut self, term: Term<'a>) -> Written {
@@ -358,13 +379,14 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
         let left = MapIterator::new(term).ok_or(Refused::Odd)?;
         let size = term.map_size().map_err(|_| Refused::Odd)?;
         let pairs = self.encoder.map(size)?;
-        self.frames.push(Frame::Map(Box::new(MapFrame {
+        self.frames.push(Frame::Map);
+        self.maps.push(Map {
             left,
             pairs,
             begun: false,
             value: None,
             anys: 0,
-        })));
+        });
         Ok(())
     }
 

@@ -107,8 +107,8 @@ impl<const N: usize> Inline<N> {
     fn of(key: &[u8]) -> Self {
         let mut bytes = [0; N];
         let (whole, rest) = key.as_chunks::<8>();
-        for (bytes, word) in bytes.iter_mut().zip(whole) {
-            *bytes = u64::from_le_bytes(*word);
+        for (word, bytes) in bytes.iter_mut().zip(whole) {
+            *word = u64::from_le_bytes(*bytes);
         }
         if !rest.is_empty() {
             let last = key.last_chunk::<8>().unwrap();

@@ -8,6 +8,8 @@
 //! What identifies an atom, a local pid or a local port inside one VM is a machine word that never
 //! changes; it goes in as it is. So the bytes mean something in this VM only, and never leave it.
 
+use std::cmp::Ordering;
+use std::ops::Range;
 use thiserror::Error;
 
 /// The longest name, in canonical bytes. Keeps any one call on a name under a millisecond.
@@ -109,6 +111,7 @@ pub enum NameError {
 pub struct Buffer {
     bytes: Box<[u8; MAX_BYTES]>,
     moved: Vec<u8>,
+    spans: Vec<Span>,
 }
 
 impl Buffer {
@@ -122,6 +125,7 @@ impl Buffer {
                 .try_into()
                 .unwrap_or_else(|_| unreachable!("as many bytes as were asked for")),
             moved: Vec::new(),
+            spans: Vec::new(),
         }
     }
 }
@@ -140,6 +144,9 @@ pub struct Encoder<'a> {
     /// How many bytes more than they take small parts have counted for.
     extra: usize,
     moved: &'a mut Vec<u8>,
+    /// The pairs of the maps that have been begun and not ended: those of an inner map behind those
+    /// of the map around it.
+    spans: &'a mut Vec<Span>,
     map_work: usize,
     anys: usize,
     bound: bool,
@@ -149,11 +156,14 @@ impl<'a> Encoder<'a> {
     /// Starts a name at the front of the buffer.
     #[inline]
     pub fn new(buffer: &'a mut Buffer) -> Self {
+        // Those of a name that was refused.
+        buffer.spans.clear();
         Self {
             bytes: &mut buffer.bytes,
             len: 0,
             extra: 0,
             moved: &mut buffer.moved,
+            spans: &mut buffer.spans,
             map_work: 0,
             anys: 0,
             bound: false,
@@ -332,37 +342,35 @@ impl<'a> Encoder<'a> {
         self.count_for(LARGE, 5)?;
         self.expect(size.saturating_mul(2))?;
         self.counted(tag::MAP, size)?;
+        self.spans.reserve(size);
         Ok(Pairs {
             first: self.len,
             start: self.len,
             value: self.len,
-            spans: Vec::with_capacity(size),
+            spans: self.spans.len(),
         })
     }
 
-    /// The end of a map.
-    pub fn map_end(&mut self, pairs: Pairs) -> Result<(), NameError> {
-        self.order(pairs.first, pairs.spans)
-    }
-
-    /// Puts the pairs from `first` on into the order of their keys' bytes: the VM's own order of
+    /// The end of a map: puts its pairs into the order of their keys' bytes, as the VM's own order of
     /// enumeration is not promised to depend on the keys alone.
-    fn order(&mut self, first: usize, mut spans: Vec<Span>) -> Result<(), NameError> {
-        let key = |span: &Span| &self.bytes[span.start..span.value];
-        if spans.is_sorted_by(|a, b| key(a) <= key(b)) {
-            return Ok(());
+    // By value: a map ends once.
+    #[allow(clippy::needless_pass_by_value)]
+    pub fn map_end(&mut self, pairs: Pairs) -> Result<(), NameError> {
+        let bytes = &*self.bytes;
+        let spans = &mut self.spans[pairs.spans..];
+        if !spans.is_sorted_by(|a, b| a.compare(b, bytes).is_le()) {
+            self.map_work += self.len - pairs.first;
+            if self.map_work > MAX_MAP_WORK {
+                return Err(NameError::TooManyMaps);
+            }
+            spans.sort_unstable_by(|a, b| a.compare(b, bytes));
+            self.moved.clear();
+            for span in &*spans {
+                self.moved.extend_from_slice(&bytes[span.pair()]);
+            }
+            self.bytes[pairs.first..self.len].copy_from_slice(self.moved);
         }
-        self.map_work += self.len - first;
-        if self.map_work > MAX_MAP_WORK {
-            return Err(NameError::TooManyMaps);
-        }
-        spans.sort_unstable_by(|a, b| key(a).cmp(key(b)));
-        self.moved.clear();
-        for span in &spans {
-            self.moved
-                .extend_from_slice(&self.bytes[span.start..span.end]);
-        }
-        self.bytes[first..self.len].copy_from_slice(self.moved);
+        self.spans.truncate(pairs.spans);
         Ok(())
     }
 
@@ -440,14 +448,47 @@ pub struct Pairs {
     first: usize,
     start: usize,
     value: usize,
-    spans: Vec<Span>,
+    /// How many pairs of other maps stand before its own in the encoder.
+    spans: usize,
 }
 
+/// Where a pair lies. A buffer is short enough for 32 bits.
 #[derive(Debug)]
 struct Span {
-    start: usize,
-    value: usize,
-    end: usize,
+    /// The first eight bytes of the key, the first one highest: in the order of the keys, and mostly
+    /// all that it takes to compare them.
+    prefix: u64,
+    start: u32,
+    value: u32,
+    end: u32,
+}
+
+impl Span {
+    #[inline]
+    fn compare(&self, other: &Self, bytes: &[u8]) -> Ordering {
+        self.prefix
+            .cmp(&other.prefix)
+            .then_with(|| bytes[self.key()].cmp(&bytes[other.key()]))
+    }
+
+    fn key(&self) -> Range<usize> {
+        self.start as usize..self.value as usize
+    }
+
+    fn pair(&self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+/// The first eight bytes of the key; where there are fewer, zeroes stand for the others.
+#[inline]
+fn prefix(key: &[u8]) -> u64 {
+    match key.first_chunk() {
+        Some(bytes) => u64::from_be_bytes(*bytes),
+        None => key.iter().enumerate().fold(0, |prefix, (at, &byte)| {
+            prefix | u64::from(byte) << (56 - 8 * at)
+        }),
+    }
 }
 
 impl Pairs {
@@ -457,11 +498,15 @@ impl Pairs {
     }
 
     /// The pair is written.
-    pub fn next(&mut self, encoder: &Encoder<'_>) {
-        self.spans.push(Span {
-            start: self.start,
-            value: self.value,
-            end: encoder.len,
+    pub fn next(&mut self, encoder: &mut Encoder<'_>) {
+        let [start, value, end] = [self.start, self.value, encoder.len];
+        // None of them is above MAX_BYTES.
+        #[allow(clippy::cast_possible_truncation)]
+        encoder.spans.push(Span {
+            prefix: prefix(&encoder.bytes[start..value]),
+            start: start as u32,
+            value: value as u32,
+            end: end as u32,
         });
         self.start = encoder.len;
     }
