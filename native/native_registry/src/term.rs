@@ -317,10 +317,10 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
     /// Any term of which the layout tells nothing. Each kind is asked for by itself: the API's call
     /// that answers which kind a term is ends the VM where it is of none that the call knows.
     fn other(&mut self, term: Term<'a>) -> Written {
-        if term.is_atom() {
+        if term.is_number() {
+            self.number(term)?;
+        } else if term.is_atom() {
             self.encoder.atom(word::of(term.as_c_arg()))?;
-        } else if let Ok(value) = term.decode::<i64>() {
-            self.encoder.integer(value)?;
         } else if term.is_empty_list() {
             self.encoder.nil()?;
         } else if term.is_list() {
@@ -339,14 +339,23 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
             self.encoder.local_port(word::of(term.as_c_arg()))?;
         } else if term.is_pid() || term.is_port() {
             self.encoder.remote(&term.to_binary())?;
+        } else if let Some(elements) = elements(term) {
+            // Where the layout does not know the pointer to this one.
+            self.tuple(elements)?;
+        } else {
+            return Err(Refused::Odd);
+        }
+        Ok(())
+    }
+
+    fn number(&mut self, term: Term<'_>) -> Written {
+        if let Ok(value) = term.decode::<i64>() {
+            self.encoder.integer(value)?;
         } else if let Ok(value) = term.decode::<u64>() {
             self.encoder.unsigned(value)?;
         } else if term.is_float() {
             let value = term.decode().map_err(|_| Refused::Odd)?;
             self.encoder.float(one_zero(value))?;
-        } else if let Some(elements) = elements(term) {
-            // Where the layout does not know the pointer to this one.
-            self.tuple(elements)?;
         } else {
             return Err(Refused::Odd);
         }
