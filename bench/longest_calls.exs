@@ -1,10 +1,13 @@
 # How long the longest calls hold a scheduler: names as large as they may be, of every shape; what
 # grows with the number of names, of subscribers and of those who wait.
 #
-#     mix run bench/longest_calls.exs
+#     mix run bench/longest_calls.exs [PART ...]
+#
+# where a part is names, deaths, growth, crowd, stalls or meanwhile; all of them unless some are given.
 #
 # Microseconds: the shortest, the median and the longest of 21 calls. The longest is mostly the
-# operating system's.
+# operating system's. For the stalls it is so less with one scheduler, whose thread then asks for the
+# real-time class (which root may have): ELIXIR_ERL_OPTIONS="+S 1:1 +sbwt none".
 
 Code.require_file("support/longest.exs", __DIR__)
 
@@ -17,7 +20,14 @@ defmodule Longest do
 
   @times 21
 
-  def main do
+  @parts [:names, :deaths, :growth, :crowd, :stalls, :meanwhile]
+
+  def main(arguments) do
+    parts = for part <- @parts, arguments == [] or to_string(part) in arguments, do: part
+    Enum.each(parts, &measure/1)
+  end
+
+  defp measure(:names) do
     registry = Longest.start(LongestCalls)
     names = Longest.names()
     heading("calls on names (the longest five of each)")
@@ -35,12 +45,21 @@ defmodule Longest do
       |> Enum.each(fn {label, times} -> row(label, times) end)
     end)
 
+    Longest.stop(registry)
+  end
+
+  defp measure(:deaths) do
+    registry = Longest.start(LongestCalls)
     heading("the end of a process that holds")
 
     for {label, names} <- Longest.deaths() do
       row(label, times(fn -> Longest.time_death(registry, names) end))
     end
 
+    Longest.stop(registry)
+  end
+
+  defp measure(:growth) do
     heading("registering so many names, the hundredth longest call")
     uuid = "10f4b6e2-9b3a-4a4e-8d1c-0123456789ab"
     long = :binary.copy("x", 65_000)
@@ -53,45 +72,40 @@ defmodule Longest do
         ] do
       row(label, for(_time <- 1..3, do: longest_registration(count, name)))
     end
+  end
 
+  defp measure(:crowd) do
     heading("with many who want to be told")
     crowded()
+  end
+
+  defp measure(:stalls) do
+    if System.schedulers_online() == 1, do: real_time()
     heading("how long a process that counts milliseconds stands still")
     stalls()
+  end
 
-    heading("a process that is always ready, meanwhile: the longest it waits")
+  defp measure(:meanwhile) do
+    heading("beside a process with a million names")
     meanwhile()
   end
 
-  # On a machine that does other work, too, compare with the first row.
-  defp meanwhile do
-    row("nothing", waits(fn -> Process.sleep(1_000) end))
+  # Only one: what else runs on the machine needs the other processors.
+  defp real_time do
+    tasks = "/proc/#{System.pid()}/task"
 
-    for holders <- [1_000, 200_000] do
-      registry = Longest.start(LongestCalls.Stopped)
-
-      pids =
-        for number <- 1..holders do
-          pid = spawn(fn -> Process.sleep(:infinity) end)
-          :yes = Native.register(registry, {:held, number}, pid, nil, nil)
-          pid
-        end
-
-      # Longer than the stop: the holders are let go in the background.
-      stop = fn ->
-        Longest.stop(registry)
-        Process.sleep(3_000)
-      end
-
-      row("the stop of a registry with #{holders} holders", waits(stop))
-      Enum.each(pids, &Process.exit(&1, :kill))
+    for task <- File.ls!(tasks),
+        name = File.read!(Path.join([tasks, task, "comm"])),
+        name =~ ~r/^(erts_sched_1|1_scheduler)$/ do
+      {_output, 0} = System.cmd("chrt", ["-f", "-p", "10", task])
     end
+  end
 
+  defp meanwhile do
     registry = Longest.start(LongestCalls.Meanwhile)
     holder = spawn(fn -> Process.sleep(:infinity) end)
     names = 1_000_000
     for number <- 1..names, do: :yes = Native.register(registry, number, holder, nil, nil)
-    row("the million names of one process", waits(fn -> Native.keys(registry, holder) end))
 
     others = fn ->
       keys = Task.async(fn -> Native.keys(registry, holder) end)
@@ -100,7 +114,7 @@ defmodule Longest do
       times
     end
 
-    row("the same: register", others.())
+    row("all of them are asked for: register", others.())
 
     row(
       "most of them unregistered: a call",
@@ -110,41 +124,6 @@ defmodule Longest do
     )
 
     Longest.stop(registry)
-  end
-
-  # For each scheduler, the longest that a process there was not run.
-  defp waits(work) do
-    test = self()
-
-    tickers =
-      for scheduler <- 1..System.schedulers_online() do
-        spawn_link(fn ->
-          :erlang.process_flag(:scheduler, scheduler)
-          send(test, {:waited, tick(System.monotonic_time(), 0)})
-        end)
-      end
-
-    work.()
-    for ticker <- tickers, do: send(ticker, :stop)
-
-    for _ticker <- tickers do
-      receive do
-        {:waited, longest} ->
-          System.convert_time_unit(longest, :native, :nanosecond) / 1_000
-      end
-    end
-  end
-
-  defp tick(last, longest) do
-    :erlang.yield()
-    now = System.monotonic_time()
-    longest = max(longest, now - last)
-
-    receive do
-      :stop -> longest
-    after
-      0 -> tick(now, longest)
-    end
   end
 
   # A table grows in a hundred calls or more of these; the longest of all are the operating system's.
@@ -254,6 +233,21 @@ defmodule Longest do
 
   # What holds schedulers is seen by whoever wants to run, wherever it happens.
   defp stalls do
+    stall("nothing, for a second", fn _registry -> fn -> Process.sleep(1_000) end end)
+
+    stall("30,000 processes raise an error, no registry", fn _registry ->
+      crowd(30_000, fn _number ->
+        receive do
+          :raise -> try_raising()
+        end
+      end)
+
+      fn ->
+        for pid <- Process.get(:crowd), do: send(pid, :raise)
+        Process.sleep(500)
+      end
+    end)
+
     for count <- [10_000, 30_000, 100_000] do
       stall("#{count} wait for one name: register", fn registry ->
         crowd(count, fn _number -> NativeRegistry.await(registry, :one, :infinity) end)
@@ -276,8 +270,54 @@ defmodule Longest do
       end)
 
       await(fn -> NativeRegistry.info(registry).waiting == 30_000 end)
-      fn -> Longest.stop(registry) end
+
+      fn ->
+        Longest.stop(registry)
+        Process.sleep(500)
+      end
     end)
+
+    for holders <- [1_000, 200_000] do
+      stall("the stop of a registry with #{holders} holders", fn registry ->
+        crowd(holders, fn number -> NativeRegistry.register(registry, {:held, number}, nil) end)
+        await(fn -> NativeRegistry.info(registry).names == holders end)
+
+        # Longer than the stop: the holders are let go in the background.
+        fn ->
+          Longest.stop(registry)
+          Process.sleep(2_500)
+        end
+      end)
+    end
+
+    for {label, prepare} <- [
+          {"of a process with 10,000 patterns",
+           fn registry, number -> NativeRegistry.subscribe(registry, {:own, number}) end},
+          {"of a process that waits for 10,000 names",
+           fn registry, number -> Native.wait(registry, {:own, number}, self()) end},
+          {"of a process with a million names",
+           fn registry, number ->
+             for part <- 1..100, do: NativeRegistry.register(registry, {number, part}, nil)
+           end}
+        ] do
+      stall("the end #{label}", fn registry ->
+        test = self()
+
+        crowd(1, fn _number ->
+          for number <- 1..10_000, do: prepare.(registry, number)
+          send(test, :asked)
+        end)
+
+        receive do
+          :asked -> :ok
+        end
+
+        fn ->
+          disperse()
+          Process.sleep(500)
+        end
+      end)
+    end
 
     stall("30,000 wait for one name: all of them end", fn registry ->
       crowd(30_000, fn _number -> NativeRegistry.await(registry, :one, :infinity) end)
@@ -305,9 +345,15 @@ defmodule Longest do
     end
   end
 
+  defp try_raising do
+    raise ArgumentError, "raised by #{inspect(self())}"
+  rescue
+    ArgumentError -> :ok
+  end
+
   defp stall(label, prepare) do
     times =
-      for _time <- 1..3 do
+      for _time <- 1..5 do
         registry = Longest.start(:"Elixir.LongestCalls#{System.unique_integer([:positive])}")
         work = prepare.(registry)
         for pid <- Process.list(), do: :erlang.garbage_collect(pid)
@@ -445,4 +491,4 @@ defmodule Longest do
   defp cell(time), do: time |> Float.round(1) |> to_string() |> String.pad_leading(10)
 end
 
-Longest.main()
+Longest.main(System.argv())

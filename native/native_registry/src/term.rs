@@ -338,8 +338,8 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
     /// which of a list or a map are in a frame. Each kind is asked for by itself: the API's call
     /// that answers which kind a term is ends the VM where it is of none that the call knows.
     fn other(&mut self, term: Term<'a>) -> Result<&'a [ErlNifTerm], Refused> {
-        if let Ok(value) = term.decode::<i64>() {
-            self.encoder.integer(value)?;
+        if term.is_number() {
+            self.number(term)?;
         } else if term.is_map() {
             self.map(term)?;
         } else if term.is_empty_list() {
@@ -350,9 +350,6 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
             self.frames.push(Frame::List(term.as_c_arg()));
         } else if let Ok(binary) = Binary::from_term(term) {
             self.encoder.binary(&binary)?;
-        } else if term.is_float() {
-            let value = term.decode().map_err(|_| Refused::Odd)?;
-            self.encoder.float(one_zero(value))?;
         } else if term.is_atom() {
             self.encoder.atom(word::of(term.as_c_arg()))?;
         } else if term.is_ref() {
@@ -363,8 +360,6 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
             self.encoder.local_port(word::of(term.as_c_arg()))?;
         } else if term.is_pid() || term.is_port() {
             self.encoder.remote(&term.to_binary())?;
-        } else if let Ok(value) = term.decode::<u64>() {
-            self.encoder.unsigned(value)?;
         } else if let Some(elements) = elements(term) {
             // Where the layout does not know the pointer to this one.
             return self.tuple(elements);
@@ -372,6 +367,20 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
             return Err(Refused::Odd);
         }
         Ok(&[])
+    }
+
+    fn number(&mut self, term: Term<'_>) -> Written {
+        if let Ok(value) = term.decode::<i64>() {
+            self.encoder.integer(value)?;
+        } else if let Ok(value) = term.decode::<u64>() {
+            self.encoder.unsigned(value)?;
+        } else if term.is_float() {
+            let value = term.decode().map_err(|_| Refused::Odd)?;
+            self.encoder.float(one_zero(value))?;
+        } else {
+            return Err(Refused::Odd);
+        }
+        Ok(())
     }
 
     fn map(&mut self, term: Term<'a>) -> Written {

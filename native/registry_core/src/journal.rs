@@ -594,11 +594,14 @@ impl<V> Journal<V> {
         // Made if need be: whoever makes it meanwhile finds it closed.
         let desk = self.desk();
         desk.queue().closed = true;
-        let mut in_vain = Vec::new();
-        desk.waiting.retain(|_, waiting| {
-            in_vain.extend(waiting.iter().map(|(number, pid)| Waiter(*pid, *number)));
+        let mut waiting = Vec::new();
+        desk.waiting.retain(|_, waiters| {
+            waiting.push(std::mem::take(waiters));
             false
         });
+        // Not before: there may be many of one name, and who ends meanwhile needs that lock.
+        let waiters = waiting.into_iter().flatten();
+        let in_vain: Vec<_> = waiters.map(|(number, pid)| Waiter(pid, number)).collect();
         if !in_vain.is_empty() {
             self.wanted.subtract(Kind::Waiters, in_vain.len());
             self.push_urgent(desk, Urgent::Closed(in_vain));
