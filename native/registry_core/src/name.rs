@@ -348,19 +348,23 @@ impl<'a> Encoder<'a> {
     /// Puts the pairs from `first` on into the order of their keys' bytes: the VM's own order of
     /// enumeration is not promised to depend on the keys alone.
     fn order(&mut self, first: usize, mut spans: Vec<Span>) -> Result<(), NameError> {
-        let key = |span: &Span| &self.bytes[span.start..span.value];
-        if spans.is_sorted_by(|a, b| key(a) <= key(b)) {
+        let key = |span: &Span| &self.bytes[span.start as usize..span.value as usize];
+        let compare = |a: &Span, b: &Span| {
+            let by_front = a.front.cmp(&b.front);
+            by_front.then_with(|| key(a).cmp(key(b)))
+        };
+        if spans.is_sorted_by(|a, b| compare(a, b).is_le()) {
             return Ok(());
         }
         self.map_work += self.len - first;
         if self.map_work > MAX_MAP_WORK {
             return Err(NameError::TooManyMaps);
         }
-        spans.sort_unstable_by(|a, b| key(a).cmp(key(b)));
+        spans.sort_unstable_by(compare);
         self.moved.clear();
         for span in &spans {
             self.moved
-                .extend_from_slice(&self.bytes[span.start..span.end]);
+                .extend_from_slice(&self.bytes[span.start as usize..span.end as usize]);
         }
         self.bytes[first..self.len].copy_from_slice(self.moved);
         Ok(())
@@ -443,11 +447,21 @@ pub struct Pairs {
     spans: Vec<Span>,
 }
 
+/// Where a pair stands.
 #[derive(Debug)]
 struct Span {
-    start: usize,
-    value: usize,
-    end: usize,
+    /// The first four bytes of the key, which tell most keys apart. Of a shorter one, zeroes follow: no
+    /// key is the beginning of another.
+    front: u32,
+    start: u32,
+    value: u32,
+    end: u32,
+}
+
+/// A place in a name.
+#[allow(clippy::cast_possible_truncation)] // Below `MAX_BYTES`.
+const fn place(at: usize) -> u32 {
+    at as u32
 }
 
 impl Pairs {
@@ -458,10 +472,15 @@ impl Pairs {
 
     /// The pair is written.
     pub fn next(&mut self, encoder: &Encoder<'_>) {
+        let key = &encoder.bytes[self.start..self.value];
+        let mut front = [0; 4];
+        let len = key.len().min(4);
+        front[..len].copy_from_slice(&key[..len]);
         self.spans.push(Span {
-            start: self.start,
-            value: self.value,
-            end: encoder.len,
+            front: u32::from_be_bytes(front),
+            start: place(self.start),
+            value: place(self.value),
+            end: place(encoder.len),
         });
         self.start = encoder.len;
     }
