@@ -166,7 +166,8 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
     /// Writes a term, or its head and remembers its parts.
     #[inline]
     fn begin<const PATTERN: bool>(&mut self, term: Term<'a>) -> Written {
-        if PATTERN && any() == term {
+        // An atom is its own word. A call into the VM for each part would take longer than the rest.
+        if PATTERN && word::of(term.as_c_arg()) == word::of_atom(self.env, any()) {
             self.encoder.any()?;
             return Ok(());
         }
