@@ -45,6 +45,13 @@ pub(crate) fn write_pattern(encoder: &mut Encoder<'_>, term: Term<'_>) -> Writte
 
 rustler::atoms! { any = "_" }
 
+/// Whether it is `:_`. An atom is its own word; a call into the VM for each part would take longer than
+/// the rest.
+#[inline]
+fn is_any(term: Term<'_>) -> bool {
+    word::of(term.as_c_arg()) == word::of_atom(term.get_env(), any())
+}
+
 /// A term whose head has been written, by its parts that have not.
 enum Frame<'a> {
     /// Elements of a tuple.
@@ -82,7 +89,7 @@ impl<'a> MapFrame<'a> {
                 }
                 self.pairs.value(encoder);
                 self.begun = true;
-                if !leaf(encoder, layout, value)? {
+                if !leaf::<PATTERN>(encoder, layout, value)? {
                     return Ok(Some(value));
                 }
             }
@@ -96,7 +103,7 @@ impl<'a> MapFrame<'a> {
             };
             self.value = Some(value);
             self.anys = encoder.anys();
-            if !leaf(encoder, layout, key)? {
+            if !leaf::<PATTERN>(encoder, layout, key)? {
                 return Ok(Some(key));
             }
         }
@@ -105,7 +112,7 @@ impl<'a> MapFrame<'a> {
 
 /// Writes a term if it is one that the layout tells without a call: most are.
 #[inline]
-fn leaf(
+fn leaf<const PATTERN: bool>(
     encoder: &mut Encoder<'_>,
     layout: Option<Layout>,
     term: Term<'_>,
@@ -114,6 +121,7 @@ fn leaf(
         return Ok(false);
     };
     match layout.shape(&term) {
+        Shape::Word(_) if PATTERN && is_any(term) => return Ok(false),
         Shape::Word(word) => encoder.word(word)?,
         Shape::Binary(bytes) => encoder.binary(bytes)?,
         _ => return Ok(false),
@@ -166,8 +174,7 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
     /// Writes a term, or its head and remembers its parts.
     #[inline]
     fn begin<const PATTERN: bool>(&mut self, term: Term<'a>) -> Written {
-        // An atom is its own word. A call into the VM for each part would take longer than the rest.
-        if PATTERN && word::of(term.as_c_arg()) == word::of_atom(self.env, any()) {
+        if PATTERN && is_any(term) {
             self.encoder.any()?;
             return Ok(());
         }
@@ -190,7 +197,7 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
     /// The next term that has not been written; none when all have.
     #[inline]
     fn next<const PATTERN: bool>(&mut self) -> Result<Option<Term<'a>>, Refused> {
-        let layout = self.layout.filter(|_| !PATTERN);
+        let layout = self.layout;
         loop {
             match self.frames.last_mut() {
                 None => return Ok(None),
@@ -199,7 +206,7 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
                     while let Some((&element, rest)) = left.split_first() {
                         left = rest;
                         let element = part(self.env, element);
-                        if !leaf(self.encoder, layout, element)? {
+                        if !leaf::<PATTERN>(self.encoder, layout, element)? {
                             *elements = left;
                             return Ok(Some(element));
                         }
@@ -217,13 +224,13 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
 
     /// The next term below a list or a map; none when that has ended.
     fn next_other<const PATTERN: bool>(&mut self) -> Result<Option<Term<'a>>, Refused> {
-        let layout = self.layout.filter(|_| !PATTERN);
+        let layout = self.layout;
         match self.frames.last_mut() {
             Some(Frame::List(rest)) => {
                 let mut list = part(self.env, *rest);
                 while let Ok((head, tail)) = list.list_get_cell() {
                     list = tail;
-                    if !leaf(self.encoder, layout, head)? {
+                    if !leaf::<PATTERN>(self.encoder, layout, head)? {
                         *rest = list.as_c_arg();
                         return Ok(Some(head));
                     }
