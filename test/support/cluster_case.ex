@@ -129,15 +129,21 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
   # to be complete once more, after :global has spoken with all of them again.
   def connect(nodes) do
     eventually(fn ->
-      for one <- nodes, {_peer, other} = node <- nodes, one != node do
-        call(one, :erlang, :set_cookie, [other, @cookie])
-        call(one, :net_kernel, :connect_node, [other])
-      end
+      for one <- nodes, other <- nodes, one != other, do: try_to_connect(one, other)
 
       synchronized?(nodes) and synchronized?(nodes)
     end)
 
     :ok
+  end
+
+  # Has the two see each other; :global may not have told them of each other's names yet.
+  def meet(one, other), do: eventually(fn -> try_to_connect(one, other) end)
+
+  # With the cookie that `cut/2` has taken away.
+  defp try_to_connect(one, {_peer, other}) do
+    call(one, :erlang, :set_cookie, [other, @cookie])
+    call(one, :net_kernel, :connect_node, [other])
   end
 
   defp synchronized?(nodes) do
