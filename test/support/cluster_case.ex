@@ -40,12 +40,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
 
   # `count` nodes that are connected, as `{peer, node}`, which end with the test. They connect by
   # themselves, as nodes do that nobody has configured, if `auto_connect` says so.
-  def start_nodes(count, auto_connect \\ :never) do
+  # `arguments` are for the VM of each.
+  def start_nodes(count, auto_connect \\ :never, arguments \\ []) do
     start_epmd()
 
     nodes =
       1..count
-      |> Enum.map(fn _ -> Task.async(fn -> boot_node(auto_connect) end) end)
+      |> Enum.map(fn _ ->
+        Task.async(fn -> boot_node(arguments(auto_connect) ++ arguments) end)
+      end)
       |> Task.await_many(@patience)
 
     Enum.each(nodes, &stop_in_the_end/1)
@@ -55,7 +58,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
   end
 
   def start_node do
-    node = boot_node(:never)
+    node = boot_node(arguments(:never))
     stop_in_the_end(node)
     node
   end
@@ -72,7 +75,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
     end)
   end
 
-  defp boot_node(auto_connect) do
+  defp boot_node(arguments) do
     name = :"registry_#{System.pid()}_#{System.unique_integer([:positive])}"
 
     {:ok, peer, node} =
@@ -82,7 +85,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
         longnames: true,
         connection: :standard_io,
         wait_boot: @patience,
-        args: Enum.map(arguments(auto_connect), &String.to_charlist/1)
+        args: Enum.map(arguments, &String.to_charlist/1)
       })
 
     node = {peer, node}
@@ -126,15 +129,21 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
   # to be complete once more, after :global has spoken with all of them again.
   def connect(nodes) do
     eventually(fn ->
-      for one <- nodes, {_peer, other} = node <- nodes, one != node do
-        call(one, :erlang, :set_cookie, [other, @cookie])
-        call(one, :net_kernel, :connect_node, [other])
-      end
+      for one <- nodes, other <- nodes, one != other, do: try_to_connect(one, other)
 
       synchronized?(nodes) and synchronized?(nodes)
     end)
 
     :ok
+  end
+
+  # Has the two see each other; :global may not have told them of each other's names yet.
+  def meet(one, other), do: eventually(fn -> try_to_connect(one, other) end)
+
+  # With the cookie that `cut/2` has taken away.
+  defp try_to_connect(one, {_peer, other}) do
+    call(one, :erlang, :set_cookie, [other, @cookie])
+    call(one, :net_kernel, :connect_node, [other])
   end
 
   defp synchronized?(nodes) do
@@ -162,6 +171,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
     end
 
     for side <- [leaving, staying], do: connect(side)
+    :ok
+  end
+
+  # One link of several, which needs nodes that do not prevent overlapping partitions.
+  def cut_link({_peer, one} = node, {_other_peer, other} = other_node) do
+    call(node, :erlang, :disconnect_node, [other])
+
+    for {node, other} <- [{node, other}, {other_node, one}],
+        do: eventually(fn -> other not in call(node, Node, :list, []) end)
+
     :ok
   end
 

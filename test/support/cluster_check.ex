@@ -157,6 +157,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
     Agent.stop(pids)
   end
 
+  # The signal has been sent, but may not have arrived.
+  defp await_stopped(os, attempts \\ 1_000) do
+    cond do
+      match?({"T" <> _, 0}, System.cmd("ps", ["-o", "stat=", "-p", os])) -> :ok
+      attempts == 0 -> throw({:failed, [{nil, "a node does not stop"}]})
+      true -> Process.sleep(5) && await_stopped(os, attempts - 1)
+    end
+  end
+
   defp signal(os, signal), do: System.cmd("kill", ["-#{signal}", os], stderr_to_stdout: true)
 
   ## Trouble
@@ -210,7 +219,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
   end
 
   defp step({:pause, number}, state) do
-    signal(state.nodes[number].os, "STOP")
+    os = state.nodes[number].os
+    signal(os, "STOP")
+    await_stopped(os)
     put_in(state.away[number], true)
   end
 

@@ -205,6 +205,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     * This node's processes are compared with what the engine knows two seconds after nodes have
       come, when the engine's process has been restarted, and when the node has got another name:
       whoever the engine has lost is registered again, and of two that hold one name one leaves.
+      With `:syn` the other nodes are asked as well, also after a node has gone: names that one of
+      them does not know are told to all again.
     * The registry ends with its supervisor, however that ends, and its names are given back to the
       engine, those of processes that live on, too.
 
@@ -212,6 +214,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
     * `:global` refuses a process a second name unless the parameter `global_multi_name_action` of
       the application kernel is `:allow`. A registry sets it, for the whole VM.
+    * While one link of several is cut, `:global` by itself disconnects nodes until all that see each
+      other see the same. It can only do without that (`prevent_overlapping_partitions` of the
+      application kernel set to `false`) as long as no such cut happens: after one, some nodes may not
+      find a name that runs. With `:syn` and that parameter off, a name that the two ends of the cut
+      both hold is answered by the others as the one or the other process, or as neither, until the
+      link is back or one of the two nodes is gone.
     * Two nodes that see each other tell each other their names a moment later, and could both
       register a name until then. A registration waits for that with `:global.sync/0`, within its
       time. What remains is the moment in which only one of the two sees the other; it ends like a

@@ -13,12 +13,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
     Follower,
     Leaving,
     Marks,
+    Members,
     Remote,
     Report
   }
 
   @type t :: %{
           optional(:supervisor) => pid,
+          optional(:retell) => true,
           engine: module,
           timeout: pos_integer,
           on_conflict: {module, atom} | nil
@@ -474,8 +476,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
 
   defp ensure(_registry, _name, nil, _timeout, _cluster, _looks), do: :ok
 
-  defp ensure(registry, name, holder, timeout, %{engine: engine}, looks) do
-    case engine.register(registry, name, holder, timeout) do
+  defp ensure(registry, name, holder, timeout, %{engine: engine} = cluster, looks) do
+    answer =
+      if Map.has_key?(cluster, :retell),
+        do: engine.retell(registry, name, holder, timeout),
+        else: engine.register(registry, name, holder, timeout)
+
+    case answer do
       :yes -> :ok
       :no -> contest(registry, name, holder, engine.whereis(registry, name), looks)
       {:error, reason} -> {:error, reason}
@@ -714,37 +721,56 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
 
   An engine decides conflicts as nodes meet, and tells of it once: who was cut off at that moment
   has not heard. It may also have been restarted, and know nothing. `rewrite?` has it told of all
-  names, also of those that it seems to know.
+  names, also of those that it seems to know. An engine with `retell/4` is told again of those that
+  another member does not know.
   """
   @spec reconcile(NativeRegistry.registry(), rewrite? :: boolean) ::
           :ok | {:error, reason :: term}
   def reconcile(registry, rewrite? \\ false) do
     %{engine: engine} = cluster = config!(registry)
-
     records = NativeRegistry.select(registry, :_)
 
-    {settled, disagreed} =
-      Enum.reduce_while(records, {:ok, 0}, fn {name, pid, _value}, {settled, disagreed} ->
-        with {:differs, true} <- {:differs, rewrite? or engine.whereis(registry, name) != pid},
-             {:error, reason} <- settle(registry, name, [], cluster.timeout, cluster) do
-          # One that does not answer will not answer about the next name either.
-          if reason == :unsettled,
-            do: {:cont, {{:error, reason}, disagreed + 1}},
-            else: {:halt, {{:error, reason}, disagreed}}
-        else
-          {:differs, false} -> {:cont, {settled, disagreed}}
-          _settled -> {:cont, {settled, disagreed + 1}}
-        end
-      end)
+    differing =
+      for {name, pid, _value} <- records,
+          rewrite? or engine.whereis(registry, name) != pid,
+          do: name
 
-    if settled == :ok do
+    with :ok <- settle_all(registry, differing, cluster),
+         {:ok, unknown} <- retell_unknown(registry, records, cluster) do
+      disagreed = length(differing) + unknown
       Report.reconciled(registry, %{names: length(records), disagreed: disagreed})
     end
-
-    settled
   rescue
     # The registry has been stopped.
     ArgumentError -> :ok
+  end
+
+  defp settle_all(registry, names, cluster) do
+    Enum.reduce_while(names, :ok, fn name, outcome ->
+      case settle(registry, name, [], cluster.timeout, cluster) do
+        :ok -> {:cont, outcome}
+        {:error, :unsettled} = error -> {:cont, error}
+        # One that does not answer will not answer about the next name either.
+        {:error, _reason} = error -> {:halt, error}
+      end
+    end)
+  end
+
+  # How many names had to be told to the other members again. A node's engine agrees with its table and
+  # the other members still know nothing of a name when only one link of several was cut: the node at
+  # the link's other end took the name, the members believed it, and it gave the name back. When the
+  # link is back, only its two ends hear of each other.
+  defp retell_unknown(registry, records, %{engine: engine} = cluster) do
+    if function_exported?(engine, :retell, 4) do
+      held = for {name, pid, _value} <- records, do: {name, pid}
+      {outcome, unknown} = Members.unknown(registry, engine, held, cluster.timeout)
+
+      with :ok <- settle_all(registry, unknown, Map.put(cluster, :retell, true)),
+           :ok <- outcome,
+           do: {:ok, length(unknown)}
+    else
+      {:ok, 0}
+    end
   end
 
   @doc """

@@ -341,7 +341,7 @@ for engine <- [:global, :syn] do
 
           for round <- 1..10 do
             cut([one], [two])
-            eventually(fn -> call(one, :net_kernel, :connect_node, [elem(two, 1)]) end)
+            meet(one, two)
             # What they know of each other's names comes later.
             eventually(fn -> call(two, Node, :list, []) == [elem(one, 1)] end)
             name = {:name, round}
@@ -355,6 +355,65 @@ for engine <- [:global, :syn] do
 
     if engine == :syn do
       describe "syn" do
+        for {what, end_of_claim} <- [{"gives them back", :unregister}, {"ends", :halt}] do
+          test "has all nodes know the names of one whose link to another was cut, which #{what}",
+               _context do
+            nodes = start_nodes(3, :never, ~w(-kernel prevent_overlapping_partitions false))
+            [one, two, three] = nodes
+            registry = unique_registry()
+            start_registries(nodes, registry, cluster: :syn)
+            names = for number <- 1..2_500, do: {:claimed, number}
+            {holder, _answers} = call(three, ClusterNode, :register, [registry, [:kept], nil])
+            quiet(nodes, registry)
+            cut_link(one, three)
+            # What follows is not to be looked at before the link is back.
+            for node <- [one, three], do: eventually(fn -> not quiet?(node, registry) end)
+            quiet(nodes, registry)
+
+            register_all = [holder, ClusterFaults, :register_all, [registry, names]]
+            call(three, ClusterNode, :run, register_all)
+            held(two, registry, names, holder)
+
+            # The younger one is whom the node in the middle believes.
+            {claimer, _answers} = call(one, ClusterNode, :register, [registry, names, nil])
+            held(two, registry, names, claimer)
+
+            remaining =
+              case unquote(end_of_claim) do
+                :unregister ->
+                  unregister = [claimer, ClusterFaults, :unregister_all, [registry, names]]
+                  call(one, ClusterNode, :run, unregister)
+                  held(two, registry, names, :undefined)
+                  connect(nodes)
+                  nodes
+
+                :halt ->
+                  halt(one)
+                  [two, three]
+              end
+
+            for node <- remaining, do: held(node, registry, [:kept | names], holder)
+
+            # No other is told again.
+            {_peer, node} = three
+            assert {^holder, ^node} = call(two, :syn, :lookup, [registry, :kept])
+          end
+        end
+
+        defp quiet(nodes, registry),
+          do: for(node <- nodes, do: eventually(fn -> quiet?(node, registry) end))
+
+        defp quiet?(node, registry) do
+          follower = :"#{Owner.name(registry)}.Cluster"
+          match?(%{timer: nil, reconciling: nil}, call(node, :sys, :get_state, [follower]))
+        end
+
+        defp held(node, registry, names, holder) do
+          eventually(fn ->
+            Enum.uniq(call(node, ClusterNode, :whereis_all, [registry, names])) == [holder]
+          end)
+        end
+
         @tag crashes: ~r/the engine of .* is down/
         test "that was stopped and started on one node doubles no name", _context do
           %{nodes: [one, two] = nodes, registry: registry} = start_cluster(2)

@@ -30,6 +30,13 @@ for engine <- [:global, :syn] do
 
     defp name({_peer, node}), do: node
 
+    # Stops the node's process of the operating system.
+    defp pause(os) do
+      {_output, 0} = System.cmd("kill", ["-STOP", os])
+      # The signal has been sent, but may not have arrived.
+      eventually(fn -> match?({"T" <> _, 0}, System.cmd("ps", ["-o", "stat=", "-p", os])) end)
+    end
+
     # Each node has a name of its own that ends in its number.
     defp register_each(nodes, registry, kind) do
       for {node, number} <- Enum.with_index(nodes) do
@@ -103,11 +110,15 @@ for engine <- [:global, :syn] do
         register_each(nodes, registry, :case)
         os = call(three, :os, :getpid, []) |> to_string()
 
+<<<<<<< HEAD
         {_output, 0} = System.cmd("kill", ["-STOP", os])
         # The signal has been sent, but may not have arrived.
         eventually(fn ->
           not File.exists?("/proc/self") or File.read!("/proc/#{os}/stat") =~ ") T "
         end)
+=======
+        pause(os)
+>>>>>>> w/i
 
         try do
           options = [cluster: true, timeout: 1_000]
@@ -222,7 +233,7 @@ for engine <- [:global, :syn] do
       test "answers which nodes do not tell yet, and has them tell later", context do
         %{nodes: [one, _two, three], registry: registry} = context
         os = call(three, :os, :getpid, []) |> to_string()
-        {_output, 0} = System.cmd("kill", ["-STOP", os])
+        pause(os)
 
         subscriber =
           try do

@@ -58,6 +58,19 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Engine do
   @doc "Who holds the name, as far as this node knows: asks no other."
   @callback whereis(NativeRegistry.registry(), NativeRegistry.name()) :: pid | :undefined
 
+  @doc """
+  As `register/4`, and all other nodes are told of it, also when this node knew it before.
+
+  Called for names that another member does not know after connections have come or gone. An engine
+  of which all nodes always know the same does not need it.
+  """
+  @callback retell(
+              NativeRegistry.registry(),
+              NativeRegistry.name(),
+              pid,
+              timeout :: pos_integer
+            ) :: :yes | :no | {:error, reason :: term}
+
   @doc "Called each second while the engine's process runs: puts right what others have changed."
   @callback attend(NativeRegistry.registry()) :: :ok
 
@@ -70,5 +83,5 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Engine do
   @doc "Called when no registry of this node uses the engine any more."
   @callback stop() :: :ok
 
-  @optional_callbacks attend: 1, up?: 0, stop: 0
+  @optional_callbacks attend: 1, up?: 0, stop: 0, retell: 4
 end

@@ -221,6 +221,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Follower do
   # Nodes come in numbers, and the engine has its own work with each.
   def handle_info({:nodeup, _node}, state), do: {:noreply, state |> renamed() |> soon()}
 
+  # A member that has gone may have had a name that this node has, if the two did not see each other;
+  # the other members have nothing for it now. So they tell those who may not have seen it go.
+  def handle_info({:nodedown, _node}, %{cluster: %{engine: engine}} = state) do
+    if function_exported?(engine, :retell, 4) do
+      follower = name(state.registry)
+      for node <- Node.list(), do: Process.send({follower, node}, :node_gone, [:noconnect])
+      {:noreply, soon(state)}
+    else
+      {:noreply, state}
+    end
+  end
+
+  def handle_info(:node_gone, %{cluster: %{}} = state), do: {:noreply, soon(state)}
+
   def handle_info({:reconcile, timer}, %{timer: {timer, _reference}} = state) do
     {:noreply, reconcile_now(%{state | timer: nil, since: nil})}
   end

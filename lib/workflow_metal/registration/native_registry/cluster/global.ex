@@ -2,6 +2,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Global do
   @moduledoc false
   # OTP's own engine. Of two nodes that register a name at once exactly one wins, which takes a lock
   # on all nodes: some hundred registrations a second.
+  #
+  # It has no `retell/4`: all nodes that see each other know the same names, as long as `:global` takes
+  # nodes down that see only a part of the others (kernel's `prevent_overlapping_partitions`, which is
+  # on unless it is turned off). Turned off, `:global` promises nothing after a cut of one link of
+  # several, and a name may stay unknown to a part of the nodes.
 
   @behaviour WorkflowMetal.Registration.NativeRegistry.Cluster.Engine
 

@@ -6,6 +6,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Remote do
   #
   # A node whose registry of that name does not run, or is no part of a cluster, answers `:no_member`.
   # One that does not have this project answers as `:erpc` does for a function there is not.
+  #
+  # Besides, the registry's `Follower` of each node takes the message `:node_gone` from the others.
 
   alias WorkflowMetal.Registration.NativeRegistry
   alias WorkflowMetal.Registration.NativeRegistry.Cluster
@@ -34,6 +36,19 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Remote do
           {pid, NativeRegistry.value()}
         ]
   def lookup(registry, name), do: NativeRegistry.lookup_here(registry, name, name)
+
+  @doc "Which of the names the engine of this node does not know as held by these processes."
+  @spec unknown(NativeRegistry.registry(), engine :: module, [{NativeRegistry.name(), pid}]) ::
+          {:ok, [NativeRegistry.name()]} | :no_member
+  def unknown(registry, engine, held) do
+    case Cluster.config(registry) do
+      %{engine: ^engine} ->
+        {:ok, for({name, pid} <- held, engine.whereis(registry, name) != pid, do: name)}
+
+      _another_or_none ->
+        :no_member
+    end
+  end
 
   @doc "Which of two processes stays, as this node's configuration has it; `nil` when it has none."
   @spec decide(NativeRegistry.registry(), NativeRegistry.name(), pid, pid) :: pid | nil

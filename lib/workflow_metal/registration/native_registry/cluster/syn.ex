@@ -64,25 +64,31 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
   # is told to no other until something about it changes.
   @impl true
   def register(registry, name, pid, timeout) do
-    register_until(registry, name, pid, timeout, :unknown)
+    register_until(registry, name, pid, node(), timeout, :unknown)
   end
 
-  defp register_until(registry, name, pid, timeout, deadline) do
-    request = {:"3.0", :register_or_update_on_node, node(), name, pid, node()}
+  # syn tells nobody of a registration that changes nothing.
+  @impl true
+  def retell(registry, name, pid, timeout) do
+    register_until(registry, name, pid, {node(), System.unique_integer()}, timeout, :unknown)
+  end
+
+  defp register_until(registry, name, pid, meta, timeout, deadline) do
+    request = {:"3.0", :register_or_update_on_node, node(), name, pid, meta}
 
     case call(registry, request, timeout) do
       {:ok, _written} -> :yes
       {:noop, _meta} -> :yes
-      {:error, :taken} -> taken(registry, name, pid, timeout, deadline)
+      {:error, :taken} -> taken(registry, name, pid, meta, timeout, deadline)
       {:error, :not_alive} -> :no
       {:error, reason} -> {:error, reason}
     end
   end
 
-  defp taken(registry, name, pid, timeout, :unknown),
-    do: taken(registry, name, pid, timeout, now() + timeout)
+  defp taken(registry, name, pid, meta, timeout, :unknown),
+    do: taken(registry, name, pid, meta, timeout, now() + timeout)
 
-  defp taken(registry, name, pid, _timeout, deadline) do
+  defp taken(registry, name, pid, meta, _timeout, deadline) do
     left = deadline - now()
 
     cond do
@@ -94,7 +100,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
 
       true ->
         Process.sleep(@pause)
-        register_until(registry, name, pid, left, deadline)
+        register_until(registry, name, pid, meta, left, deadline)
     end
   end
 
