@@ -110,15 +110,7 @@ for engine <- [:global, :syn] do
         register_each(nodes, registry, :case)
         os = call(three, :os, :getpid, []) |> to_string()
 
-<<<<<<< HEAD
-        {_output, 0} = System.cmd("kill", ["-STOP", os])
-        # The signal has been sent, but may not have arrived.
-        eventually(fn ->
-          not File.exists?("/proc/self") or File.read!("/proc/#{os}/stat") =~ ") T "
-        end)
-=======
         pause(os)
->>>>>>> w/i
 
         try do
           options = [cluster: true, timeout: 1_000]
