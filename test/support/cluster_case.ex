@@ -16,6 +16,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
 
   using do
     quote do
+      # They take long, and nothing is read there that other tests do not read.
+      @moduletag :nodes
+
       import WorkflowMetal.Registration.NativeRegistry.ClusterCase
 
       import WorkflowMetal.Registration.NativeRegistry.RegistryCase,

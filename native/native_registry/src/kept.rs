@@ -106,6 +106,10 @@ impl Kept {
     /// format, `{size, value}` with the size that it has there, or `{:name, name, kept}` with a name
     /// of which the NIF has been given the opened form.
     pub(crate) fn new(bound: Option<Term<'_>>, kept: Term<'_>) -> Option<Self> {
+        // First: most names have no value, and each question below costs a call.
+        if bound.is_none() && nil() == kept {
+            return None;
+        }
         if let Ok((_name, name, kept)) = kept.decode::<(Term<'_>, Term<'_>, Term<'_>)>() {
             return Self::new(bound.and(Some(name)), kept);
         }
@@ -130,6 +134,9 @@ impl Kept {
 
     /// Whether what [`Kept::new`] would copy takes long.
     pub(crate) fn takes_long(kept: Term<'_>) -> bool {
+        if nil() == kept {
+            return false;
+        }
         if let Ok((_name, _, kept)) = kept.decode::<(Term<'_>, Term<'_>, Term<'_>)>() {
             return Self::takes_long(kept);
         }

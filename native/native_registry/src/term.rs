@@ -211,12 +211,18 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
     #[inline]
     fn begin(&mut self, word: ErlNifTerm) -> Result<&'a [ErlNifTerm], Refused> {
         let term = part(self.env, word);
-        if let Some(layout) = self.layout
-            && let Shape::Tuple(elements) = layout.shape(&term)
-        {
-            return self.tuple(elements);
+        let elements = match self.layout {
+            Some(layout) => match layout.shape(&term) {
+                Shape::Tuple(elements) => Some(elements),
+                _ => None,
+            },
+            // Before the questions below: a tuple is the last of them.
+            None => elements(term),
+        };
+        match elements {
+            Some(elements) => self.tuple(elements),
+            None => self.other(term),
         }
-        self.other(term)
     }
 
     /// Writes elements up to one that cannot be written at once, behind which `elements` is then.

@@ -362,6 +362,11 @@ const REPLACED: (usize, usize) = (5, 8);
 /// An array with fewer taken than one in so many is replaced by a smaller one.
 const SPARSE: usize = 8;
 
+/// The most slots of an array that stays although all its keys have gone. A name that comes and goes
+/// would have its shard's array made anew each time; all of them take 70 KB for short names, and 170 KB
+/// for longer ones.
+const KEPT: usize = 2 * GROUP;
+
 /// The slots of one shard.
 #[repr(align(64))]
 struct Shard<const W: usize, V> {
@@ -684,7 +689,7 @@ impl<const W: usize, V> Locked<'_, W, V> {
             .array
             .as_ref()
             .map_or(0, |array| array.slots.len());
-        if len == 0 || (len * SPARSE < slots && slots > SPARSE * GROUP) {
+        if (len == 0 && slots > KEPT) || (len * SPARSE < slots && slots > SPARSE * GROUP) {
             self.resize(len, &hash_of);
         }
         (entry.key(), value)
@@ -842,7 +847,8 @@ mod tests {
     }
 
     #[test]
-    fn most_of_the_memory_goes_when_most_of_the_keys_have_gone_and_all_of_it_with_the_last() {
+    fn most_of_the_memory_goes_when_most_of_the_keys_have_gone_and_all_but_small_arrays_with_the_last()
+     {
         let slots = Slots::<5, u64>::new();
         insert(&slots, 0, None);
         remove(&slots, 0);
@@ -859,7 +865,8 @@ mod tests {
             assert_eq!(holder(&slots, number), Some(Pid(number)));
             remove(&slots, number);
         }
-        assert_eq!(bytes(&slots), empty);
+        // What `KEPT` says.
+        assert!(bytes(&slots) - empty <= SHARDS * 1_024);
     }
 
     #[test]

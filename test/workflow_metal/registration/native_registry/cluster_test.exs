@@ -7,7 +7,6 @@ for engine <- [:global, :syn] do
 
     # One after another: these nodes want all there is of the machine.
     @moduletag engine
-    @moduletag :nodes
     @engine engine
 
     defp start_cluster(count, options \\ []) do

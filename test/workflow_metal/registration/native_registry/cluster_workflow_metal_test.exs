@@ -166,7 +166,6 @@ if Code.ensure_loaded?(WorkflowMetal.Application) do
       alias This.{Shop, Steering, Step}
 
       @moduletag engine
-      @moduletag :nodes
       @moduletag :workflow_metal
       @engine engine
       @modules [{This.Storage, storage}, {Shop, shop}, {Step, step}, {Steering, steering}]
