@@ -211,18 +211,25 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
     #[inline]
     fn begin(&mut self, word: ErlNifTerm) -> Result<&'a [ErlNifTerm], Refused> {
         let term = part(self.env, word);
-        let elements = match self.layout {
-            Some(layout) => match layout.shape(&term) {
-                Shape::Tuple(elements) => Some(elements),
-                _ => None,
-            },
-            // Before the questions below: a tuple is the last of them.
-            None => elements(term),
-        };
-        match elements {
-            Some(elements) => self.tuple(elements),
-            None => self.other(term),
+        if let Some(layout) = self.layout {
+            return match layout.shape(&term) {
+                Shape::Tuple(elements) => self.tuple(elements),
+                _ => self.other(term),
+            };
         }
+        // The smallest parts first, as a name may have most of them.
+        if let Some(elements) = elements(term) {
+            return self.tuple(elements);
+        }
+        if term.is_empty_list() {
+            self.encoder.nil()?;
+            return Ok(&[]);
+        }
+        if let Ok(binary) = Binary::from_term(term) {
+            self.encoder.binary(&binary)?;
+            return Ok(&[]);
+        }
+        self.other(term)
     }
 
     /// Writes elements up to one that cannot be written at once, behind which `elements` is then.
