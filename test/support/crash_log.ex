@@ -7,13 +7,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry.CrashLog do
   #     @tag crashes: ~r/the child's own error/
   #     @tag crashes: [~r/one/, ~r/another/]
   #
-  # A process that a test kills, or that its supervisor ends, is no error.
+  # A process that a test kills, or that its supervisor ends, is no error; nor is one that has outlived the
+  # registry of its test.
 
   @table __MODULE__
 
   # For how long what a test expects is expected after its end, as messages of dying processes take
   # their time; in milliseconds.
   @late 5_000
+
+  # What a process that a test has started says when the test has ended, and its registry with it, before
+  # the process has. A test that meets this while it runs fails by itself.
+  @outlived ~r/unknown registry: RegistryOfATest\..*it was stopped/s
 
   # So many are kept. A loop of crashes is told by a few of them.
   @most 200
@@ -44,7 +49,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.CrashLog do
     if error?(event) do
       text = text(event)
       # Here, lest what is expected by the thousand leaves no room for what is not.
-      unless expected?(text), do: keep(text)
+      unless expected?(text) or text =~ @outlived, do: keep(text)
     end
   rescue
     # The node is about to stop.
