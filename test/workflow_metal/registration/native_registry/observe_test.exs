@@ -472,6 +472,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       assert %{backlog: 0, events_lost: 0} = NativeRegistry.info(registry)
     end
 
+    @tag :memory
     test "take little memory in a mailbox", %{registry: registry} do
       # Reads nothing.
       receiver = holder()
