@@ -71,8 +71,36 @@ impl Open {
     }
 }
 
-/// Registries whose names end in the same bits. A list is never changed but replaced by another.
-type Bucket = Current<Vec<(u64, Arc<Open>)>>;
+/// Registries whose names end in the same bits: never changed but replaced. The first lies inside, so
+/// that most lookups follow one pointer less.
+struct Registries {
+    first: (u64, Arc<Open>),
+    others: Vec<(u64, Arc<Open>)>,
+}
+
+impl Registries {
+    fn of(mut registries: Vec<(u64, Arc<Open>)>) -> Option<Self> {
+        let first = registries.pop()?;
+        Some(Self {
+            first,
+            others: registries,
+        })
+    }
+
+    #[inline]
+    fn find(&self, name: u64) -> Option<&Arc<Open>> {
+        let mut all = std::iter::once(&self.first).chain(&self.others);
+        all.find(|(other, _)| *other == name).map(|(_, open)| open)
+    }
+
+    fn to_vec(&self) -> Vec<(u64, Arc<Open>)> {
+        let mut registries = self.others.clone();
+        registries.push(self.first.clone());
+        registries
+    }
+}
+
+type Bucket = Current<Registries>;
 
 /// More than most systems have registries, so that few share a bucket: eight kilobytes.
 const BUCKETS: usize = 1_024;
@@ -87,16 +115,9 @@ fn bucket(name: u64) -> &'static Bucket {
     &DIRECTORY[(name >> 6) as usize % BUCKETS]
 }
 
-#[inline]
-fn open_in(bucket: &[(u64, Arc<Open>)], name: u64) -> Option<&Arc<Open>> {
-    let open = bucket.iter().find(|(other, _)| *other == name);
-    open.map(|(_, open)| open)
-}
-
 /// Replaces a bucket by one with these. Only while [`SUSPENDED`] is locked.
 fn replace(bucket: &Bucket, registries: Vec<(u64, Arc<Open>)>) {
-    let registries = (!registries.is_empty()).then(|| Shared::new(registries));
-    drop(bucket.replace(registries));
+    drop(bucket.replace(Registries::of(registries).map(Shared::new)));
 }
 
 /// A registry that its supervisor has stopped and may start again. Nobody finds it meanwhile, but it
@@ -139,14 +160,14 @@ pub(crate) fn open(
     let forgotten = {
         let mut suspended = suspended();
         let guard = Guard::new();
-        let before = bucket(name).get(&guard).map_or(&[][..], |bucket| bucket);
-        if let Some(open) = open_in(before, name) {
+        let before = bucket(name).get(&guard);
+        if let Some(open) = before.and_then(|before| before.find(name)) {
             return match open.supervisor {
                 supervisor if supervisor == owner => Ok(()),
                 other => Err(other),
             };
         }
-        let mut registries = before.to_vec();
+        let mut registries = before.map_or_else(Vec::new, Registries::to_vec);
         let forgotten = match suspended.remove(&name) {
             Some(Suspended { open, .. }) if open.supervisor == owner => {
                 registries.push((name, open));
@@ -192,7 +213,7 @@ pub(crate) fn close(name: u64, supervisor: Pid) -> bool {
 /// locked.
 fn take(name: u64, supervisor: Pid) -> Option<Arc<Open>> {
     let guard = Guard::new();
-    let mut registries = bucket(name).get(&guard)?.clone();
+    let mut registries = bucket(name).get(&guard)?.to_vec();
     let place = registries
         .iter()
         .position(|(other, open)| *other == name && open.supervisor == supervisor)?;
@@ -289,7 +310,7 @@ thread_local! {
 #[inline]
 pub(crate) fn with<R>(name: u64, f: impl FnOnce(&Open, &Guard, &mut Buffer) -> R) -> Option<R> {
     let guard = Guard::new();
-    let open = open_in(bucket(name).get(&guard)?, name)?;
+    let open = bucket(name).get(&guard)?.find(name)?;
     let result = BUFFER.with_borrow_mut(|buffer| f(open, &guard, buffer));
     guard.end();
     Some(result)
@@ -298,5 +319,5 @@ pub(crate) fn with<R>(name: u64, f: impl FnOnce(&Open, &Guard, &mut Buffer) -> R
 /// The registry of this name, for what takes longer; `None` when none is open.
 pub(crate) fn find(name: u64) -> Option<Arc<Open>> {
     let guard = Guard::new();
-    open_in(bucket(name).get(&guard)?, name).cloned()
+    bucket(name).get(&guard)?.find(name).cloned()
 }

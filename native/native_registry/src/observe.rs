@@ -9,7 +9,7 @@ use crate::term;
 use crate::word;
 use registry_core::journal::Recipient;
 use registry_core::name::{Buffer, Encoder as NameEncoder, Reader as NameReader};
-use registry_core::{Record, Registry};
+use registry_core::Record;
 use rustler::{Atom, Binary, Encoder, Env, LocalPid, NifResult, Term};
 
 rustler::atoms! {
@@ -49,10 +49,11 @@ const AT_ONCE: usize = 10_000;
 fn piece<'a>(env: Env<'a>, registry: Term<'a>, pattern: Binary<'a>, from: usize) -> Term<'a> {
     with_open(env, registry, |open| {
         let mut records = Vec::new();
-        let mut next = from;
-        while next < Registry::<Value>::PIECES && records.len() < AT_ONCE {
-            records.extend(open.registry.piece(next, &pattern));
-            next += 1;
+        let mut next = Some(from);
+        while let Some(piece) = next.filter(|_| records.len() < AT_ONCE) {
+            let (found, then) = open.registry.piece(piece, &pattern);
+            records.extend(found);
+            next = then;
         }
         let term = |record: &Record<Value>| {
             let kept = record.value.as_ref();
@@ -61,7 +62,6 @@ fn piece<'a>(env: Env<'a>, registry: Term<'a>, pattern: Binary<'a>, from: usize)
             Some((name, word::to_pid(env, record.pid), value).encode(env))
         };
         let terms: Vec<_> = records.iter().filter_map(term).collect();
-        let next = (next < Registry::<Value>::PIECES).then_some(next);
         (terms, next).encode(env)
     })
 }
@@ -70,8 +70,8 @@ fn piece<'a>(env: Env<'a>, registry: Term<'a>, pattern: Binary<'a>, from: usize)
 #[rustler::nif(schedule = "DirtyCpu")]
 fn count_matching<'a>(env: Env<'a>, registry: Term<'a>, pattern: Binary<'a>) -> Term<'a> {
     with_open(env, registry, |open| {
-        let count = |piece| open.registry.piece(piece, &pattern).len();
-        let names: usize = (0..Registry::<Value>::PIECES).map(count).sum();
+        let pieces = open.registry.pieces(&pattern);
+        let names: usize = pieces.map(|records| records.len()).sum();
         names.encode(env)
     })
 }

@@ -4,7 +4,7 @@ use crate::Pid;
 use crate::epoch::Guard;
 use crate::journal::Journal;
 use crate::name;
-use crate::table::{Fill, Record, Table, is_long};
+use crate::table::{Fill, Hashed, Record, Table, is_long};
 use ahash::RandomState;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -190,7 +190,7 @@ impl<V: Clone> Registry<V> {
     #[inline]
     #[must_use]
     pub fn whereis(&self, guard: &Guard, name: &[u8]) -> Option<Pid> {
-        self.table.whereis(guard, self.table.hash(name))
+        self.table.whereis(guard, Hashed::of(name))
     }
 
     /// Makes `pid` the holder of a name that nobody holds, or that `instead_of` holds, which the
@@ -207,7 +207,7 @@ impl<V: Clone> Registry<V> {
         value: Option<V>,
         watch: impl FnOnce() -> bool,
     ) -> Result<(), RegisterError> {
-        let name = self.table.hash(name);
+        let name = Hashed::of(name);
         let claim = || {
             self.table
                 .claim(name, pid, instead_of, value)
@@ -234,12 +234,12 @@ impl<V: Clone> Registry<V> {
 
     /// Who holds the name, and its value.
     pub fn lookup(&self, name: &[u8]) -> Option<(Pid, Option<V>)> {
-        self.table.lookup(self.table.hash(name))
+        self.table.lookup(Hashed::of(name))
     }
 
     /// Gives the name another value if `pid` holds it; answers whether it did.
     pub fn update(&self, name: &[u8], pid: Pid, value: Option<V>) -> bool {
-        self.table.update(self.table.hash(name), pid, value)
+        self.table.update(Hashed::of(name), pid, value)
     }
 
     /// Has a process watched that holds no name but has to be told of something: when it ends, the
@@ -292,13 +292,21 @@ impl<V: Clone> Registry<V> {
         }
     }
 
-    /// In how many pieces [`Registry::piece`] gives the names.
-    pub const PIECES: usize = Table::<V>::PIECES;
-
-    /// The names of one piece that match a pattern. All pieces together have every name that was
-    /// held all the while, once, and may have any that came or went meanwhile.
-    pub fn piece(&self, piece: usize, pattern: &[u8]) -> Vec<Record<V>> {
+    /// The names of one piece of the table that match a pattern, and the piece to go on with, if there
+    /// is one; the first is 0. All pieces together have every name that was held all the while, once,
+    /// and may have any that came or went meanwhile.
+    pub fn piece(&self, piece: usize, pattern: &[u8]) -> (Vec<Record<V>>, Option<usize>) {
         self.table.piece(piece, |name| name::matches(pattern, name))
+    }
+
+    /// All pieces, one after the other.
+    pub fn pieces<'a>(&'a self, pattern: &'a [u8]) -> impl Iterator<Item = Vec<Record<V>>> + 'a {
+        let mut next = Some(0);
+        std::iter::from_fn(move || {
+            let (records, then) = self.piece(next?, pattern);
+            next = then;
+            Some(records)
+        })
     }
 
     /// What is told to listeners, subscribers and those who wait.
@@ -330,7 +338,7 @@ impl<V: Clone> Registry<V> {
         let Some(mut held) = index.and_then(|index| index.get_mut(&pid)) else {
             return false;
         };
-        let name = self.table.hash(name);
+        let name = Hashed::of(name);
         if !self.table.release(name, pid) {
             return false;
         }

@@ -45,12 +45,15 @@ use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, fence, spin_loop};
 use std::array;
 use std::hint::black_box;
 use std::ops::Deref;
-use std::sync::{OnceLock, PoisonError};
+use std::sync::{OnceLock, PoisonError, TryLockError};
 
-/// Shards. More make a collision of two writers rarer and a shard's growth, during which others
-/// cannot write there, shorter: 8,000 slots of a million names, half a millisecond. All of them are
-/// made with the first key.
+/// Shards of many keys. More make a collision of two writers rarer and a shard's growth, during which
+/// others cannot write there, shorter: 8,000 slots of a million names, half a millisecond.
 pub(crate) const SHARDS: usize = if cfg!(loom) { 1 } else { 128 };
+
+/// So many keys lie in one shard, unless two writers meet there: a small registry then takes kilobytes
+/// less, and a lookup in one of a thousand has fewer lines of memory to wait for.
+const FEW: usize = if cfg!(loom) { 8 } else { 256 };
 
 /// Where a value lies: most keys have none, and pay four bytes for it.
 type ValueId = u32;
@@ -436,6 +439,14 @@ impl<V> Values<V> {
 }
 
 impl<const W: usize, V> Content<W, V> {
+    const fn new() -> Self {
+        Self {
+            array: None,
+            len: 0,
+            values: Values::new(),
+        }
+    }
+
     fn bytes(&self) -> usize {
         self.array.as_ref().map_or(0, |array| array.bytes()) + self.values.bytes()
     }
@@ -446,20 +457,29 @@ impl<const W: usize, V> Shard<W, V> {
         Self {
             changes: AtomicU64::new(0),
             current: Current::none(),
-            content: Mutex::new(Content {
-                array: None,
-                len: 0,
-                values: Values::new(),
-            }),
+            content: Mutex::new(Content::new()),
         }
     }
 
-    fn lock(&self) -> Locked<'_, W, V> {
-        Locked {
-            shard: self,
-            content: self.content.lock().unwrap_or_else(PoisonError::into_inner),
-            retired: Vec::new(),
+    /// The content, and whether somebody else had it at first.
+    fn lock(&self) -> (MutexGuard<'_, Content<W, V>>, bool) {
+        match self.content.try_lock() {
+            Ok(content) => (content, false),
+            Err(TryLockError::Poisoned(content)) => (content.into_inner(), false),
+            Err(TryLockError::WouldBlock) => {
+                let content = self.content.lock();
+                (content.unwrap_or_else(PoisonError::into_inner), true)
+            }
         }
+    }
+
+    fn clear(&self) {
+        let (mut content, _) = self.lock();
+        let before = std::mem::replace(&mut *content, Content::new());
+        let retired = self.current.replace(None);
+        drop(content);
+        // After the lock is gone: freeing takes a while, and a value may do anything.
+        drop((before, retired));
     }
 
     /// Only with the mutex held.
@@ -490,25 +510,51 @@ impl Drop for Changing<'_> {
     }
 }
 
+/// The count of a shard whose keys have been moved to others for good. It is odd: nobody reads there.
+const MOVED: u64 = u64::MAX;
+
 /// Keys of up to [`room`]`(W)` bytes, each with its holder and perhaps a value.
-pub(crate) struct Slots<const W: usize, V>(OnceLock<Box<[Shard<W, V>]>>);
+pub(crate) struct Slots<const W: usize, V> {
+    /// All keys, until its count is [`MOVED`].
+    few: Shard<W, V>,
+    /// All keys since then.
+    many: OnceLock<Box<[Shard<W, V>]>>,
+}
 
 /// How often a reader tries before it waits for whoever writes.
 const TRIES: usize = if cfg!(loom) { 2 } else { 8 };
 
 impl<const W: usize, V> Slots<W, V> {
-    pub(crate) const fn new() -> Self {
-        Self(OnceLock::new())
+    pub(crate) fn new() -> Self {
+        Self {
+            few: Shard::new(),
+            many: OnceLock::new(),
+        }
     }
 
-    fn made(&self) -> &[Shard<W, V>] {
-        self.0.get().map_or(&[], |shards| shards)
+    /// The shards, if there are many.
+    #[inline]
+    fn many(&self) -> Option<&[Shard<W, V>]> {
+        if self.few.changes.load(Ordering::Acquire) == MOVED {
+            self.many.get().map(|many| &**many)
+        } else {
+            None
+        }
+    }
+
+    /// The shard of a key with this hash.
+    #[inline]
+    fn shard(&self, hash: u64) -> &Shard<W, V> {
+        match self.many() {
+            Some(many) => &many[shard_of(hash)],
+            None => &self.few,
+        }
     }
 
     /// Who holds the key of `entry`.
     #[inline]
     pub(crate) fn holder(&self, guard: &Guard, hash: u64, entry: &Entry<W>) -> Option<Pid> {
-        let shard = &self.0.get()?[shard_of(hash)];
+        let shard = self.shard(hash);
         for _ in 0..TRIES {
             // All of the changes before this count are seen.
             let before = shard.changes.load(Ordering::Acquire);
@@ -526,49 +572,74 @@ impl<const W: usize, V> Slots<W, V> {
                 return holder;
             }
         }
-        let locked = shard.lock();
+        let locked = self.lock(hash);
         let place = locked.place_of(hash, entry)?;
         Some(locked.pid(hash, place))
     }
 
     pub(crate) fn lock(&self, hash: u64) -> Locked<'_, W, V> {
-        let shards = self
-            .0
-            .get_or_init(|| (0..SHARDS).map(|_| Shard::new()).collect());
-        shards[shard_of(hash)].lock()
+        loop {
+            let shard = self.shard(hash);
+            let (content, crowded) = shard.lock();
+            // Whoever moves keys holds the mutex of the shard they leave.
+            if std::ptr::eq(shard, self.shard(hash)) {
+                return Locked {
+                    slots: self,
+                    shard,
+                    content,
+                    crowded,
+                    retired: Vec::new(),
+                };
+            }
+        }
     }
 
-    /// All entries of a shard.
-    pub(crate) fn entries(&self, shard: usize) -> Vec<Entry<W>> {
-        let Some(shard) = self.made().get(shard) else {
-            return Vec::new();
+    /// The entries of a shard, and the number of the shard to go on with, below [`SHARDS`] if there is
+    /// one. Whoever goes on so from 0 finds every key that is there all the while, and finds it once.
+    pub(crate) fn entries(&self, shard: usize) -> (Vec<Entry<W>>, usize) {
+        let of = |content: &Content<W, V>| {
+            let mut entries = Vec::with_capacity(content.len);
+            if let Some(array) = &content.array {
+                entries.extend(array.entries());
+            }
+            entries
         };
-        let locked = shard.lock();
-        let mut entries = Vec::with_capacity(locked.content.len);
-        if let Some(array) = &locked.content.array {
-            entries.extend(array.entries());
+        if self.many().is_none() {
+            let (content, _) = self.few.lock();
+            if self.many().is_none() {
+                // Had somebody else looked at an earlier shard of many, there were many.
+                return (of(&content), SHARDS);
+            }
         }
-        entries
+        let entries = self.many().and_then(|many| many.get(shard));
+        let entries = entries.map_or(Vec::new(), |shard| of(&shard.lock().0));
+        (entries, shard + 1)
     }
 
     /// Of each shard, how many keys there are, and its bytes of memory.
     pub(crate) fn fill(&self) -> impl Iterator<Item = (usize, usize)> {
-        self.made().iter().map(|shard| {
-            let content = &shard.lock().content;
-            (content.len, size_of_val(shard) + content.bytes())
-        })
+        let (few, many) = match self.many() {
+            None => (Some(&self.few), &[][..]),
+            Some(many) => (None, many),
+        };
+        let fill = |shard: &Shard<W, V>| {
+            let content = shard.lock().0;
+            (content.len, content.bytes())
+        };
+        // The one shard lies in this.
+        let few = few.into_iter().map(fill);
+        few.chain(many.iter().map(move |shard| {
+            let (len, bytes) = fill(shard);
+            (len, bytes + size_of_val(shard))
+        }))
     }
 
     /// Forgets all keys.
     pub(crate) fn clear(&self) {
-        for shard in self.made() {
-            let mut locked = shard.lock();
-            let values = std::mem::replace(&mut locked.content.values, Values::new());
-            locked.content.len = 0;
-            locked.replace(None);
-            drop(locked);
-            // After the lock is gone: freeing takes a while, and a value may do anything.
-            drop(values);
+        self.few.clear();
+        // Afterwards: keys that had been there until then have been moved here.
+        for shard in self.many().unwrap_or_default() {
+            shard.clear();
         }
     }
 }
@@ -584,8 +655,11 @@ pub(crate) fn shard_of(hash: u64) -> usize {
 /// A shard in which nobody else writes. What is answered and has to be dropped should be when this
 /// has gone.
 pub(crate) struct Locked<'a, const W: usize, V> {
+    slots: &'a Slots<W, V>,
     shard: &'a Shard<W, V>,
     content: MutexGuard<'a, Content<W, V>>,
+    /// Whether somebody else had the mutex at first.
+    crowded: bool,
     /// Dropped after the mutex is free, as freeing takes a while.
     retired: Vec<Shared<Array<W>>>,
 }
@@ -654,6 +728,21 @@ impl<const W: usize, V> Locked<'_, W, V> {
         value: Option<V>,
         hash_of: impl Fn(&[u8]) -> u64,
     ) -> Option<usize> {
+        let few = std::ptr::eq(self.shard, &raw const self.slots.few);
+        if few && (self.crowded || self.content.len == FEW) {
+            self.spread(hash, &hash_of);
+        }
+        self.put(hash, key, pid, value, &hash_of)
+    }
+
+    fn put(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        pid: Pid,
+        value: Option<V>,
+        hash_of: &impl Fn(&[u8]) -> u64,
+    ) -> Option<usize> {
         let len = self.content.len + 1;
         let slots = self
             .content
@@ -661,13 +750,47 @@ impl<const W: usize, V> Locked<'_, W, V> {
             .as_ref()
             .map_or(0, |array| array.slots.len());
         if len * FULL.1 > slots * FULL.0 {
-            self.resize(len, &hash_of);
+            self.resize(len, hash_of);
         }
         let value = self.content.values.keep(value);
         let entry = Entry::of(key).held_by(pid, value);
         self.content.len = len;
         let array = self.content.array.as_ref()?;
         self.shard.change(|| array.put(hash, &entry))
+    }
+
+    /// Moves the keys of the one shard to many. Afterwards it is the one of `hash` that is locked.
+    fn spread(&mut self, hash: u64, hash_of: &impl Fn(&[u8]) -> u64) {
+        let slots = self.slots;
+        let many = slots
+            .many
+            .get_or_init(|| (0..SHARDS).map(|_| Shard::new()).collect());
+        let locked = |hash| {
+            let shard = &many[shard_of(hash)];
+            Locked {
+                slots,
+                shard,
+                content: shard.lock().0,
+                crowded: false,
+                retired: Vec::new(),
+            }
+        };
+        let few = std::mem::replace(&mut *self.content, Content::new());
+        let mut values = few.values;
+        for entry in few.array.iter().flat_map(|array| array.entries()) {
+            let (key, value) = (entry.key(), values.take(entry.value()));
+            let hash = hash_of(&key);
+            locked(hash).put(hash, &key, entry.pid(), value, hash_of);
+        }
+        // Before anybody else can look there: nothing may come between what the caller has found, which
+        // is no such key, and what it is going to do.
+        let next = locked(hash);
+        // Whoever sees it sees the keys where they are now. Whoever still reads the array before finds
+        // there what was true until now.
+        self.shard.changes.store(MOVED, Ordering::Release);
+        let retired = self.shard.current.replace(None);
+        *self = next;
+        self.retired.extend(retired.into_iter().chain(few.array));
     }
 
     /// Takes out what is at a place; answers its key and its value.
@@ -795,11 +918,96 @@ mod tests {
                 assert_eq!(holder(number), Some(Pid(number)));
             }
         }
-        let entries = slots.entries(0);
-        let mut keys: Vec<_> = entries.iter().map(|entry| number(&entry.key())).collect();
-        keys.sort_unstable();
         held.sort_unstable();
-        assert_eq!(keys, held);
+        assert_eq!(all(&slots), held);
+    }
+
+    /// All keys there are, in order.
+    fn all<V>(slots: &Slots<5, V>) -> Vec<u64> {
+        let (mut keys, mut next) = (Vec::new(), 0);
+        while next < SHARDS {
+            let (entries, then) = slots.entries(next);
+            keys.extend(entries.iter().map(|entry| number(&entry.key())));
+            next = then;
+        }
+        keys.sort_unstable();
+        keys
+    }
+
+    fn spread<V>(slots: &Slots<5, V>) -> bool {
+        slots.many().is_some()
+    }
+
+    /// Of any shard.
+    fn wide(number: u64) -> u64 {
+        number.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
+
+    #[test]
+    fn few_keys_lie_in_one_shard_and_one_more_has_all_of_them_with_their_values_in_many() {
+        let slots = Slots::<5, u64>::new();
+        let hash_of = |key: &[u8]| wide(number(key));
+        let keys: Vec<u64> = (0..=FEW as u64).collect();
+        for &number in &keys {
+            assert!(!spread(&slots));
+            let mut locked = slots.lock(wide(number));
+            let value = (number % 3 > 0).then_some(number);
+            locked.insert(wide(number), &key(number), Pid(number), value, hash_of);
+        }
+        assert!(spread(&slots));
+        assert_eq!(all(&slots), keys);
+        assert!(slots.fill().filter(|(len, _)| *len > 0).count() > SHARDS / 2);
+        for number in keys {
+            let hash = wide(number);
+            let found = slots.holder(&Guard::new(), hash, &Entry::of(&key(number)));
+            assert_eq!(found, Some(Pid(number)));
+            let mut locked = slots.lock(hash);
+            let place = locked.find(hash, &key(number)).unwrap_or(usize::MAX);
+            let (_, value) = locked.remove(hash, place, hash_of);
+            assert_eq!(value, (number % 3 > 0).then_some(number));
+        }
+        assert_eq!(all(&slots), []);
+    }
+
+    #[test]
+    fn two_writers_that_meet_have_few_keys_spread_and_none_is_lost_or_doubled() {
+        for round in 0..200 {
+            let slots = Slots::<5, u64>::new();
+            insert(&slots, 0, None);
+            let start = std::sync::Barrier::new(2);
+            let (kept, new) = (1_000, 100);
+            std::thread::scope(|scope| {
+                for writer in 1..3 {
+                    let (slots, start) = (&slots, &start);
+                    scope.spawn(move || {
+                        start.wait();
+                        for number in writer * kept..writer * kept + new {
+                            insert(slots, number, Some(number));
+                            assert_eq!(holder(slots, number), Some(Pid(number)));
+                            assert_eq!(holder(slots, 0), Some(Pid(0)));
+                            let seen = all(slots);
+                            assert!(seen.contains(&number) && seen.contains(&0));
+                            assert!(seen.is_sorted_by(|one, other| one < other), "each once");
+                        }
+                    });
+                }
+            });
+            assert_eq!(all(&slots).len(), 201, "round {round}");
+        }
+    }
+
+    #[test]
+    fn a_writer_that_had_to_wait_spreads_the_keys() {
+        let slots = Slots::<5, u64>::new();
+        insert(&slots, 1, Some(1));
+        let mut locked = slots.lock(hash(2));
+        locked.crowded = true;
+        let hash_of = |key: &[u8]| hash(number(key));
+        locked.insert(hash(2), &key(2), Pid(2), Some(2), hash_of);
+        drop(locked);
+        assert!(spread(&slots));
+        assert_eq!(remove(&slots, 1), Some(1));
+        assert_eq!(remove(&slots, 2), Some(2));
     }
 
     #[test]
@@ -878,7 +1086,7 @@ mod tests {
             locked.shard.change(|| panic!("on purpose"));
         }));
         assert!(changed.is_err());
-        let shard = &slots.made()[0];
+        let shard = slots.shard(hash(1));
         assert_eq!(shard.changes.load(Ordering::Relaxed) % 2, 0);
         // Nobody who reads needs the mutex.
         let _locked = slots.lock(hash(1));
@@ -1112,6 +1320,63 @@ mod models {
                 writer.join().unwrap();
             }
             for key in 1..=3 {
+                assert_eq!(holder(&keys, key), Some(u64::from(key)));
+            }
+        });
+    }
+
+    /// One key more than fit into one shard moves all of them to others; none is missed and none is
+    /// lost, and who has seen a change there sees the keys there.
+    #[test]
+    fn a_key_is_found_while_all_are_moved_from_one_shard_to_many() {
+        explore(2, || {
+            let keys = with(&[1, 2, 3, 4, 5, 201, 202, 203]);
+            let reader = spawn({
+                let keys = Arc::clone(&keys);
+                move || {
+                    let new = holder(&keys, 204);
+                    let replaced = holder(&keys, 1);
+                    assert!(matches!(replaced, Some(1 | 7)));
+                    assert!(new.is_none() || replaced == Some(7));
+                }
+            });
+            let locked = |key| {
+                let locked = keys.lock(hash(key));
+                let place = locked.find(hash(key), &[key]).unwrap();
+                (locked, place)
+            };
+            insert(&keys, 203 + 2, 205);
+            assert!(keys.many().is_some());
+            let (mut first, place) = locked(1);
+            first.hold(hash(1), place, Pid(7), None);
+            drop(first);
+            insert(&keys, 204, 204);
+            reader.join().unwrap();
+        });
+    }
+
+    /// Of two that want one key while all keys are moved, one gets it: nothing comes between what it has
+    /// found and what it puts in.
+    #[test]
+    fn one_of_two_gets_a_key_while_all_are_moved_from_one_shard_to_many() {
+        explore(2, || {
+            let keys = with(&[1, 2, 3, 4, 5, 201, 202, 203]);
+            let claim = |keys: &Keys, pid| {
+                let mut locked = keys.lock(hash(6));
+                let free = locked.find(hash(6), &[6]).is_none();
+                if free {
+                    locked.insert(hash(6), &[6], Pid(pid), None, |key| hash(key[0]));
+                }
+                free
+            };
+            let other = spawn({
+                let keys = Arc::clone(&keys);
+                move || claim(&keys, 7)
+            });
+            let first = claim(&keys, 8);
+            assert_ne!(other.join().unwrap(), first);
+            assert_eq!(holder(&keys, 6), Some(if first { 8 } else { 7 }));
+            for key in [1, 2, 3, 4, 5, 201, 202, 203] {
                 assert_eq!(holder(&keys, key), Some(u64::from(key)));
             }
         });

@@ -10,22 +10,35 @@ use crate::long::LongNames;
 use crate::slots::{Entry, SHARDS, Slots, room};
 use ahash::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-/// A name and its hash under the table's seeds.
+/// A name and its hash.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hashed<'a> {
     pub(crate) name: &'a [u8],
     pub(crate) hash: u64,
 }
 
+impl<'a> Hashed<'a> {
+    #[inline]
+    pub(crate) fn of(name: &'a [u8]) -> Self {
+        Self {
+            name,
+            hash: hash(name),
+        }
+    }
+}
+
 /// Words of a slot, by the size of its name.
 const SHORT: usize = 5;
 const MEDIUM: usize = 12;
 
+/// The seeds of all hashes of names in this process. Not one for each table: a lookup would have to
+/// wait for them to come from memory.
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
 /// Canonical name to holder, and to what is kept with the name, a `V`.
 pub(crate) struct Table<V> {
-    hasher: RandomState,
     short: Slots<SHORT, V>,
     medium: Slots<MEDIUM, V>,
     long: LongNames<V>,
@@ -94,7 +107,7 @@ macro_rules! take_out {
         let Some(place) = $place else {
             return false;
         };
-        let (name, value) = locked.remove($hash, place, |name| $table.hash(name).hash);
+        let (name, value) = locked.remove($hash, place, hash);
         $table.write(&name, $pid, Change::Unregistered, || value.clone());
         drop(locked);
         // When the shard is free again: freeing takes a while, and a value may do anything.
@@ -106,19 +119,10 @@ macro_rules! take_out {
 impl<V: Clone> Table<V> {
     pub(crate) fn new() -> Self {
         Self {
-            hasher: RandomState::new(),
             short: Slots::new(),
             medium: Slots::new(),
             long: LongNames::new(),
             journal: Arc::default(),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn hash<'a>(&self, name: &'a [u8]) -> Hashed<'a> {
-        Hashed {
-            name,
-            hash: hash(&self.hasher, name),
         }
     }
 
@@ -169,8 +173,7 @@ impl<V: Clone> Table<V> {
                     (Some(place), dropped)
                 }
                 None => {
-                    let hash_of = |name: &[u8]| self.hash(name).hash;
-                    (locked.insert(hash, name.name, pid, value, hash_of), None)
+                    (locked.insert(hash, name.name, pid, value, self::hash), None)
                 }
             };
             self.write(name.name, pid, Change::Registered, || {
@@ -210,7 +213,7 @@ impl<V: Clone> Table<V> {
     pub(crate) fn release_hash(&self, hash: u64, pid: Pid) -> bool {
         with_map!(self, hash, |map| {
             let locked = map.lock(hash);
-            let place = locked.find_held(hash, pid, |name| self.hash(name).hash == hash);
+            let place = locked.find_held(hash, pid, |name| self::hash(name) == hash);
             take_out!(self, hash, pid, locked, place)
         })
     }
@@ -221,7 +224,7 @@ impl<V: Clone> Table<V> {
         with_map!(self, hash, |map| {
             let locked = map.lock(hash);
             locked.find_held(hash, pid, |name| {
-                if self.hash(name).hash == hash {
+                if self::hash(name) == hash {
                     names.push(name.into());
                 }
                 false
@@ -230,18 +233,21 @@ impl<V: Clone> Table<V> {
         names
     }
 
-    /// In how many pieces [`Table::piece`] gives the table.
-    pub(crate) const PIECES: usize = 3 * SHARDS;
-
-    /// The names of one shard of one map that match.
-    pub(crate) fn piece(&self, piece: usize, matches: impl Fn(&[u8]) -> bool) -> Vec<Record<V>> {
-        let shard = piece % SHARDS;
-        match piece / SHARDS {
+    /// The names of one shard of one map that match, and the piece to go on with, if there is one.
+    pub(crate) fn piece(
+        &self,
+        piece: usize,
+        matches: impl Fn(&[u8]) -> bool,
+    ) -> (Vec<Record<V>>, Option<usize>) {
+        let (map, shard) = (piece / SHARDS, piece % SHARDS);
+        let (records, next) = match map {
             0 => self.copy_shard(&self.short, shard, matches),
             1 => self.copy_shard(&self.medium, shard, matches),
-            2 => self.copy_long(shard, matches),
-            _ => Vec::new(),
-        }
+            2 => (self.copy_long(shard, matches), shard + 1),
+            _ => return (Vec::new(), None),
+        };
+        let next = map * SHARDS + next;
+        (records, (next < 3 * SHARDS).then_some(next))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -286,8 +292,8 @@ impl<V: Clone> Table<V> {
         map: &Slots<W, V>,
         shard: usize,
         matches: impl Fn(&[u8]) -> bool,
-    ) -> Vec<Record<V>> {
-        let entries = map.entries(shard);
+    ) -> (Vec<Record<V>>, usize) {
+        let (entries, next) = map.entries(shard);
         let matching = entries.iter().filter_map(|entry| {
             let name = entry.key();
             if !matches(&name) {
@@ -295,14 +301,14 @@ impl<V: Clone> Table<V> {
             }
             let (pid, value) = if entry.has_value() {
                 // As both are now: the shard may have changed since.
-                self.lookup(self.hash(&name))?
+                self.lookup(Hashed::of(&name))?
             } else {
                 (entry.pid(), None)
             };
             let name = (*name).into();
             Some(Record { name, pid, value })
         });
-        matching.collect()
+        (matching.collect(), next)
     }
 
     /// The same of long names.
@@ -330,9 +336,9 @@ impl<V: Clone> Table<V> {
 }
 
 #[inline]
-fn hash(hasher: &RandomState, name: &[u8]) -> u64 {
+fn hash(name: &[u8]) -> u64 {
     // Not `hash_one`: that would hash the length too, which a prefix-free name does not need.
-    let mut state = hasher.build_hasher();
+    let mut state = HASHER.build_hasher();
     state.write(name);
     // Never 0, so that no hash is.
     let size = if name.len() <= const { room(SHORT) } {

@@ -331,9 +331,7 @@ impl Round {
                 }
             }
             80..85 => {
-                let pieces =
-                    (0..Registry::<Value>::PIECES).map(|piece| self.registry.piece(piece, any));
-                let records: Vec<_> = pieces.flatten().collect();
+                let records: Vec<_> = self.registry.pieces(any).flatten().collect();
                 let to = self.now();
                 for (number, name) in names.iter().enumerate() {
                     let mut found = records.iter().filter(|record| record.name == *name);

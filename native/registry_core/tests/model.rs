@@ -564,9 +564,7 @@ impl Run {
             }
             Step::Select(pattern) => {
                 let bytes = pattern.bytes();
-                let mut found: Vec<Record<Value>> = (0..Registry::<Value>::PIECES)
-                    .flat_map(|piece| registry.piece(piece, &bytes))
-                    .collect();
+                let mut found: Vec<Record<Value>> = registry.pieces(&bytes).flatten().collect();
                 let mut expected: Vec<Record<Value>> = model
                     .holders
                     .iter()
