@@ -1338,6 +1338,8 @@ mod models {
                     let replaced = holder(&keys, 1);
                     assert!(matches!(replaced, Some(1 | 7)));
                     assert!(new.is_none() || replaced == Some(7));
+                    // The one that is moved last.
+                    assert_eq!(holder(&keys, 203), Some(203));
                 }
             });
             let locked = |key| {
