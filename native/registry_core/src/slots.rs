@@ -15,7 +15,7 @@
 //!
 //! # Why not a library
 //!
-//! `cargo bench -p registry_core --bench maps` puts two in this place: `scc::HashIndex`, whose
+//! `cargo bench -p registry_bench --bench maps` puts two in this place: `scc::HashIndex`, whose
 //! readers take no lock either, and 128 tables of hashbrown, each behind parking_lot's `RwLock`, with
 //! a prefetch that hashbrown has no safe way for. Nanoseconds of an operation, medians of rounds that
 //! took turns, keys of 20 bytes, on two cores that had other work, too. They are from before lookups
