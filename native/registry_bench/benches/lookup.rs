@@ -1,14 +1,12 @@
-//! `cargo bench -p registry_core --bench lookup`: the time of writing a name and of looking it up.
+//! `cargo bench -p registry_bench --bench lookup`: the time of writing a name and of looking it up.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod support;
-
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use registry_bench::{integers, texts, uuids};
 use registry_core::epoch::Guard;
 use registry_core::name::Buffer;
 use registry_core::{Pid, Registry};
 use std::hint::black_box;
-use support::{integers, texts, uuids};
 
 /// A step through the numbers that is far from the last one, and meets each once.
 fn next(number: u32, count: u32) -> u32 {

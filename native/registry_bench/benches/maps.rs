@@ -1,4 +1,4 @@
-//! `cargo bench -p registry_core --bench maps`: the slots of this crate beside maps of libraries.
+//! `cargo bench -p registry_bench --bench maps`: the slots of this crate beside maps of libraries.
 //!
 //! Each round times every map once, in another order, so that noise falls on all of them alike; what
 //! is printed is the median time of an operation in nanoseconds, hashing and writing the key into an
@@ -22,11 +22,11 @@ use std::time::Instant;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Pid(pub u64);
 
-#[path = "../src/epoch.rs"]
+#[path = "../../registry_core/src/epoch.rs"]
 mod epoch;
-#[path = "../src/slots.rs"]
+#[path = "../../registry_core/src/slots.rs"]
 mod slots;
-#[path = "../src/sync.rs"]
+#[path = "../../registry_core/src/sync.rs"]
 mod sync;
 
 struct Counting;

@@ -1,19 +1,17 @@
 //! How many instructions a lookup takes, however noisy the machine:
 //!
 //! ```text
-//! cargo bench -p registry_core --bench instructions --no-run
+//! cargo bench -p registry_bench --bench instructions --no-run
 //! valgrind --tool=callgrind --toggle-collect='*measured_integers*' target/release/deps/instructions-*
 //! ```
 //!
 //! counts [`LOOKUPS`] lookups by five integers, `*measured_uuids*` as many by four UUIDs.
 #![allow(clippy::unwrap_used)]
 
-mod support;
-
+use registry_bench::{integers, texts, uuids};
 use registry_core::epoch::Guard;
 use registry_core::name::Buffer;
 use registry_core::{Pid, Registry};
-use support::{integers, texts, uuids};
 
 const LOOKUPS: u32 = 10_000;
 

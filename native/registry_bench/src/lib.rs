@@ -3,7 +3,7 @@
 use registry_core::name::{Buffer, Encoder, NameError};
 
 /// `{WorkflowMetal.Task.Task, {i1, i2, i3, i4, i5}}`
-pub(crate) fn integers(buffer: &mut Buffer, number: u32) -> Result<&[u8], NameError> {
+pub fn integers(buffer: &mut Buffer, number: u32) -> Result<&[u8], NameError> {
     let mut encoder = Encoder::new(buffer);
     encoder.tuple(2)?;
     encoder.word(0x0004_560B)?;
@@ -15,7 +15,7 @@ pub(crate) fn integers(buffer: &mut Buffer, number: u32) -> Result<&[u8], NameEr
 }
 
 /// Four UUIDs as text.
-pub(crate) fn texts(number: u32) -> [String; 4] {
+pub fn texts(number: u32) -> [String; 4] {
     [number % 10, number % 97, number, number + 1].map(|id| {
         let bits = u128::from(id).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
         let text = format!("{bits:032x}");
@@ -31,10 +31,7 @@ pub(crate) fn texts(number: u32) -> [String; 4] {
 }
 
 /// `{WorkflowMetal.Task.Task, {uuid, uuid, uuid, uuid}}`
-pub(crate) fn uuids<'a>(
-    buffer: &'a mut Buffer,
-    texts: &[String; 4],
-) -> Result<&'a [u8], NameError> {
+pub fn uuids<'a>(buffer: &'a mut Buffer, texts: &[String; 4]) -> Result<&'a [u8], NameError> {
     let mut encoder = Encoder::new(buffer);
     encoder.tuple(2)?;
     encoder.word(0x0004_560B)?;
