@@ -21,6 +21,10 @@ rustler::atoms! { nil }
 /// may take a millisecond.
 pub(crate) const HEAVY: usize = 32 * 1024;
 
+/// The same of a value in external format, which is copied as it is: a megabyte, into memory that is
+/// new, takes up to a millisecond.
+const HEAVY_PLAIN: usize = 256 * 1024;
+
 /// What the table keeps with a name that has a value, or has to be kept itself.
 #[derive(Clone)]
 pub(crate) enum Kept {
@@ -140,13 +144,17 @@ impl Kept {
         if let Ok((_name, _, kept)) = kept.decode::<(Term<'_>, Term<'_>, Term<'_>)>() {
             return Self::takes_long(kept);
         }
+        if let Ok(plain) = Binary::from_term(kept) {
+            return plain.len() > HEAVY_PLAIN;
+        }
         let value = kept.decode::<(usize, Term<'_>)>();
         value.is_ok_and(|(size, _)| size > HEAVY)
     }
 
     /// Whether the value is one that takes long to copy.
     pub(crate) fn is_heavy(&self) -> bool {
-        matches!(self, Self::Terms(terms) if matches!(terms.value, Value::Term(_, size) if size > HEAVY))
+        let (plain, terms) = self.size();
+        plain > HEAVY_PLAIN || terms > HEAVY
     }
 
     /// The sizes of what is copied, in external format: of what is kept in that, and of terms.
