@@ -115,11 +115,17 @@ defmodule Bench.Longest do
     ]
   end
 
-  # Mere data of the size that a value may have, and terms of the size from which on they are copied on
-  # dirty schedulers, with as much memory for it as can be.
+  # Mere data and terms of the size from which on they are copied on dirty schedulers, with as much
+  # memory for it as can be.
   defp value_calls(registry) do
-    value_calls(registry, "a value of 1 MiB", :binary.copy("v", 1_048_576)) ++
+    value_calls(registry, "a value of 256 KiB", external(:binary.copy("v", 262_000))) ++
       value_calls(registry, "terms of 32 KiB", terms({self(), List.duplicate(?a, 32_700)}))
+  end
+
+  defp external(value) do
+    external = Value.encode!(value)
+    true = is_binary(external)
+    external
   end
 
   defp terms(value), do: {_size, ^value} = Value.encode!(value)

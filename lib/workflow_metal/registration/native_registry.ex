@@ -831,7 +831,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   cannot stand in the key of a map. There are no other variables: `:"$1"` is an atom.
 
   The table is gone through in pieces, on the dirty schedulers; nobody waits for it for longer than
-  it takes to copy a piece, a hundredth of the table. A name that is held all the while is found,
+  it takes to copy a piece: a hundredth of the table, or all of one with few names. A name that is held all the while is found,
   once. Names that come and go meanwhile may be found or not; one that is freed and registered
   again may be found as it was before, or after. Processes that have ended are left out.
 
@@ -1077,8 +1077,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       places of values; not that of the values themselves, of events to be told, or of the VM's
       monitors. When names are freed, so is their memory: a part of the table of which less than an
       eighth is used is replaced by a smaller one, and of a registry without names about forty
-      kilobytes stay if it has had some, and a few if not
-    * `:shards` - in how many parts each map of the table is locked
+      kilobytes stay if it has had many, and ten if it has had a few
+    * `:shards` - in how many parts each map of the table is locked when it has had more than 256 names,
+      or two writers at once; before, all names lie in one
     * `:shard_names` - `{fewest, most}` names in any of them
     * `:subscribers` - how many processes have subscribed
     * `:waiting` - how many calls of `await/3` wait
