@@ -508,7 +508,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
         "    #{div(time - first, 1_000)} ms #{node} #{inspect(pid)} #{inspect(what)}\n"
       end
 
-    "#{length(wrong)} things do not hold\n#{texts}  history of #{inspect(name)}\n#{events}" <>
+    engines =
+      for node <- Map.values(state.nodes),
+          known = call(node, Member, :engine_state, [state.plan.engine]),
+          do: "  the engine of #{node.number}: #{inspect(known, limit: :infinity)}\n"
+
+    "#{length(wrong)} things do not hold\n#{texts}  history of #{inspect(name)}\n#{events}#{engines}" <>
       Plan.describe(state.plan)
   rescue
     error -> "#{inspect(wrong)}, whose history could not be had: #{Exception.message(error)}"

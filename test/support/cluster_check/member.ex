@@ -490,5 +490,27 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
     end
   end
 
+  # What the engine itself says, for who reads of a round that failed.
+  def engine_state(:global) do
+    %{nodes: Node.list(), locks: :ets.tab2list(:global_locks), state: state_of_global()}
+  end
+
+  def engine_state(_engine), do: nil
+
+  defp state_of_global do
+    reference = make_ref()
+    state = :gen_server.call(:global_name_server, :info, 1_000)
+    locker = elem(state, 7)
+    send(locker, {:get_state, self(), reference})
+
+    receive do
+      {^reference, where, locker_state} -> {state, where, locker_state}
+    after
+      1_000 -> {state, Process.info(locker, :current_stacktrace)}
+    end
+  catch
+    :exit, reason -> reason
+  end
+
   def alive(pids), do: for(pid <- pids, node(pid) == node(), Process.alive?(pid), do: pid)
 end
