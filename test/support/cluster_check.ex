@@ -6,7 +6,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
   # must come to hold. Each round has a seed that gives its trouble again.
 
   alias WorkflowMetal.Registration.NativeRegistry.ClusterCheck.{Member, Plan}
-  alias WorkflowMetal.Registration.NativeRegistry.ClusterNode
+  alias WorkflowMetal.Registration.NativeRegistry.{ClusterNode, OtherVM}
 
   @patience 60_000
 
@@ -157,23 +157,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
     Agent.stop(pids)
   end
 
-  # The signal has been sent, but may not have arrived.
-  defp await_stopped(os, attempts \\ 1_000) do
-    cond do
-      stopped?(os) -> :ok
-      attempts == 0 -> throw({:failed, [{nil, "a node does not stop"}]})
-      true -> Process.sleep(5) && await_stopped(os, attempts - 1)
-    end
-  end
-
-  # Where the system does not say it, the signal is taken to arrive at once.
-  defp stopped?(os) do
-    case File.read("/proc/#{os}/stat") do
-      {:ok, status} -> status =~ ") T "
-      {:error, _reason} -> true
-    end
-  end
-
   defp signal(os, signal), do: System.cmd("kill", ["-#{signal}", os], stderr_to_stdout: true)
 
   ## Trouble
@@ -227,9 +210,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
   end
 
   defp step({:pause, number}, state) do
-    os = state.nodes[number].os
-    signal(os, "STOP")
-    await_stopped(os)
+    OtherVM.pause(state.nodes[number].os)
     put_in(state.away[number], true)
   end
 

@@ -82,7 +82,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     * `{:conflict, registry, name, winner, loser}` - two processes held the name; the loser, of this
       node, is about to leave
     * `{:fenced, registry, name, pid, reason}` - the process has to give the name up, though no other
-      holds it
+      holds it; the reason is `:draining` while `drain/2` runs
     * `{:cluster_timeout, registry, name}` - the engine did not say in time who may have the name
 
   and these, whatever the pattern:
@@ -648,19 +648,29 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   @spec register(registry, name, value) ::
           {:ok, pid} | {:error, {:already_registered, pid} | (reason :: term)}
   def register(registry, name, value) do
-    case claim(registry, name, self(), Value.encode!(value)) do
+    register_until(registry, name, Value.encode!(value), :unknown)
+  end
+
+  defp register_until(registry, name, value, deadline) do
+    case claim(registry, name, self(), value) do
       :yes -> {:ok, self()}
       {:error, reason} -> {:error, reason}
-      :no -> already_registered(registry, name, value)
+      :no -> already_registered(registry, name, value, deadline)
       holder -> {:error, {:already_registered, holder}}
     end
   end
 
-  defp already_registered(registry, name, value) do
+  defp already_registered(registry, name, value, deadline) do
     case whereis(registry, name) do
       # Who has taken it on another node has lost it again.
-      :undefined -> register(registry, name, value)
-      holder -> {:error, {:already_registered, holder}}
+      :undefined ->
+        case Cluster.try_again(registry, name, deadline) do
+          {:error, reason} -> {:error, reason}
+          deadline -> register_until(registry, name, value, deadline)
+        end
+
+      holder ->
+        {:error, {:already_registered, holder}}
     end
   end
 

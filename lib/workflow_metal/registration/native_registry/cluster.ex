@@ -678,6 +678,26 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   def why_ended({:shutdown, {:failed_to_start_child, _id, reason}}), do: why_ended(reason)
   def why_ended(_its_own), do: nil
 
+  @doc """
+  By when a registration that another node's process stood against, of which nobody knows any more, is
+  tried again; `{:error, :cluster_timeout}` once that is past. `:unknown` is the first attempt's deadline.
+  """
+  @spec try_again(NativeRegistry.registry(), NativeRegistry.name(), deadline) ::
+          deadline | {:error, :cluster_timeout}
+        when deadline: integer | :unknown
+  def try_again(registry, _name, :unknown), do: now() + config!(registry).timeout
+
+  def try_again(registry, name, deadline) do
+    if now() < deadline do
+      # The engine says two things, for which it has its time.
+      Process.sleep(@pause)
+      deadline
+    else
+      Report.timeout(registry, name)
+      {:error, :cluster_timeout}
+    end
+  end
+
   @doc "Gives the winner of a conflict a moment to be seen from here."
   @spec await_winner(NativeRegistry.registry(), NativeRegistry.name()) :: :ok
   def await_winner(registry, name) do
