@@ -54,6 +54,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       Cluster.within(timeout, fn -> exit(:broken) end)
     end
 
+    # Somebody has it whom nobody knows.
+    def register(_registry, :refused, _pid, _timeout), do: :no
+
     def register(registry, name, pid, timeout), do: take(registry, name, pid, timeout)
 
     defp take(registry, name, pid, timeout \\ 5_000) do
@@ -408,6 +411,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       assert NativeRegistry.whereis_name(meta, :taken) == remote
       eventually(fn -> Engine.whereis(registry, :lost) == lost end)
       assert Process.alive?(lost)
+    end
+
+    test "of a holder whom nobody knows is asked for again, but not for ever", context do
+      %{registry: registry} = context
+      test = self()
+      spawn_link(fn -> send(test, NativeRegistry.register(registry, :refused, nil)) end)
+      assert_receive {:error, :cluster_timeout}, 30_000
     end
 
     test "in failing is an error", %{registry: registry} do
