@@ -94,11 +94,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
     {:ok, _} = call(node, :application, :ensure_all_started, [:workflow_metal_native_registry])
     :ok = call(node, ClusterNode, :start, [])
     unless late?, do: :ok = call(node, Member, :start_distribution, [name])
-    :ok = call(node, Member, :start, [state.registry, options(state)])
+    :ok = call(node, Member, :start, [state.registry, options(state), strict?(state.plan)])
     node = Map.put(node, :bystanders, call(node, Member, :bystanders, [state.registry]))
     state = %{state | boots: boots}
     put_in(state.nodes[number], node)
   end
+
+  # No two processes are ever told that they have one name, and so none loses its own.
+  defp strict?(plan), do: plan.engine == :global and plan.steady
 
   defp options(%{plan: plan}), do: [cluster: plan.engine, cluster_timeout: plan.timeout]
 

@@ -490,7 +490,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
       # The registry does not name one again that has ended, so it is the child's own word.
       {{:gone, ^last}, _attempts} when last not in [nil, :undefined] ->
-        {:error, reason}
+        {:error, Cluster.why_not_found(registry, last, reason)}
 
       {{:gone, holder}, {killed, gone, conflicts}} when gone > 0 ->
         pause(attempts)

@@ -15,7 +15,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
     :workers,
     :steps,
     :late_start,
-    :ends_hanging
+    :ends_hanging,
+    :steady
   ]
 
   @type t :: %Plan{}
@@ -44,9 +45,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
       crashes: []
     }
 
-    {steps, _state} = steps(count, state, options[:only], [])
+    # Whether nodes see each other all the while: engines hang, and nothing else happens.
+    steady = one_of([true, false, false, false, false]) and options[:only] == nil
+    only = if steady, do: [:suspend_engine, :crash_kept], else: options[:only]
+    {steps, _state} = steps(count, state, only, [])
 
     %Plan{
+      steady: steady,
       seed: seed,
       engine: engine,
       nodes: nodes,
@@ -59,7 +64,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
       # Whether the engines hang while the workers do their last.
       ends_hanging: :rand.uniform(3) == 1,
       # Whether names are held before there is a distribution.
-      late_start: :rand.uniform(5) == 1,
+      late_start: :rand.uniform(5) == 1 and not steady,
       steps: steps
     }
   end
@@ -176,6 +181,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
       "#{plan.workers} workers each, names of each kind: #{plan.names}" <>
       if(plan.overlaps, do: ", overlapping partitions prevented", else: "") <>
       if(plan.ends_hanging, do: ", engines hang in the end", else: "") <>
+      if(plan.steady, do: ", no node is ever cut off", else: "") <>
       if(plan.late_start, do: ", distribution starts late", else: "") <> "\n#{steps}"
   end
 end

@@ -698,6 +698,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
     end
   end
 
+  @doc """
+  Why a start that met `holder` failed, which is not found from here: its `reason`, or that the holder
+  cannot be seen. Another node, whose supervisor was to start the child, may see more than this one.
+  """
+  @spec why_not_found(NativeRegistry.registry(), pid, reason :: term) :: reason :: term
+  def why_not_found(registry, holder, reason) do
+    if config(registry) == nil or node(holder) in [node() | Node.list()],
+      do: reason,
+      else: :cluster_timeout
+  end
+
   @doc "Gives the winner of a conflict a moment to be seen from here."
   @spec await_winner(NativeRegistry.registry(), NativeRegistry.name()) :: :ok
   def await_winner(registry, name) do

@@ -450,6 +450,24 @@ for engine <- [:global, :syn] do
           end
         end
 
+        test "finds no holder that only the supervisor's node sees, until the link is back",
+             _context do
+          nodes = start_nodes(3, :never, ~w(-kernel prevent_overlapping_partitions false))
+          [one, two, three] = nodes
+          registry = unique_registry()
+          start_registries(nodes, registry, cluster: :syn)
+          cut_link(one, three)
+          {:ok, pid} = call(three, ClusterNode, :start_child, [registry, :name])
+          eventually(fn -> call(two, ClusterNode, :whereis, [registry, :name]) == pid end)
+          eventually(fn -> call(one, ClusterNode, :whereis, [registry, :name]) == :undefined end)
+          supervisor = call(two, Process, :whereis, [ClusterNode.workers(registry)])
+          start = [registry, :name, [], supervisor]
+          assert call(one, ClusterNode, :start_child, start) == {:error, :cluster_timeout}
+          connect(nodes)
+          assert agreed(nodes, registry, :name) == pid
+          assert call(one, ClusterNode, :start_child, start) == {:ok, pid}
+        end
+
         defp quiet(nodes, registry),
           do: for(node <- nodes, do: eventually(fn -> quiet?(node, registry) end))
 
