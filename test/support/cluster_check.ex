@@ -241,6 +241,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
     node = state.nodes[number]
     name = :"check_#{System.pid()}_#{state.plan.seed}_#{number}_#{state.boots + 1}@127.0.0.1"
     :ok = call(node, Member, :rename, [name])
+    # Or who meets it is told of no name of it for a while, and takes it.
+    await_renamed(state, node)
     state = put_in(state.nodes[number].name, name)
     step({:heal, :all}, %{state | boots: state.boots + 1})
   end
@@ -286,6 +288,21 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
       call(node, Member, :working, []) == [] -> :ok
       attempts == 0 -> throw({:failed, [{nil, "the workers on #{node.number} do not end"}]})
       true -> Process.sleep(100) && idle(node, attempts - 1)
+    end
+  end
+
+  defp await_renamed(state, node, attempts \\ 100) do
+    cond do
+      call(node, Member, :engine_renamed?, [state.plan.engine, state.registry]) ->
+        :ok
+
+      attempts == 0 ->
+        text = "the engine on #{node.number} has names under the name of the node before"
+        throw({:failed, [{nil, "things that do not hold: #{text}"}]})
+
+      true ->
+        Process.sleep(100)
+        await_renamed(state, node, attempts - 1)
     end
   end
 

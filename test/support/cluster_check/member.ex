@@ -541,15 +541,33 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
         do: {name, pid}
   end
 
+  defp engine_names(:syn, registry),
+    do: for({name, pid, _node} <- syn_names(registry), do: {name, pid})
+
   # By its tables: syn has no call that answers all names.
-  defp engine_names(:syn, registry) do
+  defp syn_names(registry) do
     for table <- :ets.all(),
         table_name = :ets.info(table, :name),
         is_atom(table_name),
         String.starts_with?(Atom.to_string(table_name), "syn_registry_by_name"),
-        {name, pid, _meta, _time, _monitor, _node} <- :ets.tab2list(table),
+        {name, pid, _meta, _time, _monitor, node} <- tab2list(table),
         {:ok, name} <- [ours(table_name, name, registry)],
-        do: {name, pid}
+        do: {name, pid, node}
+  end
+
+  # Its process may be killed meanwhile.
+  defp tab2list(table) do
+    :ets.tab2list(table)
+  rescue
+    ArgumentError -> []
+  end
+
+  # Whether the engine has all names of this node under its present name: it tells other nodes of those
+  # and no others.
+  def engine_renamed?(:syn, registry) do
+    Enum.all?(syn_names(registry), fn {_name, pid, node} ->
+      node(pid) != node() or node == node()
+    end)
   end
 
   defp ours(table, name, registry) do
