@@ -181,7 +181,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
 
   # Those that work still.
   def working do
-    for number <- 1..8, pid = Process.whereis(worker(number)), do: {pid, current(pid)}
+    workers = for number <- 1..8, name <- [worker(number), slow_worker(number)], do: name
+    for name <- workers, pid = Process.whereis(name), do: {pid, current(pid)}
   end
 
   defp current(pid) do
@@ -208,10 +209,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
       kind == :own ->
         do_own(own, registry, name)
 
-      chance <= 40 and kind not in [:slow, :kept, :kept_permanent, :supervisor] ->
+      kind == :slow ->
+        slowly(name, fn -> step_slowly(registry, name, chance) end)
+
+      chance <= 40 and kind not in [:kept, :kept_permanent, :supervisor] ->
         crash(registry, name)
 
-      chance <= 48 and kind in [:slow, :transient, :permanent, :temporary] ->
+      chance <= 48 and kind in [:transient, :permanent, :temporary] ->
         end_child(registry, name)
 
       chance <= 50 and kind == :supervisor ->
@@ -220,6 +224,33 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
       true ->
         take(kind, registry, name)
     end
+  end
+
+  # By a process that does nothing else, as a start takes longer than a worker may wait.
+  defp slowly({:slow, number}, work) do
+    doing = Process.get(:doing)
+
+    unless Process.whereis(slow_worker(number)) do
+      spawn(fn ->
+        # Another worker may have been first.
+        with true <- first?(slow_worker(number)) do
+          Process.put(:doing, doing)
+          work.()
+        end
+      end)
+    end
+  end
+
+  defp first?(name) do
+    Process.register(self(), name)
+  rescue
+    ArgumentError -> false
+  end
+
+  defp slow_worker(number), do: :"slow_checking_worker_#{number}"
+
+  defp step_slowly(registry, name, chance) do
+    if chance <= 50, do: end_child(registry, name), else: take(:slow, registry, name)
   end
 
   defp look(registry, name) do
@@ -294,7 +325,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
 
   # Some trap exits.
   defp holder({kind, number} = name) do
-    time = if kind == :slow, do: 400, else: 0
+    # Longer than its supervisor is given to end one that has lost its name.
+    time = if kind == :slow, do: 2_500, else: 0
     [trap_exit: rem(number, 3) == 0, holds: name, starts_for: time]
   end
 
