@@ -30,6 +30,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
           | {:suspend_engine | :crash_while_it_hangs, pos_integer, milliseconds :: pos_integer}
           | {:restart_engine | :kill_engine | :crash_kept, pos_integer}
 
+  # What cuts no node off.
+  @steady [:suspend_engine, :crash_kept]
+
   @spec new(engine :: atom, seed :: integer, keyword) :: t
   def new(engine, seed, options) do
     :rand.seed(:exsss, {seed, :erlang.phash2(engine), 11})
@@ -46,8 +49,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
     }
 
     # Whether nodes see each other all the while: engines hang, and nothing else happens.
-    steady = one_of([true, false, false, false, false]) and options[:only] == nil
-    only = if steady, do: [:suspend_engine, :crash_kept], else: options[:only]
+    steady = one_of([true, false, false, false, false])
+    only = options[:only] || if steady, do: @steady
+    steady = only != nil and only -- @steady == []
     {steps, _state} = steps(count, state, only, [])
 
     %Plan{
