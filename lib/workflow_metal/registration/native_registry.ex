@@ -1184,8 +1184,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
         Drain.guard(registry, name, pid, fn ->
           # Whoever has ended had the name until now.
           case Cluster.register(registry, name, pid, ended != nil) do
-            answer when answer in [:yes, :unsettled] ->
+            {:yes, _since} = answer ->
               hold(registry, opened, name, pid, ended, value, answer)
+
+            :unsettled ->
+              hold(registry, opened, name, pid, ended, value, :unsettled)
 
             refused ->
               refused
@@ -1226,7 +1229,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
         :yes
 
       :yes ->
-        confirm(registry, opened, name, pid)
+        {:yes, since} = answer
+        confirm(registry, opened, name, pid, since)
 
       :no_registry ->
         Name.unknown_registry!(registry)
@@ -1236,8 +1240,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     end
   end
 
-  defp confirm(registry, opened, name, pid) do
-    with refused when refused != :yes <- Cluster.confirm(registry, name, pid) do
+  defp confirm(registry, opened, name, pid, since) do
+    with refused when refused != :yes <- Cluster.confirm(registry, name, pid, since) do
       Native.unregister(registry, opened, pid)
       Cluster.settle_later(registry, name, [pid], false)
       refused
