@@ -220,6 +220,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       find a name that runs. With `:syn` and that parameter off, a name that the two ends of the cut
       both hold is answered by the others as the one or the other process, or as neither, until the
       link is back or one of the two nodes is gone.
+    * A node whose `:global` hangs while a connection is lost and made again can grant its lock to a
+      process that has given it up, and then has no name registered or freed until it is disconnected.
+      A registry frees such a lock after about three seconds, and logs a warning.
     * Two nodes that see each other tell each other their names a moment later, and could both
       register a name until then. A registration waits for that with `:global.sync/0`, within its
       time. What remains is the moment in which only one of the two sees the other; it ends like a
