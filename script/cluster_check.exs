@@ -21,6 +21,14 @@ first =
     seed -> String.to_integer(seed)
   end
 
+# So that trouble of some kinds can be had alone: "part,heal,heal".
+only =
+  with kinds when kinds not in [nil, ""] <- System.get_env("CHECKED_STEPS") do
+    kinds |> String.split(",") |> Enum.map(&String.to_atom/1)
+  else
+    _all -> nil
+  end
+
 deadline = System.monotonic_time(:millisecond) + round(minutes * 60_000)
 verbose = System.get_env("CHECK_VERBOSE") != nil
 IO.puts("engines #{inspect(engines)}, first seed #{first}")
@@ -31,7 +39,7 @@ result =
     failed =
       Enum.find_value(engines, fn engine ->
         started = System.monotonic_time(:millisecond)
-        answer = ClusterCheck.round(engine, seed, verbose: verbose)
+        answer = ClusterCheck.round(engine, seed, verbose: verbose, only: only)
         seconds = Float.round((System.monotonic_time(:millisecond) - started) / 1_000, 1)
 
         case answer do
@@ -40,8 +48,10 @@ result =
             nil
 
           {:error, text} ->
+            steps = if only, do: "CHECKED_STEPS=#{Enum.join(only, ",")} "
+
             "#{engine} #{seed} after #{seconds} s: #{text}" <>
-              "again: CHECKED_ENGINE=#{engine} script/cluster_check 0 #{seed}"
+              "again: #{steps}CHECKED_ENGINE=#{engine} script/cluster_check 0 #{seed}"
         end
       end)
 

@@ -1,8 +1,10 @@
 # What script/soak runs.
 
+Code.require_file("../test/support/crash_log.ex", __DIR__)
+
 defmodule Soak do
   alias WorkflowMetal.Registration.NativeRegistry
-  alias WorkflowMetal.Registration.NativeRegistry.{Native, Owner}
+  alias WorkflowMetal.Registration.NativeRegistry.{CrashLog, Native, Owner}
 
   defmodule Child do
     use GenServer, restart: :temporary
@@ -32,7 +34,9 @@ defmodule Soak do
   @patience 60_000
 
   def run(minutes) do
-    Logger.configure(level: :none)
+    # What is killed on purpose is no error; anything else that crashes fails the soak.
+    Logger.configure(level: :error)
+    :ok = CrashLog.start()
     total = round(minutes * 60_000)
     {:ok, _pid} = start_registry(@steady)
     {:ok, supervisor} = DynamicSupervisor.start_link(strategy: :one_for_one)
@@ -93,8 +97,10 @@ defmodule Soak do
     grown = if in_all > @allowed_in_all, do: [:resident_in_all | grown], else: grown
 
     idle = for {kind, 0} <- Enum.zip(kinds(), done), do: kind
+    crashes = CrashLog.take()
 
     cond do
+      crashes != [] -> fail("#{length(crashes)} crashes were logged, the first: #{hd(crashes)}")
       grown != [] -> fail("has grown: #{Enum.join(grown, ", ")}")
       idle != [] -> fail("was never done: #{Enum.join(idle, ", ")}")
       true -> IO.puts("nothing has grown")

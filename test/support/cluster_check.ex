@@ -6,7 +6,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
   # must come to hold. Each round has a seed that gives its trouble again.
 
   alias WorkflowMetal.Registration.NativeRegistry.ClusterCheck.{Member, Plan}
-  alias WorkflowMetal.Registration.NativeRegistry.ClusterNode
+  alias WorkflowMetal.Registration.NativeRegistry.{ClusterNode, OtherVM}
 
   @patience 60_000
 
@@ -94,11 +94,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
     {:ok, _} = call(node, :application, :ensure_all_started, [:workflow_metal_native_registry])
     :ok = call(node, ClusterNode, :start, [])
     unless late?, do: :ok = call(node, Member, :start_distribution, [name])
-    :ok = call(node, Member, :start, [state.registry, options(state)])
+    :ok = call(node, Member, :start, [state.registry, options(state), strict?(state.plan)])
     node = Map.put(node, :bystanders, call(node, Member, :bystanders, [state.registry]))
     state = %{state | boots: boots}
     put_in(state.nodes[number], node)
   end
+
+  # No two processes are ever told that they have one name, and so none loses its own.
+  defp strict?(plan), do: plan.engine == :global and plan.steady
 
   defp options(%{plan: plan}), do: [cluster: plan.engine, cluster_timeout: plan.timeout]
 
@@ -157,23 +160,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
     Agent.stop(pids)
   end
 
-  # The signal has been sent, but may not have arrived.
-  defp await_stopped(os, attempts \\ 1_000) do
-    cond do
-      stopped?(os) -> :ok
-      attempts == 0 -> throw({:failed, [{nil, "a node does not stop"}]})
-      true -> Process.sleep(5) && await_stopped(os, attempts - 1)
-    end
-  end
-
-  # Where the system does not say it, the signal is taken to arrive at once.
-  defp stopped?(os) do
-    case File.read("/proc/#{os}/stat") do
-      {:ok, status} -> status =~ ") T "
-      {:error, _reason} -> true
-    end
-  end
-
   defp signal(os, signal), do: System.cmd("kill", ["-#{signal}", os], stderr_to_stdout: true)
 
   ## Trouble
@@ -227,9 +213,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
   end
 
   defp step({:pause, number}, state) do
-    os = state.nodes[number].os
-    signal(os, "STOP")
-    await_stopped(os)
+    OtherVM.pause(state.nodes[number].os)
     put_in(state.away[number], true)
   end
 
@@ -257,6 +241,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
     node = state.nodes[number]
     name = :"check_#{System.pid()}_#{state.plan.seed}_#{number}_#{state.boots + 1}@127.0.0.1"
     :ok = call(node, Member, :rename, [name])
+    # Or who meets it is told of no name of it for a while, and takes it.
+    await_renamed(state, node)
     state = put_in(state.nodes[number].name, name)
     step({:heal, :all}, %{state | boots: state.boots + 1})
   end
@@ -302,6 +288,21 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
       call(node, Member, :working, []) == [] -> :ok
       attempts == 0 -> throw({:failed, [{nil, "the workers on #{node.number} do not end"}]})
       true -> Process.sleep(100) && idle(node, attempts - 1)
+    end
+  end
+
+  defp await_renamed(state, node, attempts \\ 100) do
+    cond do
+      call(node, Member, :engine_renamed?, [state.plan.engine, state.registry]) ->
+        :ok
+
+      attempts == 0 ->
+        text = "the engine on #{node.number} has names under the name of the node before"
+        throw({:failed, [{nil, "things that do not hold: #{text}"}]})
+
+      true ->
+        Process.sleep(100)
+        await_renamed(state, node, attempts - 1)
     end
   end
 
@@ -508,7 +509,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
         "    #{div(time - first, 1_000)} ms #{node} #{inspect(pid)} #{inspect(what)}\n"
       end
 
-    "#{length(wrong)} things do not hold\n#{texts}  history of #{inspect(name)}\n#{events}" <>
+    engines =
+      for node <- Map.values(state.nodes),
+          known = call(node, Member, :engine_state, [state.plan.engine]),
+          do: "  the engine of #{node.number}: #{inspect(known, limit: :infinity)}\n"
+
+    "#{length(wrong)} things do not hold\n#{texts}  history of #{inspect(name)}\n#{events}#{engines}" <>
       Plan.describe(state.plan)
   rescue
     error -> "#{inspect(wrong)}, whose history could not be had: #{Exception.message(error)}"

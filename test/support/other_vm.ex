@@ -35,6 +35,29 @@ defmodule WorkflowMetal.Registration.NativeRegistry.OtherVM do
 
   def registry, do: @registry
 
+  # Stops a VM by its process of the operating system, until that is told to go on.
+  def pause(os) do
+    {_output, 0} = System.cmd("kill", ["-STOP", os])
+    await_stopped(os, 12_000)
+  end
+
+  # The signal has been sent, but may not have arrived.
+  defp await_stopped(os, looks) do
+    cond do
+      stopped?(os) -> :ok
+      looks == 0 -> raise "the process #{os} of the operating system does not stop"
+      true -> Process.sleep(5) && await_stopped(os, looks - 1)
+    end
+  end
+
+  # Where the system does not say it, the signal is taken to arrive at once.
+  defp stopped?(os) do
+    case File.read("/proc/#{os}/stat") do
+      {:ok, status} -> status =~ ") T "
+      {:error, _reason} -> true
+    end
+  end
+
   @doc false
   def start_registry do
     {:ok, supervisor} =

@@ -82,7 +82,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     * `{:conflict, registry, name, winner, loser}` - two processes held the name; the loser, of this
       node, is about to leave
     * `{:fenced, registry, name, pid, reason}` - the process has to give the name up, though no other
-      holds it
+      holds it; the reason is `:draining` while `drain/2` runs
     * `{:cluster_timeout, registry, name}` - the engine did not say in time who may have the name
 
   and these, whatever the pattern:
@@ -220,6 +220,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       find a name that runs. With `:syn` and that parameter off, a name that the two ends of the cut
       both hold is answered by the others as the one or the other process, or as neither, until the
       link is back or one of the two nodes is gone.
+    * A node whose `:global` hangs while a connection is lost and made again can grant its lock to a
+      process that has given it up, and then has no name registered or freed until it is disconnected.
+      A registry frees such a lock after about three seconds, and logs a warning.
     * Two nodes that see each other tell each other their names a moment later, and could both
       register a name until then. A registration waits for that with `:global.sync/0`, within its
       time. What remains is the moment in which only one of the two sees the other; it ends like a
@@ -490,7 +493,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
       # The registry does not name one again that has ended, so it is the child's own word.
       {{:gone, ^last}, _attempts} when last not in [nil, :undefined] ->
-        {:error, reason}
+        {:error, Cluster.why_not_found(registry, last, reason)}
 
       {{:gone, holder}, {killed, gone, conflicts}} when gone > 0 ->
         pause(attempts)
@@ -648,19 +651,29 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   @spec register(registry, name, value) ::
           {:ok, pid} | {:error, {:already_registered, pid} | (reason :: term)}
   def register(registry, name, value) do
-    case claim(registry, name, self(), Value.encode!(value)) do
+    register_until(registry, name, Value.encode!(value), :unknown)
+  end
+
+  defp register_until(registry, name, value, deadline) do
+    case claim(registry, name, self(), value) do
       :yes -> {:ok, self()}
       {:error, reason} -> {:error, reason}
-      :no -> already_registered(registry, name, value)
+      :no -> already_registered(registry, name, value, deadline)
       holder -> {:error, {:already_registered, holder}}
     end
   end
 
-  defp already_registered(registry, name, value) do
+  defp already_registered(registry, name, value, deadline) do
     case whereis(registry, name) do
       # Who has taken it on another node has lost it again.
-      :undefined -> register(registry, name, value)
-      holder -> {:error, {:already_registered, holder}}
+      :undefined ->
+        case Cluster.try_again(registry, name, deadline) do
+          {:error, reason} -> {:error, reason}
+          deadline -> register_until(registry, name, value, deadline)
+        end
+
+      holder ->
+        {:error, {:already_registered, holder}}
     end
   end
 
@@ -1175,8 +1188,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
         Drain.guard(registry, name, pid, fn ->
           # Whoever has ended had the name until now.
           case Cluster.register(registry, name, pid, ended != nil) do
-            answer when answer in [:yes, :unsettled] ->
+            {:yes, _since} = answer ->
               hold(registry, opened, name, pid, ended, value, answer)
+
+            :unsettled ->
+              hold(registry, opened, name, pid, ended, value, :unsettled)
 
             refused ->
               refused
@@ -1217,7 +1233,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
         :yes
 
       :yes ->
-        confirm(registry, opened, name, pid)
+        {:yes, since} = answer
+        confirm(registry, opened, name, pid, since)
 
       :no_registry ->
         Name.unknown_registry!(registry)
@@ -1227,8 +1244,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     end
   end
 
-  defp confirm(registry, opened, name, pid) do
-    with refused when refused != :yes <- Cluster.confirm(registry, name, pid) do
+  defp confirm(registry, opened, name, pid, since) do
+    with refused when refused != :yes <- Cluster.confirm(registry, name, pid, since) do
       Native.unregister(registry, opened, pid)
       Cluster.settle_later(registry, name, [pid], false)
       refused

@@ -19,6 +19,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Holder do
   def init(options) do
     Process.flag(:trap_exit, Keyword.get(options, :trap_exit, false))
     put_held(options)
+    # Those whose names are given away while they start.
+    Process.sleep(Keyword.get(options, :starts_for, 0))
     {:ok, options}
   end
 

@@ -10,26 +10,41 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
 
   @history Module.concat(__MODULE__, History)
   @stop {__MODULE__, :stop}
+  @strict {__MODULE__, :strict}
 
   # The names, each of a kind that says how it is taken. Those that `:kept` supervisors have are
-  # never killed by a worker: their supervisors have the default intensity and must not reach it.
+  # never killed by a worker: their supervisors have the default intensity and must not reach it. Nor
+  # are those that start slowly, which would hardly ever get to their end.
   def names(count) do
     for number <- 1..count,
-        kind <- [:transient, :permanent, :temporary, :bare, :own, :under, :kept, :kept_permanent],
+        kind <- [
+          :transient,
+          :permanent,
+          :temporary,
+          :slow,
+          :bare,
+          :own,
+          :under,
+          :kept,
+          :kept_permanent
+        ],
         do: {kind, number}
   end
 
   def supervisors, do: for(number <- 1..2, do: {:supervisor, number})
 
-  # Starts what is to be checked. `options` are those of the registry.
-  def start(registry, options) do
+  # Starts what is to be checked. `options` are those of the registry. Where it is `strict?`, no process
+  # with names of its own ends, and none may be ended.
+  def start(registry, options, strict? \\ false) do
     keep_history()
     :persistent_term.put(@stop, false)
+    :persistent_term.put(@strict, strict?)
 
     children = [
       {NativeRegistry, [name: registry] ++ options},
       # Its children are killed again and again by the workers.
       {DynamicSupervisor, name: workers(registry), strategy: :one_for_one, max_restarts: 100_000},
+      {DynamicSupervisor, name: slow(registry), strategy: :one_for_one, max_restarts: 100_000},
       {DynamicSupervisor, name: kept(registry), strategy: :one_for_one}
     ]
 
@@ -39,16 +54,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
     Process.unlink(pid)
 
     # Which must not be taken along by anybody else's trouble.
-    for supervisor <- [workers(registry), kept(registry)] do
+    for supervisor <- supervisors_of(registry) do
       {:ok, _pid} = DynamicSupervisor.start_child(supervisor, {Holder, []})
     end
+
+    watch_conflicts(registry)
 
     :ok
   end
 
   # The processes that have to be there in the end, as they were in the beginning.
   def bystanders(registry) do
-    for supervisor <- [workers(registry), kept(registry)] do
+    for supervisor <- supervisors_of(registry) do
       holders = for pid <- Process.list(), nameless?(pid, supervisor), do: text(pid)
       {text(Process.whereis(supervisor)), holders}
     end
@@ -78,6 +95,39 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
 
   def workers(registry), do: Module.concat(registry, Workers)
   def kept(registry), do: Module.concat(registry, Kept)
+  def slow(registry), do: Module.concat(registry, Slow)
+
+  defp supervisors_of(registry), do: [workers(registry), slow(registry), kept(registry)]
+
+  defp watch_conflicts(registry) do
+    caller = self()
+
+    watcher =
+      spawn(fn ->
+        NativeRegistry.subscribe(registry, :_)
+        send(caller, {self(), :subscribed})
+        note_conflicts()
+      end)
+
+    receive do
+      {^watcher, :subscribed} -> :ok
+    end
+  end
+
+  defp note_conflicts do
+    receive do
+      {:conflict, _registry, name, winner, loser} ->
+        note(name, {:conflict, winner, loser})
+
+        if :persistent_term.get(@strict) and match?({:own, _}, name),
+          do: wrong!(name, {:conflict, winner, loser})
+
+      _other ->
+        :ok
+    end
+
+    note_conflicts()
+  end
 
   defp keep_history do
     if :ets.whereis(@history) == :undefined do
@@ -131,7 +181,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
 
   # Those that work still.
   def working do
-    for number <- 1..8, pid = Process.whereis(worker(number)), do: {pid, current(pid)}
+    workers = for number <- 1..8, name <- [worker(number), slow_worker(number)], do: name
+    for name <- workers, pid = Process.whereis(name), do: {pid, current(pid)}
   end
 
   defp current(pid) do
@@ -152,13 +203,54 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
     Process.put(:doing, {kind, name, chance})
 
     cond do
-      chance <= 15 -> look(registry, name)
-      kind == :own -> do_own(own, registry, name)
-      chance <= 40 and kind not in [:kept, :kept_permanent, :supervisor] -> crash(registry, name)
-      chance <= 48 and kind in [:transient, :permanent, :temporary] -> end_child(registry, name)
-      chance <= 50 and kind == :supervisor -> crash(registry, name)
-      true -> start(kind, registry, name)
+      chance <= 15 ->
+        look(registry, name)
+
+      kind == :own ->
+        do_own(own, registry, name)
+
+      kind == :slow ->
+        slowly(name, fn -> step_slowly(registry, name, chance) end)
+
+      chance <= 40 and kind not in [:kept, :kept_permanent, :supervisor] ->
+        crash(registry, name)
+
+      chance <= 48 and kind in [:transient, :permanent, :temporary] ->
+        end_child(registry, name)
+
+      chance <= 50 and kind == :supervisor ->
+        crash(registry, name)
+
+      true ->
+        take(kind, registry, name)
     end
+  end
+
+  # By a process that does nothing else, as a start takes longer than a worker may wait.
+  defp slowly({:slow, number}, work) do
+    doing = Process.get(:doing)
+
+    unless Process.whereis(slow_worker(number)) do
+      spawn(fn ->
+        # Another worker may have been first.
+        with true <- first?(slow_worker(number)) do
+          Process.put(:doing, doing)
+          work.()
+        end
+      end)
+    end
+  end
+
+  defp first?(name) do
+    Process.register(self(), name)
+  rescue
+    ArgumentError -> false
+  end
+
+  defp slow_worker(number), do: :"slow_checking_worker_#{number}"
+
+  defp step_slowly(registry, name, chance) do
+    if chance <= 50, do: end_child(registry, name), else: take(:slow, registry, name)
   end
 
   defp look(registry, name) do
@@ -171,7 +263,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
     ArgumentError -> :ok
   end
 
-  defp start(:bare, registry, name) do
+  defp take(:bare, registry, name) do
     via = {:via, NativeRegistry, {registry, name}}
 
     answer = caught(fn -> GenServer.start(Holder, [name: via] ++ holder(name), name: via) end)
@@ -189,7 +281,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
     end
   end
 
-  defp start(kind, registry, name) do
+  defp take(kind, registry, name) do
     supervisor =
       case {kind, name} do
         {:under, {_, number}} ->
@@ -197,6 +289,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
 
         {kept, _} when kept in [:kept, :kept_permanent] ->
           kept(registry)
+
+        {:slow, _} ->
+          slow(registry)
 
         _other ->
           workers(registry)
@@ -229,7 +324,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
   end
 
   # Some trap exits.
-  defp holder({_kind, number} = name), do: [trap_exit: rem(number, 3) == 0, holds: name]
+  defp holder({kind, number} = name) do
+    # Longer than its supervisor is given to end one that has lost its name.
+    time = if kind == :slow, do: 2_500, else: 0
+    [trap_exit: rem(number, 3) == 0, holds: name, starts_for: time]
+  end
 
   defp caught(work) do
     work.()
@@ -282,11 +381,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
     end)
   end
 
-  defp end_child(registry, name) do
+  defp end_child(registry, {kind, _number} = name) do
+    supervisor = if kind == :slow, do: slow(registry), else: workers(registry)
+
     with pid when is_pid(pid) <- caught(fn -> NativeRegistry.whereis_name({registry, name}) end),
          true <- node(pid) == node() do
       note(name, {:terminate_child, pid})
-      caught(fn -> DynamicSupervisor.terminate_child(workers(registry), pid) end)
+      caught(fn -> DynamicSupervisor.terminate_child(supervisor, pid) end)
     end
   end
 
@@ -324,7 +425,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
             Process.put(:held, held -- [{registry, name}])
             note(name, {:unregister, caught(fn -> NativeRegistry.unregister(registry, name) end)})
 
-          chance == 10 ->
+          chance == 10 and not :persistent_term.get(@strict) ->
             note(name, :end)
             exit(:normal)
 
@@ -368,7 +469,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
       if dictionary[:own], do: send(pid, :forget), else: Process.exit(pid, :kill)
     end
 
-    start(registry, options)
+    start(registry, options, :persistent_term.get(@strict))
   end
 
   def kill_owner(registry) do
@@ -472,15 +573,33 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
         do: {name, pid}
   end
 
+  defp engine_names(:syn, registry),
+    do: for({name, pid, _node} <- syn_names(registry), do: {name, pid})
+
   # By its tables: syn has no call that answers all names.
-  defp engine_names(:syn, registry) do
+  defp syn_names(registry) do
     for table <- :ets.all(),
         table_name = :ets.info(table, :name),
         is_atom(table_name),
         String.starts_with?(Atom.to_string(table_name), "syn_registry_by_name"),
-        {name, pid, _meta, _time, _monitor, _node} <- :ets.tab2list(table),
+        {name, pid, _meta, _time, _monitor, node} <- tab2list(table),
         {:ok, name} <- [ours(table_name, name, registry)],
-        do: {name, pid}
+        do: {name, pid, node}
+  end
+
+  # Its process may be killed meanwhile.
+  defp tab2list(table) do
+    :ets.tab2list(table)
+  rescue
+    ArgumentError -> []
+  end
+
+  # Whether the engine has all names of this node under its present name: it tells other nodes of those
+  # and no others.
+  def engine_renamed?(:syn, registry) do
+    Enum.all?(syn_names(registry), fn {_name, pid, node} ->
+      node(pid) != node() or node == node()
+    end)
   end
 
   defp ours(table, name, registry) do
@@ -488,6 +607,28 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
       {^registry, name} -> {:ok, name}
       name -> if String.ends_with?("#{table}", "#{registry}"), do: {:ok, name}, else: :error
     end
+  end
+
+  # What the engine itself says, for who reads of a round that failed.
+  def engine_state(:global) do
+    %{nodes: Node.list(), locks: :ets.tab2list(:global_locks), state: state_of_global()}
+  end
+
+  def engine_state(_engine), do: nil
+
+  defp state_of_global do
+    reference = make_ref()
+    state = :gen_server.call(:global_name_server, :info, 1_000)
+    locker = elem(state, 7)
+    send(locker, {:get_state, self(), reference})
+
+    receive do
+      {^reference, where, locker_state} -> {state, where, locker_state}
+    after
+      1_000 -> {state, Process.info(locker, :current_stacktrace)}
+    end
+  catch
+    :exit, reason -> reason
   end
 
   def alive(pids), do: for(pid <- pids, node(pid) == node(), Process.alive?(pid), do: pid)

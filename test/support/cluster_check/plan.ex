@@ -15,7 +15,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
     :workers,
     :steps,
     :late_start,
-    :ends_hanging
+    :ends_hanging,
+    :steady
   ]
 
   @type t :: %Plan{}
@@ -28,6 +29,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
              pos_integer}
           | {:suspend_engine | :crash_while_it_hangs, pos_integer, milliseconds :: pos_integer}
           | {:restart_engine | :kill_engine | :crash_kept, pos_integer}
+
+  # What cuts no node off.
+  @steady [:suspend_engine, :crash_kept]
 
   @spec new(engine :: atom, seed :: integer, keyword) :: t
   def new(engine, seed, options) do
@@ -44,9 +48,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
       crashes: []
     }
 
-    {steps, _state} = steps(count, state, options[:only], [])
+    # Whether nodes see each other all the while: engines hang, and nothing else happens.
+    steady = one_of([true, false, false, false, false])
+    only = options[:only] || if steady, do: @steady
+    steady = only != nil and only -- @steady == []
+    {steps, _state} = steps(count, state, only, [])
 
     %Plan{
+      steady: steady,
       seed: seed,
       engine: engine,
       nodes: nodes,
@@ -59,7 +68,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
       # Whether the engines hang while the workers do their last.
       ends_hanging: :rand.uniform(3) == 1,
       # Whether names are held before there is a distribution.
-      late_start: :rand.uniform(5) == 1,
+      late_start: :rand.uniform(5) == 1 and not steady,
       steps: steps
     }
   end
@@ -176,6 +185,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
       "#{plan.workers} workers each, names of each kind: #{plan.names}" <>
       if(plan.overlaps, do: ", overlapping partitions prevented", else: "") <>
       if(plan.ends_hanging, do: ", engines hang in the end", else: "") <>
+      if(plan.steady, do: ", no node is ever cut off", else: "") <>
       if(plan.late_start, do: ", distribution starts late", else: "") <> "\n#{steps}"
   end
 end

@@ -235,12 +235,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   The engine's word on who may have the name. `held?` says that a process of this node had it until it
   ended.
 
-  `:yes` has to be confirmed once the name stands in the table. `:unsettled` is the word of this node
+  `{:yes, since}` has to be confirmed once the name stands in the table. `:unsettled` is the word of this node
   alone: the engine has not answered, so it has not given the name to another node either. When it
   stands in the table, the engine has to be told by `settle_later/3`.
   """
   @spec register(NativeRegistry.registry(), NativeRegistry.name(), pid, held? :: boolean) ::
-          :yes | :no | :unsettled | {:error, reason :: term}
+          {:yes, Marks.since()} | :no | :unsettled | {:error, reason :: term}
   def register(registry, name, pid, held?) do
     with {:error, :cluster_timeout} = refused <- register_in_time(registry, name, pid, held?) do
       Report.timeout(registry, name)
@@ -261,21 +261,24 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
 
   defp register(registry, name, pid, held?, timeout, %{engine: engine}) do
     answer =
-      case timeout_when_settled(registry, name, timeout) do
-        left when left > 0 -> {:asked, ask(engine, registry, name, pid, left)}
+      case since_when_settled(registry, name, timeout) do
+        {since, left} when left > 0 -> {:asked, ask(engine, registry, name, pid, left), since}
         _none -> {:error, :cluster_timeout}
       end
 
     case answer do
-      {:asked, answer} when answer in [:yes, :no] ->
-        answer
+      {:asked, :yes, since} ->
+        {:yes, since}
+
+      {:asked, :no, _since} ->
+        :no
 
       _error ->
         cond do
           held? or was_held?(registry, name) ->
             :unsettled
 
-          match?({:asked, _error}, answer) ->
+          match?({:asked, _error, _since}, answer) ->
             # It may do it yet.
             settle_later(registry, name, [pid])
             elem(answer, 1)
@@ -286,13 +289,19 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
     end
   end
 
-  # What is left of the time when nobody is making the engine agree with the table about the name.
-  defp timeout_when_settled(registry, name, timeout) do
-    if Marks.locked?(registry, name) do
+  # When nobody is making the engine agree with the table about the name, and what is left of the time.
+  defp since_when_settled(registry, name, timeout) do
+    since = Marks.since(registry, name)
+
+    if Marks.settled_since?(registry, name, since) do
       deadline = now() + timeout
-      if Marks.await(registry, name, deadline) == :ok, do: deadline - now(), else: 0
+
+      case Marks.await(registry, name, deadline) do
+        :ok -> {Marks.since(registry, name), deadline - now()}
+        :timeout -> :timeout
+      end
     else
-      timeout
+      {since, timeout}
     end
   end
 
@@ -321,15 +330,19 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   Whether the engine still has what it was asked for, now that the name stands in the table. From
   here on nobody takes it back.
   """
-  @spec confirm(NativeRegistry.registry(), NativeRegistry.name(), pid) ::
+  @spec confirm(NativeRegistry.registry(), NativeRegistry.name(), pid, Marks.since()) ::
           :yes | :no | {:error, reason :: term}
-  def confirm(registry, name, pid) do
-    if Marks.locked?(registry, name) do
+  def confirm(registry, name, pid, since) do
+    if Marks.settled_since?(registry, name, since) do
       %{engine: engine, timeout: timeout} = config!(registry)
 
       case Marks.await(registry, name, now() + timeout) do
         :ok ->
-          with :yes <- ask(engine, registry, name, pid, timeout), do: confirm(registry, name, pid)
+          # From here on whoever settles it sees who holds it.
+          since = Marks.since(registry, name)
+
+          with :yes <- ask(engine, registry, name, pid, timeout),
+               do: confirm(registry, name, pid, since)
 
         :timeout ->
           {:error, :cluster_timeout}
@@ -677,6 +690,37 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
 
   def why_ended({:shutdown, {:failed_to_start_child, _id, reason}}), do: why_ended(reason)
   def why_ended(_its_own), do: nil
+
+  @doc """
+  By when a registration that another node's process stood against, of which nobody knows any more, is
+  tried again; `{:error, :cluster_timeout}` once that is past. `:unknown` is the first attempt's deadline.
+  """
+  @spec try_again(NativeRegistry.registry(), NativeRegistry.name(), deadline) ::
+          deadline | {:error, :cluster_timeout}
+        when deadline: integer | :unknown
+  def try_again(registry, _name, :unknown), do: now() + config!(registry).timeout
+
+  def try_again(registry, name, deadline) do
+    if now() < deadline do
+      # The engine says two things, for which it has its time.
+      Process.sleep(@pause)
+      deadline
+    else
+      Report.timeout(registry, name)
+      {:error, :cluster_timeout}
+    end
+  end
+
+  @doc """
+  Why a start that met `holder` failed, which is not found from here: its `reason`, or that the holder
+  cannot be seen. Another node, whose supervisor was to start the child, may see more than this one.
+  """
+  @spec why_not_found(NativeRegistry.registry(), pid, reason :: term) :: reason :: term
+  def why_not_found(registry, holder, reason) do
+    if config(registry) == nil or node(holder) in [node() | Node.list()],
+      do: reason,
+      else: :cluster_timeout
+  end
 
   @doc "Gives the winner of a conflict a moment to be seen from here."
   @spec await_winner(NativeRegistry.registry(), NativeRegistry.name()) :: :ok

@@ -4,7 +4,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
 
   import Bitwise
 
-  alias WorkflowMetal.Registration.NativeRegistry.Cluster
+  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, RegistryCase}
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.Follower
 
   # A whole engine, of a cluster of this node: who holds what stands in an Agent. The names of some
@@ -53,6 +53,22 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
     def register(_registry, :fails, _pid, timeout) do
       Cluster.within(timeout, fn -> exit(:broken) end)
     end
+
+    # The first time it is settled, as for an attempt before, before this is answered.
+    def register(registry, :settled, pid, timeout) do
+      answer = take(registry, :settled, pid, timeout)
+
+      unless Process.put(:settled, true) do
+        :ok = Cluster.settle_later(registry, :settled, [pid], false)
+        RegistryCase.eventually(fn -> whereis(registry, :settled) == :undefined end)
+        RegistryCase.eventually(fn -> not Cluster.Marks.locked?(registry, :settled) end)
+      end
+
+      answer
+    end
+
+    # Somebody has it whom nobody knows.
+    def register(_registry, :refused, _pid, _timeout), do: :no
 
     def register(registry, name, pid, timeout), do: take(registry, name, pid, timeout)
 
@@ -408,6 +424,19 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       assert NativeRegistry.whereis_name(meta, :taken) == remote
       eventually(fn -> Engine.whereis(registry, :lost) == lost end)
       assert Process.alive?(lost)
+    end
+
+    test "of a name that is settled before its holder stands in the table is asked for again",
+         %{registry: registry} do
+      assert NativeRegistry.register(registry, :settled, nil) == {:ok, self()}
+      assert Engine.whereis(registry, :settled) == self()
+    end
+
+    test "of a holder whom nobody knows is asked for again, but not for ever", context do
+      %{registry: registry} = context
+      test = self()
+      spawn_link(fn -> send(test, NativeRegistry.register(registry, :refused, nil)) end)
+      assert_receive {:error, :cluster_timeout}, 30_000
     end
 
     test "in failing is an error", %{registry: registry} do

@@ -351,6 +351,56 @@ for engine <- [:global, :syn] do
           end
         end
       end
+
+      describe "a node whose :global hangs while it is cut off" do
+        test "has its names again though it was asked for a lock that its holder gave up",
+             _context do
+          %{nodes: [one, two] = nodes, registry: registry} = start_cluster(2)
+          call(two, :sys, :suspend, [:global_name_server])
+
+          registering =
+            Task.async(fn -> call(one, ClusterNode, :register, [registry, [:name], nil]) end)
+
+          asked_for_lock(two)
+          cut_link(one, two)
+          assert {holder, [{:ok, holder}]} = Task.await(registering, 60_000)
+          meet(one, two)
+          call(two, :sys, :resume, [:global_name_server])
+
+          assert agreed(nodes, registry, :name) == holder
+          assert {other, [{:ok, other}]} = call(two, ClusterNode, :register, [registry, [1], nil])
+          assert agreed(nodes, registry, 1) == other
+        end
+
+        test "has its names again though two others that met asked it for the lock", _context do
+          %{nodes: [one, two, three] = nodes, registry: registry} = start_cluster(3)
+          cut([one], [two, three])
+          {holder, _answers} = call(one, ClusterNode, :register, [registry, [:name], nil])
+          call(three, :sys, :suspend, [:global_name_server])
+          meet(one, two)
+          asked_for_lock(three)
+          cut_link(two, three)
+          eventually(fn -> call(two, ClusterNode, :whereis, [registry, :name]) == holder end)
+          meet(two, three)
+          meet(one, three)
+          call(three, :sys, :resume, [:global_name_server])
+
+          assert agreed(nodes, registry, :name) == holder
+
+          assert {other, [{:ok, other}]} =
+                   call(three, ClusterNode, :register, [registry, [3], nil])
+
+          assert agreed(nodes, registry, 3) == other
+        end
+
+        defp asked_for_lock(node) do
+          eventually(fn ->
+            server = call(node, Process, :whereis, [:global_name_server])
+            {:messages, messages} = call(node, Process, :info, [server, :messages])
+            Enum.any?(messages, &match?({:"$gen_call", _from, {:set_lock, {:global, _}}}, &1))
+          end)
+        end
+      end
     end
 
     if engine == :syn do
@@ -398,6 +448,24 @@ for engine <- [:global, :syn] do
             {_peer, node} = three
             assert {^holder, ^node} = call(two, :syn, :lookup, [registry, :kept])
           end
+        end
+
+        test "finds no holder that only the supervisor's node sees, until the link is back",
+             _context do
+          nodes = start_nodes(3, :never, ~w(-kernel prevent_overlapping_partitions false))
+          [one, two, three] = nodes
+          registry = unique_registry()
+          start_registries(nodes, registry, cluster: :syn)
+          cut_link(one, three)
+          {:ok, pid} = call(three, ClusterNode, :start_child, [registry, :name])
+          eventually(fn -> call(two, ClusterNode, :whereis, [registry, :name]) == pid end)
+          eventually(fn -> call(one, ClusterNode, :whereis, [registry, :name]) == :undefined end)
+          supervisor = call(two, Process, :whereis, [ClusterNode.workers(registry)])
+          start = [registry, :name, [], supervisor]
+          assert call(one, ClusterNode, :start_child, start) == {:error, :cluster_timeout}
+          connect(nodes)
+          assert agreed(nodes, registry, :name) == pid
+          assert call(one, ClusterNode, :start_child, start) == {:ok, pid}
         end
 
         defp quiet(nodes, registry),

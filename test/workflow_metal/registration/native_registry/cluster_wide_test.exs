@@ -5,7 +5,7 @@ for engine <- [:global, :syn] do
             ) do
     use WorkflowMetal.Registration.NativeRegistry.ClusterCase
 
-    alias WorkflowMetal.Registration.NativeRegistry.WideNode
+    alias WorkflowMetal.Registration.NativeRegistry.{OtherVM, WideNode}
 
     @moduletag engine
     @moduletag timeout: 300_000
@@ -29,21 +29,6 @@ for engine <- [:global, :syn] do
     end
 
     defp name({_peer, node}), do: node
-
-    # Where the system does not say it, the signal is taken to arrive at once.
-    defp stopped?(os) do
-      case File.read("/proc/#{os}/stat") do
-        {:ok, status} -> status =~ ") T "
-        {:error, _reason} -> true
-      end
-    end
-
-    # Stops the node's process of the operating system.
-    defp pause(os) do
-      {_output, 0} = System.cmd("kill", ["-STOP", os])
-      # The signal has been sent, but may not have arrived.
-      eventually(fn -> stopped?(os) end)
-    end
 
     # Each node has a name of its own that ends in its number.
     defp register_each(nodes, registry, kind) do
@@ -118,7 +103,7 @@ for engine <- [:global, :syn] do
         register_each(nodes, registry, :case)
         os = call(three, :os, :getpid, []) |> to_string()
 
-        pause(os)
+        OtherVM.pause(os)
 
         try do
           options = [cluster: true, timeout: 1_000]
@@ -233,7 +218,7 @@ for engine <- [:global, :syn] do
       test "answers which nodes do not tell yet, and has them tell later", context do
         %{nodes: [one, _two, three], registry: registry} = context
         os = call(three, :os, :getpid, []) |> to_string()
-        pause(os)
+        OtherVM.pause(os)
 
         subscriber =
           try do

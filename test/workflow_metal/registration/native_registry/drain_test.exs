@@ -92,6 +92,21 @@ for engine <- [:global, :syn] do
       assert {:ok, _pid} = call(two, ClusterNode, :start_child, [registry, :another])
     end
 
+    test "it is told of each name, before its holder ends", context do
+      %{nodes: [one, _two], registry: registry} = context
+      {:ok, pid} = call(one, ClusterNode, :start_child, [registry, {:case, 1}])
+      {:ok, _pid} = call(one, ClusterNode, :start_child, [registry, {:task, 1}])
+      {subscriber, :ok} = call(one, WideNode, :start_subscriber, [registry, {:case, :_}, []])
+
+      {_drained, []} = call(one, NativeRegistry, :drain, [registry])
+      eventually(fn -> length(call(one, WideNode, :told, [subscriber])) == 2 end)
+
+      assert [
+               {:fenced, ^registry, {:case, 1}, ^pid, :draining},
+               {:unregister, ^registry, {:case, 1}, ^pid}
+             ] = call(one, WideNode, :told, [subscriber])
+    end
+
     test "it answers what is left after its time, and a registry started anew takes names",
          context do
       %{nodes: [one, _two], registry: registry} = context

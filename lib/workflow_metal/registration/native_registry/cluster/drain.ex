@@ -5,7 +5,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
 
   alias WorkflowMetal.Registration.NativeRegistry
   alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Name, Native}
-  alias WorkflowMetal.Registration.NativeRegistry.Cluster.Leaving
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Leaving, Report}
 
   @timeout 30_000
 
@@ -30,8 +30,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
     deadline = now() + timeout
     # First: a name taken at this moment is either seen below or given back by `guard/4`.
     :persistent_term.put(key(registry), true)
-    held = MapSet.new(NativeRegistry.names(registry))
-    drain_until(registry, held, %{}, deadline)
+    seen = MapSet.new(NativeRegistry.names(registry))
+    drain_until(registry, seen, MapSet.new(), %{}, deadline)
   end
 
   defp timeout!(options) do
@@ -48,18 +48,24 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
     timeout
   end
 
-  # `ending` are the holders whose end has been ordered, with who ordered it.
-  defp drain_until(registry, seen, ending, deadline) do
+  # `told` are the names and holders that have been reported, `ending` the holders whose end has been
+  # ordered, with who ordered it.
+  defp drain_until(registry, seen, told, ending, deadline) do
     records = NativeRegistry.select(registry, :_)
     names = for {name, _pid, _value} <- records, do: name
     seen = MapSet.union(seen, MapSet.new(names))
+    held = for {name, pid, _value} <- records, pid != self(), into: MapSet.new(), do: {name, pid}
+
+    # Before they end, so that it is told before the end is.
+    for {name, pid} <- MapSet.difference(held, told),
+        do: Report.fenced(registry, name, pid, :draining)
 
     if names == [] or now() >= deadline do
       # Nobody waits for them any more; an order that a supervisor has got stands.
       for {_pid, orderer} <- ending, do: Process.exit(orderer, :kill)
       {MapSet.to_list(MapSet.difference(seen, MapSet.new(names))), Enum.uniq(names)}
     else
-      holders = for {_name, pid, _value} <- records, pid != self(), into: MapSet.new(), do: pid
+      holders = MapSet.new(held, fn {_name, pid} -> pid end)
       ending = Map.filter(ending, fn {_pid, orderer} -> Process.alive?(orderer) end)
 
       # All beneath a supervisor end with it.
@@ -71,7 +77,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
             do: {pid, spawn(fn -> end_holder(pid) end)}
 
       Process.sleep(@pause)
-      drain_until(registry, seen, ordered, deadline)
+      drain_until(registry, seen, MapSet.union(told, held), ordered, deadline)
     end
   end
 

@@ -12,7 +12,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Global do
 
   alias WorkflowMetal.Registration.NativeRegistry
   alias WorkflowMetal.Registration.NativeRegistry.Cluster
-  alias WorkflowMetal.Registration.NativeRegistry.Cluster.Marks
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{GlobalLock, Marks}
 
   @server :global_name_server
 
@@ -32,6 +32,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Global do
   def attend(_registry) do
     # Without this, :global refuses a process a second name.
     Application.put_env(:kernel, :global_multi_name_action, :allow)
+    GlobalLock.attend()
   end
 
   # :global waits for a lock without a limit, so somebody else waits for it, who is killed when it

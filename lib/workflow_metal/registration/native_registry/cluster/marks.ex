@@ -5,13 +5,21 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Marks do
   #
   #   * `{:settling, registry, name}` - this process is making the engine agree with the table about
   #     the name. It sees who holds the name after it has set its mark; whoever takes the name looks
-  #     for the mark after he stands in the table. So one of the two sees the other.
+  #     for the mark after he stands in the table. So one of the two sees the other. It may also have
+  #     come and gone since the engine was asked, and have had the name freed: it leaves a count.
   #   * `{:late, registry}` - this process waits for an engine that has not answered in time
   #   * `{:expected, registry, name}` - until when the caller of `start_child/4` waits
 
   alias WorkflowMetal.Registration.NativeRegistry
 
   @table __MODULE__
+
+  # The names fall in so many classes. Each has a count of the marks that were set and are not taken back,
+  # which is too high when somebody was killed, and one of the marks that were taken back.
+  @classes 1_024
+
+  @typedoc "A class of names, and how many marks had been taken back of it."
+  @type since :: {pos_integer, non_neg_integer}
 
   # Between two looks at a mark, in milliseconds: at first, and at most.
   @pause 1
@@ -21,7 +29,30 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Marks do
   def create do
     options = [:named_table, :public, :set, read_concurrency: true, write_concurrency: true]
     @table = :ets.new(@table, options)
+    # Whoever waits may have the one of before this process was restarted.
+    unless counts(), do: :persistent_term.put(@table, :atomics.new(2 * @classes, []))
     :ok
+  end
+
+  defp counts, do: :persistent_term.get(@table, nil)
+
+  # Where the two counts of the name's class stand.
+  defp class(registry, name), do: 2 * :erlang.phash2({registry, name}, @classes) + 1
+
+  @doc "What `settled_since?/3` compares with. Taken before one looks whether the name is being settled."
+  @spec since(NativeRegistry.registry(), NativeRegistry.name()) :: since
+  def since(registry, name) do
+    class = class(registry, name)
+    {class, :atomics.get(counts(), class + 1)}
+  end
+
+  @doc "Whether somebody is settling the name, or may have done so since."
+  @spec settled_since?(NativeRegistry.registry(), NativeRegistry.name(), since) :: boolean
+  def settled_since?(registry, name, {class, taken_back}) do
+    counts = counts()
+    # In this order: it is taken back after it has been counted as such.
+    (:atomics.get(counts, class) > 0 and member?(registry, name)) or
+      :atomics.get(counts, class + 1) != taken_back
   end
 
   @doc "Marks the name as being settled by the caller, once nobody else does."
@@ -31,7 +62,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Marks do
 
   defp lock(registry, name, deadline, pause) do
     if :ets.insert_new(@table, {{:settling, registry, name}, self()}) do
-      :ok
+      :atomics.add(counts(), class(registry, name), 1)
     else
       pause(registry, name, deadline, pause, &lock(registry, name, deadline, &1))
     end
@@ -39,13 +70,24 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Marks do
 
   @spec unlock(NativeRegistry.registry(), NativeRegistry.name()) :: :ok
   def unlock(registry, name) do
+    class = class(registry, name)
+    :atomics.add(counts(), class + 1, 1)
     :ets.delete_object(@table, {{:settling, registry, name}, self()})
-    :ok
+    :atomics.sub(counts(), class, 1)
+  end
+
+  # Of a process that was killed. Two may find that at once, so it stays counted as set.
+  defp take_back({{:settling, registry, name}, _pid} = mark) do
+    :atomics.add(counts(), class(registry, name) + 1, 1)
+    :ets.delete_object(@table, mark)
   end
 
   @doc "Whether somebody is settling the name."
   @spec locked?(NativeRegistry.registry(), NativeRegistry.name()) :: boolean
-  def locked?(registry, name), do: :ets.member(@table, {:settling, registry, name})
+  def locked?(registry, name),
+    do: :atomics.get(counts(), class(registry, name)) > 0 and member?(registry, name)
+
+  defp member?(registry, name), do: :ets.member(@table, {:settling, registry, name})
 
   @doc "Waits until nobody is settling the name."
   @spec await(NativeRegistry.registry(), NativeRegistry.name(), deadline :: integer) ::
@@ -66,7 +108,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Marks do
         cond do
           # It was killed.
           not Process.alive?(pid) ->
-            :ets.delete_object(@table, mark)
+            take_back(mark)
             again.(pause)
 
           left <= 0 ->
@@ -155,7 +197,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Marks do
     for {{:settling, _, _}, pid} = mark <-
           :ets.match_object(@table, {{:settling, :_, :_}, :_}),
         not Process.alive?(pid),
-        do: :ets.delete_object(@table, mark)
+        do: take_back(mark)
 
     :ok
   end

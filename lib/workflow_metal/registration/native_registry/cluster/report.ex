@@ -26,13 +26,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Report do
     tell_audience(registry, name, {:conflict, registry, name, winner, loser})
   end
 
-  @doc "A process of this node has to leave, though no other holds its name."
+  @doc """
+  A process of this node has to leave, though no other holds its name: the node is `:draining`. Nothing
+  is logged, as whoever drains a node knows.
+  """
   @spec fenced(NativeRegistry.registry(), NativeRegistry.name(), pid, reason :: term) :: :ok
   def fenced(registry, name, pid, reason) do
-    Logger.warning(
-      "#{inspect(pid)} gives up the name #{inspect(name)} of #{inspect(registry)}: #{inspect(reason)}"
-    )
-
     execute(:fenced, %{}, %{registry: registry, name: name, pid: pid, reason: reason})
     tell_audience(registry, name, {:fenced, registry, name, pid, reason})
   end
