@@ -472,33 +472,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       assert %{backlog: 0, events_lost: 0} = NativeRegistry.info(registry)
     end
 
-    @tag :memory
-    test "take little memory in a mailbox", %{registry: registry} do
-      # Reads nothing.
-      receiver = holder()
-      ask(receiver, fn -> NativeRegistry.subscribe(registry, {:case, :_}) end)
-      :erlang.suspend_process(receiver)
-
-      # Others run beside this, so the median of some rounds counts. A process's own messages of this
-      # size take 130 bytes each.
-      growths =
-        for round <- 1..5 do
-          before = :erlang.memory(:processes)
-
-          for _message <- 1..5_000 do
-            {:ok, _pid} = NativeRegistry.register(registry, {:case, 1}, nil)
-            :ok = NativeRegistry.unregister(registry, {:case, 1})
-          end
-
-          length = {:message_queue_len, round * 10_000}
-          eventually(fn -> Process.info(receiver, :message_queue_len) == length end)
-          div(:erlang.memory(:processes) - before, 10_000)
-        end
-
-      assert growths |> Enum.sort() |> Enum.at(2) < 800
-      :erlang.resume_process(receiver)
-    end
-
     test "beyond what can be kept are dropped, which all are told", %{registry: registry} do
       test = self()
 

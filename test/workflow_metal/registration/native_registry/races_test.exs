@@ -488,4 +488,41 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RacesTest do
   end
 
   defp whereis(meta, name), do: NativeRegistry.whereis_name(meta, name)
+
+  describe "events of a subscriber that reads none" do
+    @tag :memory
+    test "take little memory in a mailbox", %{registry: registry} do
+      test = self()
+
+      # Reads nothing.
+      receiver =
+        spawn_link(fn ->
+          :ok = NativeRegistry.subscribe(registry, {:case, :_})
+          send(test, :subscribed)
+          Process.sleep(:infinity)
+        end)
+
+      assert_receive :subscribed, @patience
+      :erlang.suspend_process(receiver)
+
+      # The VM itself comes and goes with some, so the median of some rounds counts. A process's own
+      # messages of this size take 130 bytes each.
+      growths =
+        for round <- 1..5 do
+          before = :erlang.memory(:processes)
+
+          for _message <- 1..5_000 do
+            {:ok, _pid} = NativeRegistry.register(registry, {:case, 1}, nil)
+            :ok = NativeRegistry.unregister(registry, {:case, 1})
+          end
+
+          length = {:message_queue_len, round * 10_000}
+          eventually(fn -> Process.info(receiver, :message_queue_len) == length end)
+          div(:erlang.memory(:processes) - before, 10_000)
+        end
+
+      assert growths |> Enum.sort() |> Enum.at(2) < 800
+      :erlang.resume_process(receiver)
+    end
+  end
 end
