@@ -166,3 +166,37 @@ mod model {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    #[test]
+    fn what_is_read_is_not_freed_while_others_take_its_place() {
+        // Miri takes a thousand times as long.
+        let rounds: u64 = if cfg!(miri) { 40 } else { 20_000 };
+        let current = Current::none();
+        current.replace(Some(Shared::new(vec![0; 8])));
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let mut last = 0;
+                    for _ in 0..rounds {
+                        let guard = Guard::new();
+                        let read = current.get(&guard).map_or(&[][..], Vec::as_slice);
+                        assert!(read.len() == 8 && read[0] >= last);
+                        thread::yield_now();
+                        last = read[0];
+                        assert!(read.iter().all(|round| *round == last));
+                        guard.end();
+                    }
+                });
+            }
+            for round in 1..rounds {
+                drop(current.replace(Some(Shared::new(vec![round; 8]))));
+                Guard::new().end();
+            }
+        });
+    }
+}
