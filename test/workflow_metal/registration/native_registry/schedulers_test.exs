@@ -10,7 +10,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
 
   alias Bench.Longest
 
+  # As often as that at once, and then after pauses: a VM that has paused is the first to get a processor
+  # that others want, and has it for longer than a millisecond.
   @times 50
+  @patient_times 100
   @limit 1_000
 
   describe "no call holds a normal scheduler for a millisecond" do
@@ -87,8 +90,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
           {label, names} <- Longest.deaths() do
         subscribe.()
         # Until it was short once.
-        assert Enum.any?(1..@times, fn _time -> Longest.time_death(registry, names) < @limit end),
-               label
+        assert once?(fn -> Longest.time_death(registry, names) < @limit end), label
       end
     end
   end
@@ -125,11 +127,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
 
     calls = Longest.calls(registry, Longest.names(), Longest.refused())
 
-    assert for(
-             {label, prepare} <- calls,
-             Enum.all?(1..20, fn _ -> reported.(prepare) end),
-             do: label
-           ) ==
+    assert for({label, prepare} <- calls, not once?(fn -> not reported.(prepare) end), do: label) ==
              []
   end
 
@@ -144,12 +142,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
   # ETS copies what it is given in one go.
   test "a call that takes long would be seen" do
     table = :ets.new(:table, [:public])
-    large = Enum.to_list(1..1_000_000)
+    large = Enum.to_list(1..500_000)
     assert long?(fn -> fn -> :ets.insert(table, {:large, large}) end end)
     refute long?(fn -> fn -> :ets.insert(table, {:small, 1}) end end)
   end
 
-  defp long?(prepare), do: Enum.all?(1..@times, fn _time -> Longest.time(prepare) >= @limit end)
+  defp long?(prepare), do: not once?(fn -> Longest.time(prepare) < @limit end)
+
+  defp once?(condition) do
+    Enum.any?(1..@times, fn _time -> condition.() end) or
+      Enum.any?(1..@patient_times, fn _time ->
+        Process.sleep(:rand.uniform(10))
+        condition.()
+      end)
+  end
 
   defp register_for_ever(registry) do
     NativeRegistry.register(registry, {:busy, self()}, nil)
