@@ -7,9 +7,9 @@ use crate::kept::Kept;
 use crate::names::{pay, refusal, with_name};
 use crate::term;
 use crate::word;
+use registry_core::Record;
 use registry_core::journal::Recipient;
 use registry_core::name::{Buffer, Encoder as NameEncoder, Reader as NameReader};
-use registry_core::Record;
 use rustler::{Atom, Binary, Encoder, Env, LocalPid, NifResult, Term};
 
 rustler::atoms! {

@@ -332,17 +332,42 @@ impl<V: Clone> Registry<V> {
         fill
     }
 
-    /// Frees the name if `pid` holds it; answers whether it did.
+    /// Frees the name if `pid` holds it; answers whether it did. A name that a sweep is about to free is
+    /// not held any more.
     pub fn unregister(&self, name: &[u8], pid: Pid) -> bool {
         let index = self.index.made();
         let Some(mut held) = index.and_then(|index| index.get_mut(&pid)) else {
             return false;
         };
         let name = Hashed::of(name);
+        if *held != SEVERAL {
+            let freed = *held == name.hash && self.table.release(name, pid);
+            if freed {
+                *held = SEVERAL;
+            }
+            return freed;
+        }
+        let Some(several) = self.several.made() else {
+            return false;
+        };
+        let Entry::Occupied(mut names) = several.entry(pid) else {
+            return false;
+        };
+        let btree_map::Entry::Occupied(mut count) = names.get_mut().entry(name.hash) else {
+            return false;
+        };
         if !self.table.release(name, pid) {
             return false;
         }
-        self.let_go(pid, &mut held, name.hash);
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
+            self.counted(pid).fetch_sub(1, Ordering::Relaxed);
+        }
+        if names.get().is_empty() {
+            names.remove();
+            Lazy::shrink(several, pid);
+        }
         true
     }
 
@@ -382,9 +407,8 @@ impl<V: Clone> Registry<V> {
         let Withdrawn { pid, hashes } = withdrawn;
         hashes
             .into_iter()
-            .flat_map(|(hash, names)| std::iter::repeat_n(hash, names))
-            .filter(|hash| self.table.release_hash(*hash, pid))
-            .count()
+            .map(|(hash, names)| self.table.release_hash(hash, pid, names))
+            .sum()
     }
 
     fn counted(&self, pid: Pid) -> &AtomicUsize {
@@ -407,27 +431,6 @@ impl<V: Clone> Registry<V> {
                 let more = names.len() - before;
                 self.counted(pid).fetch_add(more, Ordering::Relaxed);
             }
-        }
-    }
-
-    fn let_go(&self, pid: Pid, held: &mut OneName, hash: u64) {
-        if *held != SEVERAL {
-            *held = SEVERAL;
-            return;
-        }
-        let Entry::Occupied(mut names) = self.several.map().entry(pid) else {
-            return;
-        };
-        if let btree_map::Entry::Occupied(mut count) = names.get_mut().entry(hash) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-                self.counted(pid).fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-        if names.get().is_empty() {
-            names.remove();
-            Lazy::shrink(self.several.map(), pid);
         }
     }
 

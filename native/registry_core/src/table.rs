@@ -99,23 +99,6 @@ macro_rules! with_map {
     };
 }
 
-/// Takes out what `pid` holds at a place of a locked shard, if there is one; answers whether there
-/// was.
-macro_rules! take_out {
-    ($table:expr, $hash:expr, $pid:expr, $locked:ident, $place:expr) => {{
-        let mut locked = $locked;
-        let Some(place) = $place else {
-            return false;
-        };
-        let (name, value) = locked.remove($hash, place, hash);
-        $table.write(&name, $pid, Change::Unregistered, || value.clone());
-        drop(locked);
-        // When the shard is free again: freeing takes a while, and a value may do anything.
-        drop((name, value));
-        true
-    }};
-}
-
 impl<V: Clone> Table<V> {
     pub(crate) fn new() -> Self {
         Self {
@@ -172,9 +155,7 @@ impl<V: Clone> Table<V> {
                     self.write(name.name, held, Change::Unregistered, || dropped.clone());
                     (Some(place), dropped)
                 }
-                None => {
-                    (locked.insert(hash, name.name, pid, value, self::hash), None)
-                }
+                None => (locked.insert(hash, name.name, pid, value, self::hash), None),
             };
             self.write(name.name, pid, Change::Registered, || {
                 locked.value(hash, place?).cloned()
@@ -202,19 +183,39 @@ impl<V: Clone> Table<V> {
     pub(crate) fn release(&self, name: Hashed<'_>, pid: Pid) -> bool {
         let hash = name.hash;
         with_map!(self, hash, |map| {
-            let locked = map.lock(hash);
+            let mut locked = map.lock(hash);
             let place = locked.find(hash, name.name);
-            let place = place.filter(|place| locked.pid(hash, *place) == pid);
-            take_out!(self, hash, pid, locked, place)
+            let Some(place) = place.filter(|place| locked.pid(hash, *place) == pid) else {
+                return false;
+            };
+            let (name, value) = locked.remove(hash, place, self::hash);
+            self.write(&name, pid, Change::Unregistered, || value.clone());
+            drop(locked);
+            // When the shard is free again: freeing takes a while, and a value may do anything.
+            drop((name, value));
+            true
         })
     }
 
-    /// Frees one name with this hash that `pid` holds.
-    pub(crate) fn release_hash(&self, hash: u64, pid: Pid) -> bool {
+    /// Frees so many names with this hash, of those that `pid` holds now; answers how many there were.
+    /// In one step: none that is registered later is freed in place of one that has gone already.
+    pub(crate) fn release_hash(&self, hash: u64, pid: Pid, names: usize) -> usize {
         with_map!(self, hash, |map| {
-            let locked = map.lock(hash);
-            let place = locked.find_held(hash, pid, |name| self::hash(name) == hash);
-            take_out!(self, hash, pid, locked, place)
+            let mut locked = map.lock(hash);
+            // Dropped when the shard is free again, as in `release`. There is next to always one.
+            let (mut freed, mut last, mut others) = (0, None, Vec::new());
+            while freed < names {
+                let place = locked.find_held(hash, pid, |name| self::hash(name) == hash);
+                let Some(place) = place else {
+                    break;
+                };
+                let (name, value) = locked.remove(hash, place, self::hash);
+                self.write(&name, pid, Change::Unregistered, || value.clone());
+                others.extend(last.replace((name, value)));
+                freed += 1;
+            }
+            drop(locked);
+            freed
         })
     }
 
