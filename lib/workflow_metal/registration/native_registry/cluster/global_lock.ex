@@ -38,6 +38,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.GlobalLock do
           {^lock, since} when now - since >= @long ->
             Marks.put(@seen, {lock, now})
             {:ok, _pid} = Cluster.Application.run(fn -> free_if_forgotten(lock) end)
+            :ok
 
           {^lock, _since} ->
             :ok
