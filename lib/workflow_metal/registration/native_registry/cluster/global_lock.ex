@@ -62,6 +62,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.GlobalLock do
     ArgumentError -> nil
   end
 
+  # The tag of a call: an alias, here of nobody.
+  @dialyzer {:no_improper_lists, free_if_forgotten: 1}
   defp free_if_forgotten({requester, holders} = lock) do
     for {pid, _monitor} <- holders,
         is_pid(pid) and node(pid) != node(),
