@@ -2,6 +2,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.FaultsTest do
   # Alone on the machine: some of these load the library anew under everybody who uses it.
   use WorkflowMetal.Registration.NativeRegistry.RegistryCase, async: false
 
+  # Many processes and names; what is read of them, other tests have read, too.
+  @moduletag :stress
+
   alias WorkflowMetal.Registration.NativeRegistry.AnotherNative
 
   @patience 120_000

@@ -18,13 +18,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PortableTest do
     assert %{terms: ^expected} = NativeRegistry.info(registry)
   end
 
-  # Excluded in the second VM; so are the tests that start nodes, where nothing is read that the
-  # others do not read.
+  # Excluded in the second VM; so are the tests that start nodes and those of many processes and names,
+  # where nothing is read that the others do not read.
   @tag :portable
   @tag timeout: 3_600_000
   test "everything is the same in the portable way" do
     # What is compiled already is what is tested.
-    arguments = ~w(test --no-compile --exclude portable --exclude nodes)
+    arguments = ~w(test --no-compile --exclude portable --exclude nodes --exclude stress)
     environment = [{@variable, "1"}, {"MIX_ENV", "test"}]
 
     {output, status} = System.cmd(mix(), arguments, env: environment, stderr_to_stdout: true)

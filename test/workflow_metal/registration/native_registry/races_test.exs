@@ -2,6 +2,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RacesTest do
   # Alone on the machine: some of these count what is left in the whole VM.
   use WorkflowMetal.Registration.NativeRegistry.RegistryCase, async: false
 
+  # Many processes and names; what is read of them, other tests have read, too.
+  @moduletag :stress
+
   @patience 120_000
 
   describe "start_child/4 while holders are killed" do
