@@ -1151,7 +1151,7 @@ mod tests {
 ///
 /// | broken | fails |
 /// |---|---|
-/// | no Release fence in `change`, no Acquire fence in `holder` | all but the last two |
+/// | no Release fence in `change`, no Acquire fence in `holder` | all but `one_of_two_…` |
 /// | the even count stored Relaxed, odd counts read, a count that is never odd, `insert` without `change` | `no_key_is_answered_…`, `a_key_is_there_…`, `a_key_is_found_…` |
 /// | the first look at the count Relaxed, no second look, a count that goes back after a change | `no_key_is_answered_…`, `a_key_is_there_…` |
 /// | no mutex after the tries | `a_name_…`, `a_key_is_found_…` |
