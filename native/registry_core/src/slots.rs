@@ -537,6 +537,7 @@ impl<const W: usize, V> Slots<W, V> {
     /// The shards, if there are many.
     #[inline]
     fn many(&self) -> Option<&[Shard<W, V>]> {
+        // Whoever sees `MOVED` sees the keys in the many, as `spread` has put them there before.
         if self.few.changes.load(Ordering::Acquire) == MOVED {
             self.many.get().map(|many| &**many)
         } else {
@@ -777,6 +778,7 @@ impl<const W: usize, V> Locked<'_, W, V> {
                 retired: Vec::new(),
             }
         };
+        // The mutexes of the many are taken with that of the one held, and never the other way round.
         let few = std::mem::replace(&mut *self.content, Content::new());
         let mut values = few.values;
         for entry in few.array.iter().flat_map(|array| array.entries()) {
