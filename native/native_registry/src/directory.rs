@@ -4,8 +4,9 @@ use crate::courier;
 use crate::watch::{Watch, Watches};
 use crate::word;
 use once_cell::sync::{Lazy, OnceCell};
+use registry_core::directory::Directory;
 use registry_core::ended::Ended;
-use registry_core::epoch::{Current, Guard, Shared};
+use registry_core::epoch::Guard;
 use registry_core::journal::Journal;
 use registry_core::meta::Meta;
 use registry_core::name::Buffer;
@@ -76,54 +77,8 @@ impl Open {
     }
 }
 
-/// Registries whose names end in the same bits: never changed but replaced. The first lies inside, so
-/// that most lookups follow one pointer less.
-struct Registries {
-    first: (u64, Arc<Open>),
-    others: Vec<(u64, Arc<Open>)>,
-}
-
-impl Registries {
-    fn of(mut registries: Vec<(u64, Arc<Open>)>) -> Option<Self> {
-        let first = registries.pop()?;
-        Some(Self {
-            first,
-            others: registries,
-        })
-    }
-
-    #[inline]
-    fn find(&self, name: u64) -> Option<&Arc<Open>> {
-        let mut all = std::iter::once(&self.first).chain(&self.others);
-        all.find(|(other, _)| *other == name).map(|(_, open)| open)
-    }
-
-    fn to_vec(&self) -> Vec<(u64, Arc<Open>)> {
-        let mut registries = self.others.clone();
-        registries.push(self.first.clone());
-        registries
-    }
-}
-
-type Bucket = Current<Registries>;
-
-/// More than most systems have registries, so that few share a bucket: eight kilobytes.
-const BUCKETS: usize = 1_024;
-
-/// All registries that are open, to be read without a lock.
-static DIRECTORY: [Bucket; BUCKETS] = [const { Current::none() }; BUCKETS];
-
-#[inline]
-fn bucket(name: u64) -> &'static Bucket {
-    // The word of an atom counts up in its upper bits.
-    #[allow(clippy::cast_possible_truncation)]
-    &DIRECTORY[(name >> 6) as usize % BUCKETS]
-}
-
-/// Replaces a bucket by one with these. Only while [`SUSPENDED`] is locked.
-fn replace(bucket: &Bucket, registries: Vec<(u64, Arc<Open>)>) {
-    drop(bucket.replace(Registries::of(registries).map(Shared::new)));
-}
+/// All registries that are open, to be read without a lock. Changed only while [`SUSPENDED`] is locked.
+static DIRECTORY: Directory<Open> = Directory::new();
 
 /// A registry that its supervisor has stopped and may start again. Nobody finds it meanwhile, but it
 /// keeps what it holds, and hears of processes that end.
@@ -165,24 +120,20 @@ pub(crate) fn open(
     let forgotten = {
         let mut suspended = suspended();
         let guard = Guard::new();
-        let before = bucket(name).get(&guard);
-        if let Some(open) = before.and_then(|before| before.find(name)) {
+        if let Some(open) = DIRECTORY.find(&guard, name) {
             return match open.supervisor {
                 supervisor if supervisor == owner => Ok(()),
                 other => Err(other),
             };
         }
-        let mut registries = before.map_or_else(Vec::new, Registries::to_vec);
         let forgotten = match suspended.remove(&name) {
             Some(Suspended { open, .. }) if open.supervisor == owner => {
-                registries.push((name, open));
-                replace(bucket(name), registries);
+                DIRECTORY.insert(name, open);
                 return Ok(());
             }
             forgotten => forgotten,
         };
-        registries.push((name, Arc::clone(&new)));
-        replace(bucket(name), registries);
+        DIRECTORY.insert(name, Arc::clone(&new));
         forgotten
     };
     if let Some(Suspended { open, .. }) = forgotten {
@@ -214,17 +165,16 @@ pub(crate) fn close(name: u64, supervisor: Pid) -> bool {
     true
 }
 
-/// Takes a registry that this supervisor has open out of its bucket. Only while [`SUSPENDED`] is
+/// Takes a registry that this supervisor has open out of the directory. Only while [`SUSPENDED`] is
 /// locked.
 fn take(name: u64, supervisor: Pid) -> Option<Arc<Open>> {
     let guard = Guard::new();
-    let mut registries = bucket(name).get(&guard)?.to_vec();
-    let place = registries
-        .iter()
-        .position(|(other, open)| *other == name && open.supervisor == supervisor)?;
-    let (_, open) = registries.swap_remove(place);
-    replace(bucket(name), registries);
-    Some(open)
+    let open = DIRECTORY.find(&guard, name)?;
+    if open.supervisor == supervisor {
+        DIRECTORY.remove(name)
+    } else {
+        None
+    }
 }
 
 /// Forgets what a registry holds that nobody finds any more.
@@ -315,7 +265,7 @@ thread_local! {
 #[inline]
 pub(crate) fn with<R>(name: u64, f: impl FnOnce(&Open, &Guard, &mut Buffer) -> R) -> Option<R> {
     let guard = Guard::new();
-    let open = bucket(name).get(&guard)?.find(name)?;
+    let open = DIRECTORY.find(&guard, name)?;
     let result = BUFFER.with_borrow_mut(|buffer| f(open, &guard, buffer));
     guard.end();
     Some(result)
@@ -324,5 +274,5 @@ pub(crate) fn with<R>(name: u64, f: impl FnOnce(&Open, &Guard, &mut Buffer) -> R
 /// The registry of this name, for what takes longer; `None` when none is open.
 pub(crate) fn find(name: u64) -> Option<Arc<Open>> {
     let guard = Guard::new();
-    bucket(name).get(&guard)?.find(name).cloned()
+    DIRECTORY.find(&guard, name).cloned()
 }
