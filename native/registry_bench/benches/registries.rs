@@ -46,7 +46,9 @@ fn atom(number: u64) -> u64 {
 
 /// Numbers that look drawn by lot.
 fn random(state: &mut u64) -> u64 {
-    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+    *state = state
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1);
     *state >> 33
 }
 
@@ -134,7 +136,11 @@ fn main() {
     ];
     let mut buffer = Buffer::new();
     // Arguments are those of `cargo bench`; without any, it is valgrind that measures.
-    let rounds = if std::env::args().len() > 1 { ROUNDS } else { 1 };
+    let rounds = if std::env::args().len() > 1 {
+        ROUNDS
+    } else {
+        1
+    };
     let mut times = [const { Vec::new() }; 5];
     for _ in 0..rounds {
         for ((_, case, measured), times) in cases.iter().zip(&mut times) {
