@@ -546,12 +546,12 @@ impl<const W: usize> Head<W> {
         hash: u64,
         entry: &Entry<W>,
         near: Option<&Near<W>>,
+        mut before: u64,
     ) -> Result<Option<Pid>, Busy> {
         for _ in 0..TRIES {
-            // All of the changes before this count are seen.
-            let before = self.changes.load(Ordering::Acquire);
             if before % 2 == 1 {
                 spin_loop();
+                before = self.changes.load(Ordering::Acquire);
                 continue;
             }
             let array = self.current.get(guard).map(Array::groups);
@@ -564,6 +564,7 @@ impl<const W: usize> Head<W> {
             if self.changes.load(Ordering::Relaxed) == before {
                 return Ok(holder);
             }
+            before = self.changes.load(Ordering::Acquire);
         }
         Err(Busy)
     }
@@ -725,11 +726,22 @@ impl<const W: usize, V> Slots<W, V> {
     /// Who holds the key of `entry`.
     #[inline]
     pub(crate) fn holder(&self, guard: &Guard, hash: u64, entry: &Entry<W>) -> Option<Pid> {
-        let (head, near) = match self.many() {
-            Some(many) => (&many[shard_of(hash)].head, None),
-            None => (&self.few.head, Some(&self.few.near)),
+        // All of the changes before this count are seen.
+        let before = self.few.head.changes.load(Ordering::Acquire);
+        // Whoever sees `MOVED` sees the keys in the many.
+        let many = if before == MOVED {
+            self.many.get()
+        } else {
+            None
         };
-        if let Ok(holder) = head.holder(guard, hash, entry, near) {
+        let (head, near, before) = match many {
+            None => (&self.few.head, Some(&self.few.near), before),
+            Some(many) => {
+                let head = &many[shard_of(hash)].head;
+                (head, None, head.changes.load(Ordering::Acquire))
+            }
+        };
+        if let Ok(holder) = head.holder(guard, hash, entry, near, before) {
             return holder;
         }
         let locked = self.lock(hash);
