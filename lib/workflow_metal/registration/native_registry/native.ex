@@ -44,6 +44,35 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
           {non_neg_integer, non_neg_integer} | :no_registry
   def sizes(_registry), do: :erlang.nif_error(:not_loaded)
 
+  @spec clustered(NativeRegistry.registry()) :: boolean | :no_registry
+  def clustered(_registry), do: :erlang.nif_error(:not_loaded)
+
+  # What is kept with the registry as a whole. `:heavy` as below.
+  @spec meta(NativeRegistry.registry(), key :: term) :: {:ok, kept} | :error | :heavy | refusal
+  def meta(_registry, _key), do: :erlang.nif_error(:not_loaded)
+
+  @spec meta_heavy(NativeRegistry.registry(), key :: term) :: {:ok, kept} | :error | refusal
+  def meta_heavy(_registry, _key), do: :erlang.nif_error(:not_loaded)
+
+  @spec put_meta(NativeRegistry.registry(), key :: term, value) :: :ok | :heavy | refusal
+  def put_meta(_registry, _key, _value), do: :erlang.nif_error(:not_loaded)
+
+  @spec put_meta_heavy(NativeRegistry.registry(), key :: term, value) :: :ok | refusal
+  def put_meta_heavy(_registry, _key, _value), do: :erlang.nif_error(:not_loaded)
+
+  @spec delete_meta(NativeRegistry.registry(), key :: term) :: :ok | refusal
+  def delete_meta(_registry, _key), do: :erlang.nif_error(:not_loaded)
+
+  @spec limits() ::
+          {name_bytes :: pos_integer, depth :: pos_integer, map_work :: pos_integer,
+           value_bytes :: pos_integer}
+  def limits, do: :erlang.nif_error(:not_loaded)
+
+  # The text of the error, number included, to which what was given is added.
+  @spec message(:too_large | :too_deep | :too_many_maps | :odd | :bad_pattern | :value_too_large) ::
+          String.t()
+  def message(_refusal), do: :erlang.nif_error(:not_loaded)
+
   @spec reads_words() :: boolean
   def reads_words, do: :erlang.nif_error(:not_loaded)
 
