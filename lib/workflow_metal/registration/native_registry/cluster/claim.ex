@@ -135,18 +135,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
   # The engine has given the name to this node, or cannot answer and the name was this node's.
   defp hold(registry, name, pid, ended, value, config) do
     case Table.hold(registry, name, pid, ended, value) do
-      {:held, holder} ->
-        if Process.alive?(holder) do
-          if holder != pid, do: Settle.settle_later(registry, name, [pid])
-          {:held, holder}
-        else
-          hold(registry, name, pid, holder, value, config)
-        end
-
       :yes ->
         :yes
 
-      # The process has ended, and with it what the engine has registered for it.
+      {:held, holder} ->
+        if holder != pid, do: Settle.settle_later(registry, name, [pid])
+        {:held, holder}
+
+      # The process has ended, and the engine frees what it has registered for it.
       :ended ->
         {:held, pid}
 
