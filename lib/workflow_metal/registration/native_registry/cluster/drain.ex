@@ -17,15 +17,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
   def drain(registry, options) do
     timeout = timeout!(options)
 
-    unless Config.get(registry) do
-      # Raises when the registry does not run.
-      _count = Table.count(registry)
-
-      raise ArgumentError,
-            "expected a registry with the option :cluster, whose names others can take, " <>
-              "got: #{inspect(registry)}"
-    end
-
+    # Raises when the registry was stopped meanwhile.
+    _config = Config.fetch!(registry)
     deadline = now() + timeout
     # Before the names are listed: one that the table takes now is listed, or given back by `Claim`.
     :persistent_term.put(key(registry), true)

@@ -125,7 +125,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Evictor do
     # A process that traps exits would get an exit signal as a message.
     _ =
       case Tasks.await(@question, fn -> Process.info(pid, :trap_exit) end) do
-        {:trap_exit, true} -> Tasks.run(fn -> terminate(pid, reason) end)
+        {:trap_exit, true} -> Tasks.run(fn -> shut_down(pid, reason) end)
         _other -> Process.exit(pid, reason)
       end
 
@@ -136,7 +136,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Evictor do
     end
   end
 
-  defp terminate(pid, reason) do
+  defp shut_down(pid, reason) do
     :sys.terminate(pid, reason, @patience)
   catch
     :exit, _reason -> :ok
