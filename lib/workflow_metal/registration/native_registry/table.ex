@@ -44,6 +44,19 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
     if clustered?(registry) == true, do: Cluster.whereis(registry, name), else: :undefined
   end
 
+  @doc "Sends the message to the holder of the name. Exits as `:global` does when there is none."
+  @spec send(Registry.via_name(), message :: term) :: pid
+  def send(via_name, message) do
+    case whereis(elem(via_name, 0), elem(via_name, 1)) do
+      :undefined ->
+        exit({:badarg, {via_name, message}})
+
+      pid ->
+        Kernel.send(pid, message)
+        pid
+    end
+  end
+
   @doc "The process that holds the name, and its value."
   @spec lookup(registry, name) :: [{pid, Registry.value()}]
   def lookup(registry, name) do
@@ -187,17 +200,24 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
     end
   end
 
-  @doc "Frees the name if the process holds it. Raises when the registry does not run."
+  @doc "Frees the name if this process, which is of this node, holds it."
   @spec unregister(registry, name, pid) :: :ok
   def unregister(registry, name, pid) when is_pid(pid) and node(pid) == node() do
-    with :no_registry <- unregister_name(registry, name, pid), do: Name.unknown_registry!(registry)
+    with :no_registry <- free(registry, name, pid), do: Name.unknown_registry!(registry)
   end
 
   def unregister(_registry, _name, pid), do: Name.not_of_this_node!(pid)
 
-  @doc "The same, without an error when the registry does not run."
-  @spec unregister_name(registry, name, pid) :: :ok | :no_registry
-  def unregister_name(registry, name, pid) do
+  @doc """
+  Frees a name of the calling process, by the rules of a via module: a process that fails to start
+  calls it, and an error would hide the reason.
+  """
+  @spec unregister_name(registry, name) :: :ok
+  def unregister_name(registry, name) do
+    with :no_registry <- free(registry, name, self()), do: :ok
+  end
+
+  defp free(registry, name, pid) do
     case release(registry, name, pid) do
       answer when answer in [:yes, :no] -> :ok
       :elsewhere -> Cluster.unregister(registry, name, pid)
@@ -230,7 +250,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
   @doc "Replaces the value of a name of the calling process by what the function makes of it."
   @spec update_value(registry, name, (Registry.value() -> Registry.value())) ::
           {new :: Registry.value(), old :: Registry.value()} | :error
-  def update_value(registry, name, fun) do
+  def update_value(registry, name, fun) when is_function(fun, 1) do
     caller = self()
 
     with [{^caller, old}] <- lookup_here(registry, name),
@@ -240,6 +260,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
     else
       _not_its_own -> :error
     end
+  end
+
+  def update_value(_registry, _name, fun) do
+    raise ArgumentError, "expected a function of one argument, got: #{inspect(fun)}"
   end
 
   defp update(registry, name, pid, value) do
