@@ -350,6 +350,21 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
     end
   end
 
+  @typedoc "Identifies one suspension of one registry."
+  @type suspended :: Native.suspended()
+
+  @doc "Closes the table if this supervisor has it open."
+  @spec close(registry, supervisor :: pid) :: boolean
+  def close(registry, supervisor), do: Native.close(registry, supervisor)
+
+  @doc "Suspends the table if this supervisor has it open: it answers nothing, and keeps its names."
+  @spec suspend(registry, supervisor :: pid) :: suspended | :no_registry
+  def suspend(registry, supervisor), do: Native.suspend(registry, supervisor)
+
+  @doc "Closes a table that is still suspended. Answers whether it was."
+  @spec close_suspended(registry, suspended) :: boolean
+  def close_suspended(registry, suspended), do: Native.close_suspended(registry, suspended)
+
   @doc "Whether the registry is part of a cluster."
   @spec clustered?(registry) :: boolean | :no_registry
   def clustered?(registry), do: Native.clustered(registry)
