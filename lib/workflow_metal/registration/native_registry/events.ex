@@ -2,48 +2,29 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Events do
   @moduledoc false
   # Who is told of changes. The native library sends the messages.
 
-  alias WorkflowMetal.Registration.NativeRegistry.{
-    Cluster,
-    Name,
-    Native,
-    Options,
-    Registry,
-    Table
-  }
+  alias WorkflowMetal.Registration.NativeRegistry.{Name, Native, Registry}
 
   @typep registry :: Registry.registry()
 
-  @doc "Has the calling process told of changes of names that match."
-  @spec subscribe(registry, Registry.pattern(), Registry.wide()) :: :ok | {:ok, missing :: [node]}
-  def subscribe(registry, pattern, options) do
-    timeout = Options.wide!(options)
-
+  @doc "Has the calling process told of changes, on this node, of names that match."
+  @spec subscribe(registry, Registry.pattern()) :: :ok
+  def subscribe(registry, pattern) do
     case Native.subscribe(registry, Name.pattern!(pattern), self()) do
-      :ok when timeout == nil -> :ok
-      :ok -> {:ok, follow(registry, pattern, timeout)}
+      :ok -> :ok
       :no_thread -> no_thread!()
       # The caller is alive, so it is the registry that is about to stop.
       refusal when refusal in [:ended, :no_registry] -> Name.unknown_registry!(registry)
     end
   end
 
-  defp follow(registry, pattern, timeout) do
-    if Table.clustered?(registry) == true,
-      do: Cluster.follow(registry, pattern, timeout),
-      else: []
-  end
-
-  @doc "Takes back what `subscribe/3` asked for."
+  @doc "Takes that back."
   @spec unsubscribe(registry, Registry.pattern()) :: :ok
   def unsubscribe(registry, pattern) do
-    case Native.unsubscribe(registry, Name.pattern!(pattern), self()) do
-      subscribed? when is_boolean(subscribed?) -> unfollow(registry, pattern)
-      :no_registry -> Name.unknown_registry!(registry)
+    with :no_registry <- Native.unsubscribe(registry, Name.pattern!(pattern), self()) do
+      Name.unknown_registry!(registry)
     end
-  end
 
-  defp unfollow(registry, pattern) do
-    if Table.clustered?(registry) == true, do: Cluster.unfollow(registry, pattern), else: :ok
+    :ok
   end
 
   @doc "Has the processes of these names told of all changes."

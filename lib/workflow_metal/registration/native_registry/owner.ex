@@ -14,9 +14,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
 
   use GenServer
 
-  alias WorkflowMetal.Registration.NativeRegistry
-  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Events, Meta, Name, Native}
-  alias WorkflowMetal.Registration.NativeRegistry.{Registry, Table}
+  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Events, Meta, Native, Registry, Table}
 
   @has_telemetry Code.ensure_loaded?(:telemetry)
 
@@ -109,18 +107,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
   @spec drain(Registry.registry(), timeout: non_neg_integer) ::
           {drained :: [Registry.name()], remaining :: [Registry.name()]}
   def drain(registry, options) do
-    case Table.clustered?(registry) do
-      true ->
-        Cluster.drain(registry, options)
+    unless Table.clustered?(registry) do
+      # Raises for a registry that does not run.
+      _names = Table.count(registry)
 
-      false ->
-        raise ArgumentError,
-              "expected a registry with the option :cluster, whose names others can take, " <>
-                "got: #{inspect(registry)}"
-
-      :no_registry ->
-        Name.unknown_registry!(registry)
+      raise ArgumentError,
+            "expected a registry with the option :cluster, whose names others can take, " <>
+              "got: #{inspect(registry)}"
     end
+
+    Cluster.drain(registry, options)
   end
 
   @impl GenServer
@@ -222,14 +218,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
 
   defp starts?({__MODULE__, :start_link, [%{registry: registry}]}, registry), do: true
 
-  defp starts?({module, :start_link, [options]}, registry)
-       when module in [NativeRegistry, Registry],
-       do: Keyword.get(options, :name) == registry
+  # As of `Registry.start_link/1` and the adapter's.
+  defp starts?({_module, :start_link, [options]}, registry) when is_list(options),
+    do: Keyword.keyword?(options) and Keyword.get(options, :name) == registry
 
   defp starts?(_start, _registry), do: false
 
   defp open(registry, supervisor, cluster) do
-    case Native.open(registry, supervisor, cluster != nil) do
+    case Table.open(registry, supervisor, cluster != nil) do
       :ok ->
         if cluster || clustered?(registry),
           do: Cluster.open(registry, supervisor, cluster),
@@ -249,19 +245,19 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
   defp close(registry, supervisor) do
     if clustered?(registry),
       do: Cluster.close(registry, supervisor),
-      else: Native.close(registry, supervisor)
+      else: Table.close(registry, supervisor)
   end
 
   defp suspend(registry, supervisor) do
     if clustered?(registry),
       do: Cluster.suspend(registry, supervisor),
-      else: Native.suspend(registry, supervisor)
+      else: Table.suspend(registry, supervisor)
   end
 
   defp close_suspended(registry, supervisor, suspended) do
     if clustered?(registry),
       do: Cluster.close_suspended(registry, supervisor, suspended),
-      else: Native.close_suspended(registry, suspended)
+      else: Table.close_suspended(registry, suspended)
   end
 
   # Whether a registry of this name is part of a cluster, or was and has not been closed there yet. The

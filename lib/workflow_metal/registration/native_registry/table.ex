@@ -11,81 +11,46 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
   #   * a holder that may have ended, because only the VM knows of the signals that are on their way
   #     to a process. A lookup does not answer it, and a registration takes its place;
   #   * `:elsewhere`: no process of this node has the name, and the registry is part of a cluster.
-  #     `Cluster` answers then. Nothing else leads there.
+  #     This is also the answer here; `Names` asks the cluster then.
 
-  alias WorkflowMetal.Registration.NativeRegistry
-  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Name, Native, Registry, Value}
+  alias WorkflowMetal.Registration.NativeRegistry.{Name, Native, Registry, Value}
 
   @typep registry :: Registry.registry()
   @typep name :: Registry.name()
 
   @doc "The process that holds the name."
-  @spec whereis(registry, name) :: pid | :undefined
+  @spec whereis(registry, name) :: pid | :undefined | :elsewhere
   def whereis(registry, name) do
     case Native.whereis(registry, name) do
-      pid when is_pid(pid) -> if Process.alive?(pid), do: pid, else: whereis_ended(registry, name)
-      :undefined -> :undefined
-      :elsewhere -> Cluster.whereis(registry, name)
-      refusal -> whereis_opened(registry, name, Name.prepare!(refusal, registry, name))
-    end
-  end
-
-  defp whereis_opened(registry, name, opened) do
-    case Native.whereis(registry, opened) do
-      pid when is_pid(pid) -> if Process.alive?(pid), do: pid, else: whereis_ended(registry, name)
-      :undefined -> :undefined
-      :elsewhere -> Cluster.whereis(registry, name)
-      :no_registry -> Name.unknown_registry!(registry)
+      pid when is_pid(pid) -> if Process.alive?(pid), do: pid, else: nobody(registry)
+      answer when answer in [:undefined, :elsewhere] -> answer
+      refusal -> whereis(registry, Name.prepare!(refusal, registry, name))
     end
   end
 
   # A name whose holder here has ended may have a new one on another node.
-  defp whereis_ended(registry, name) do
-    if clustered?(registry) == true, do: Cluster.whereis(registry, name), else: :undefined
-  end
-
-  @doc "Sends the message to the holder of the name. Exits as `:global` does when there is none."
-  @spec send(Registry.via_name(), message :: term) :: pid
-  def send(via_name, message) do
-    case whereis(elem(via_name, 0), elem(via_name, 1)) do
-      :undefined ->
-        exit({:badarg, {via_name, message}})
-
-      pid ->
-        Kernel.send(pid, message)
-        pid
-    end
-  end
+  defp nobody(registry), do: if(clustered?(registry), do: :elsewhere, else: :undefined)
 
   @doc "The process that holds the name, and its value."
-  @spec lookup(registry, name) :: [{pid, Registry.value()}]
+  @spec lookup(registry, name) :: [{pid, Registry.value()}] | :elsewhere
   def lookup(registry, name) do
     case record(registry, name) do
       {pid, value} ->
-        cond do
-          Process.alive?(pid) -> [{pid, Value.decode(value)}]
-          clustered?(registry) == true -> Cluster.lookup(registry, name)
-          true -> []
-        end
+        if Process.alive?(pid),
+          do: [{pid, Value.decode(value)}],
+          else: with(:undefined <- nobody(registry), do: [])
 
       :undefined ->
         []
 
       :elsewhere ->
-        Cluster.lookup(registry, name)
+        :elsewhere
     end
   end
 
   @doc "The same of this node's processes alone."
   @spec lookup_here(registry, name) :: [{pid, Registry.value()}]
-  def lookup_here(registry, name) do
-    with {pid, value} <- record(registry, name),
-         true <- Process.alive?(pid) do
-      [{pid, Value.decode(value)}]
-    else
-      _nobody -> []
-    end
-  end
+  def lookup_here(registry, name), do: with(:elsewhere <- lookup(registry, name), do: [])
 
   defp record(registry, name) do
     answer = with :heavy <- Native.lookup(registry, name), do: Native.lookup_heavy(registry, name)
@@ -108,47 +73,21 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
     end
   end
 
-  @doc "Registers the name for the calling process."
-  @spec register(registry, name, Registry.value()) ::
-          {:ok, pid} | {:error, Registry.register_error()}
-  def register(registry, name, value) do
-    encoded = Value.encode!(value)
-
-    case claim(registry, name, self(), encoded) do
-      :yes -> {:ok, self()}
-      {:held, holder} -> {:error, {:already_registered, holder}}
-      :no -> Cluster.register(registry, name, encoded)
-      {:error, reason} -> {:error, reason}
-    end
-  end
-
-  @doc "Registers the name for a process of this node, by the rules of a via module."
-  @spec register_name(registry, name, Registry.value(), pid) :: :yes | :no
-  def register_name(registry, name, value, pid) do
-    case claim(registry, name, pid, Value.encode!(value)) do
-      :yes -> :yes
-      # The contract knows no error. The caller is a new process, which ends without a report.
-      {:error, reason} -> exit({:shutdown, {reason, {NativeRegistry, registry, name}}})
-      _held_by_another -> :no
-    end
-  end
-
   @doc """
   Makes the process the holder of the name.
 
   Answers `{:held, holder}` when a process of this node has the name; the holder is `pid` itself when
-  that has ended. `:no` and errors come from a cluster only: another node has the name, or the
-  cluster cannot say.
+  that has ended. `{:elsewhere, ended}` says that a cluster has to be asked; `ended` was the holder here
+  until it ended, if there was one.
   """
   @spec claim(registry, name, pid, Value.encoded()) ::
-          :yes | {:held, pid} | :no | {:error, Registry.reason()}
+          :yes | {:held, pid} | {:elsewhere, ended :: pid | nil}
   def claim(registry, name, pid, value), do: claim(registry, name, pid, nil, value)
 
-  # `ended` has been found as the holder, and has ended.
   defp claim(registry, name, pid, ended, value) do
     case insert(registry, name, pid, ended, value) do
       :yes -> :yes
-      :elsewhere -> Cluster.claim(registry, name, pid, ended, value)
+      :elsewhere -> {:elsewhere, ended}
       :ended when node(pid) == node() -> {:held, pid}
       :ended -> Name.not_of_this_node!(pid)
       holder -> living(holder) || claim(registry, name, pid, holder, value)
@@ -200,34 +139,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
     end
   end
 
-  @doc "Frees the name if this process, which is of this node, holds it."
-  @spec unregister(registry, name, pid) :: :ok
-  def unregister(registry, name, pid) when is_pid(pid) and node(pid) == node() do
-    with :no_registry <- free(registry, name, pid), do: Name.unknown_registry!(registry)
-  end
-
-  def unregister(_registry, _name, pid), do: Name.not_of_this_node!(pid)
-
   @doc """
-  Frees a name of the calling process, by the rules of a via module: a process that fails to start
-  calls it, and an error would hide the reason.
-  """
-  @spec unregister_name(registry, name) :: :ok
-  def unregister_name(registry, name) do
-    with :no_registry <- free(registry, name, self()), do: :ok
-  end
-
-  defp free(registry, name, pid) do
-    case release(registry, name, pid) do
-      answer when answer in [:yes, :no] -> :ok
-      :elsewhere -> Cluster.unregister(registry, name, pid)
-      :no_registry -> :no_registry
-    end
-  end
-
-  @doc """
-  Frees the name in this table if the process holds it. `:elsewhere` says that it did, and that the
-  engine of the cluster has to be told.
+  Frees the name if the process holds it. `:elsewhere` says that it did, and that a cluster has to be
+  told.
   """
   @spec release(registry, name, pid) :: :yes | :no | :elsewhere | :no_registry
   def release(registry, name, pid) do
@@ -353,6 +267,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
   @typedoc "Identifies one suspension of one registry."
   @type suspended :: Native.suspended()
 
+  @doc """
+  Opens the table for a supervisor, whose end closes it, or resumes it. Answers the supervisor that has it
+  open already.
+  """
+  @spec open(registry, supervisor :: pid, clustered? :: boolean) :: :ok | pid
+  def open(registry, supervisor, clustered?), do: Native.open(registry, supervisor, clustered?)
+
   @doc "Closes the table if this supervisor has it open."
   @spec close(registry, supervisor :: pid) :: boolean
   def close(registry, supervisor), do: Native.close(registry, supervisor)
@@ -365,7 +286,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
   @spec close_suspended(registry, suspended) :: boolean
   def close_suspended(registry, suspended), do: Native.close_suspended(registry, suspended)
 
-  @doc "Whether the registry is part of a cluster."
-  @spec clustered?(registry) :: boolean | :no_registry
-  def clustered?(registry), do: Native.clustered(registry)
+  @doc "Whether the registry runs and is part of a cluster."
+  @spec clustered?(registry) :: boolean
+  def clustered?(registry), do: Native.clustered(registry) == true
 end

@@ -9,6 +9,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
     Config,
     Deadlines,
     Drain,
+    Lookup,
     NameLock,
     Report,
     Settle,
@@ -199,7 +200,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
     do: register_until(registry, name, value, now() + Config.fetch!(registry).timeout)
 
   defp register_until(registry, name, value, deadline) do
-    case Table.whereis(registry, name) do
+    case Lookup.whereis(registry, name) do
       :undefined ->
         if now() < deadline do
           Process.sleep(@pause)
@@ -215,7 +216,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
   end
 
   defp claim_again(registry, name, value, deadline) do
-    case Table.claim(registry, name, self(), value) do
+    answer =
+      with {:elsewhere, ended} <- Table.claim(registry, name, self(), value),
+           do: claim(registry, name, self(), ended, value)
+
+    case answer do
       :yes -> {:ok, self()}
       :no -> register_until(registry, name, value, deadline)
       {:held, holder} -> {:error, {:already_registered, holder}}

@@ -20,6 +20,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
     # Raises when the registry was stopped meanwhile.
     _config = Config.fetch!(registry)
     deadline = now() + timeout
+
     # Before the names are listed: one that the table takes now is listed, or given back by `Claim`.
     :persistent_term.put(key(registry), true)
     drain_until(registry, MapSet.new(), MapSet.new(), %{}, deadline)

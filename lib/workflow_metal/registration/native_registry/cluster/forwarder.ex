@@ -92,7 +92,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Forwarder do
   end
 
   defp up(state) do
-    Enum.each(state.patterns, &Events.subscribe(state.registry, &1, []))
+    Enum.each(state.patterns, &Events.subscribe(state.registry, &1))
     # Events that come from now on wait in the mailbox, and are forwarded after this message.
     tell(state, {:nodeup, state.registry, node()})
     %{state | since: now()}
@@ -122,7 +122,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Forwarder do
   defp change(%{since: nil} = state, patterns), do: %{state | patterns: patterns}
 
   defp change(state, patterns) do
-    Enum.each(patterns -- state.patterns, &Events.subscribe(state.registry, &1, []))
+    Enum.each(patterns -- state.patterns, &Events.subscribe(state.registry, &1))
     Enum.each(state.patterns -- patterns, &Events.unsubscribe(state.registry, &1))
     %{state | patterns: patterns}
   rescue

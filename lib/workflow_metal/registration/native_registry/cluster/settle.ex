@@ -37,7 +37,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Settle do
   Makes the engine agree with the table about a name. `suspects` are processes of this node that the
   engine may take for its holder. An error when that took longer than `timeout` milliseconds.
   """
-  @spec settle(Registry.registry(), Registry.name(), [pid], timeout :: pos_integer, Config.t(), tell) ::
+  @spec settle(
+          Registry.registry(),
+          Registry.name(),
+          [pid],
+          timeout :: pos_integer,
+          Config.t(),
+          tell
+        ) ::
           :ok | {:error, reason :: term}
   def settle(registry, name, suspects, timeout, config, tell \\ :register) do
     settling = %{registry: registry, name: name, timeout: timeout, config: config, tell: tell}
@@ -174,7 +181,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Settle do
 
   defp ensure(_settling, nil, _looks), do: :ok
 
-  defp ensure(%{registry: registry, name: name, config: %{engine: engine}} = settling, holder, looks) do
+  defp ensure(
+         %{registry: registry, name: name, config: %{engine: engine}} = settling,
+         holder,
+         looks
+       ) do
     case apply(engine, settling.tell, [registry, name, holder, settling.timeout]) do
       :yes -> :ok
       :no -> contest(settling, holder, engine.whereis(registry, name), looks)
@@ -187,7 +198,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Settle do
   defp contest(_settling, _holder, :undefined, _looks), do: {:again, @short_pause}
 
   # A process of this node that has given the name back.
-  defp contest(_settling, _holder, other, _looks) when node(other) == node(), do: {:release, other}
+  defp contest(_settling, _holder, other, _looks) when node(other) == node(),
+    do: {:release, other}
 
   # The engine decided while this node was not connected, or has only now heard of the table's holder.
   # The same rule decides as when nodes meet.

@@ -3,9 +3,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
   # Starts a child whose name another node may take at the same time, under a supervisor that may run on
   # another node.
 
-  alias WorkflowMetal.Registration.NativeRegistry
-  alias WorkflowMetal.Registration.NativeRegistry.{Child, Registry, Table}
-  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Config, Deadlines, Peers, Remote}
+  alias WorkflowMetal.Registration.NativeRegistry.{Attempts, Registry}
+
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{
+    Config,
+    Deadlines,
+    Lookup,
+    Peers,
+    Remote
+  }
+
+  # This is data here, and no call of that module.
+  @adapter :"Elixir.WorkflowMetal.Registration.NativeRegistry"
 
   # The pause between two lookups of what has been started, and the one in which the winner of a conflict
   # becomes known here, in milliseconds.
@@ -20,7 +29,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
   children to start first.
   """
   @spec start_child(Registry.registry(), Registry.name(), Supervisor.supervisor(), child) ::
-          NativeRegistry.on_start_child()
+          Attempts.answer()
         when child: {module, keyword}
   def start_child(registry, name, supervisor, child) do
     timeout = Config.fetch!(registry).timeout
@@ -28,12 +37,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
     Deadlines.put(registry, name, deadline)
 
     try do
-      registry
-      |> Child.start_anew(
-        name,
-        fn -> start_under(supervisor, child) end,
-        fn reason -> refused(registry, name, reason, timeout) end
-      )
+      find = fn -> Lookup.whereis(registry, name) end
+      start = fn -> start_under(supervisor, child) end
+
+      find
+      |> Attempts.start(start, &refused(registry, name, &1, timeout))
       |> await_visible(registry, name, timeout)
     after
       Deadlines.delete(registry, name, deadline)
@@ -69,10 +77,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
     end
   end
 
-  # What the error of a start means, see `Child.start_anew/4`.
+  # What the error of a start means, see `Attempts.start/3`.
   defp refused(registry, name, {:already_started, holder}, timeout)
        when is_pid(holder) and node(holder) != node() do
-    with :undefined <- Table.whereis(registry, name) do
+    with :undefined <- Lookup.whereis(registry, name) do
       # This node may not have heard of the name yet.
       if Peers.lookup(node(holder), registry, name, timeout) == [],
         do: {:gone, holder},
@@ -85,14 +93,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
   defp refused(registry, name, reason, _timeout) do
     case ended_by_cluster(reason) do
       :conflict ->
-        if Table.whereis(registry, name) == :undefined, do: Process.sleep(@winner_pause)
+        if Lookup.whereis(registry, name) == :undefined, do: Process.sleep(@winner_pause)
         :conflict
 
       {:refused, reason} ->
         {:error, reason}
 
       nil ->
-        Child.refused(registry, name, reason)
+        Attempts.refused(fn -> Lookup.whereis(registry, name) end, reason)
     end
   end
 
@@ -100,7 +108,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
   # name by `register_name/2`. When a child of the child lost its name, this name is lost as well.
   defp ended_by_cluster({:shutdown, {:name_conflict, _name, _winner}}), do: :conflict
 
-  defp ended_by_cluster({:shutdown, {reason, {NativeRegistry, _registry, _name}}}),
+  defp ended_by_cluster({:shutdown, {reason, {@adapter, _registry, _name}}}),
     do: {:refused, reason}
 
   defp ended_by_cluster({:shutdown, {:failed_to_start_child, _id, {:already_started, pid}}})
@@ -132,7 +140,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
   # Also when it has ended: then there is nothing to wait for.
   defp visible?(registry, name, monitor, deadline) do
     cond do
-      Table.whereis(registry, name) != :undefined ->
+      Lookup.whereis(registry, name) != :undefined ->
         true
 
       now() >= deadline ->
