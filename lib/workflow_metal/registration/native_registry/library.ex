@@ -1,8 +1,6 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Library do
   @moduledoc false
-  # Where the native library lies, and what to say where there is none.
-
-  alias WorkflowMetal.Registration.NativeRegistry.Native
+  # Where the native library is, and what to say when it cannot be used.
 
   @application :workflow_metal_native_registry
 
@@ -15,11 +13,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Library do
     end
   end
 
-  @doc "Raises where the library cannot be used, and says why."
-  @spec ensure_loaded!() :: :ok
-  def ensure_loaded! do
-    case Code.ensure_loaded(Native) do
-      {:module, Native} -> :ok
+  @doc "Raises with the reason when the module that loads the library cannot be loaded."
+  @spec ensure_loaded!(module) :: :ok
+  def ensure_loaded!(native) do
+    case Code.ensure_loaded(native) do
+      {:module, ^native} -> :ok
       {:error, reason} -> raise message(path(), reason)
     end
   end
