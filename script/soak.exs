@@ -165,7 +165,7 @@ defmodule Soak do
   defp act(:lookup, _world) do
     name = name()
 
-    case NativeRegistry.lookup(@steady, name) do
+    case NativeRegistry.Registry.lookup(@steady, name) do
       [{pid, _value}] when is_pid(pid) -> :ok
       [] -> :ok
     end
@@ -174,11 +174,11 @@ defmodule Soak do
   defp act(:register, _world) do
     name = name()
 
-    case NativeRegistry.register(@steady, name, nil) do
+    case NativeRegistry.Registry.register(@steady, name, nil) do
       {:ok, _pid} ->
         check(NativeRegistry.whereis_name({@steady, name}) == self())
         check(NativeRegistry.register_name({@steady, name}, self()) == :no)
-        if :rand.uniform(2) == 1, do: NativeRegistry.unregister(@steady, name)
+        if :rand.uniform(2) == 1, do: NativeRegistry.Registry.unregister(@steady, name)
 
       {:error, {:already_registered, pid}} ->
         check(is_pid(pid))
@@ -192,7 +192,7 @@ defmodule Soak do
     Process.exit(pid, :kill)
     check(NativeRegistry.whereis_name({@steady, name}) in [:undefined, self()])
     NativeRegistry.register_name({@steady, name, :another}, self())
-    check(NativeRegistry.lookup(@steady, name) != [])
+    check(NativeRegistry.Registry.lookup(@steady, name) != [])
   end
 
   defp act(:start_child, world) do
@@ -207,25 +207,25 @@ defmodule Soak do
 
   defp act(:subscribe, _world) do
     name = {:told, self()}
-    :ok = NativeRegistry.subscribe(@steady, {:told, :_})
-    {:ok, pid} = NativeRegistry.register(@steady, name, nil)
+    :ok = NativeRegistry.Registry.subscribe(@steady, {:told, :_})
+    {:ok, pid} = NativeRegistry.Registry.register(@steady, name, nil)
     receive_told({:register, @steady, name, pid, nil})
-    :ok = NativeRegistry.unregister(@steady, name)
+    :ok = NativeRegistry.Registry.unregister(@steady, name)
     receive_told({:unregister, @steady, name, pid})
     # Half of them are forgotten by their end.
-    if :rand.uniform(2) == 1, do: NativeRegistry.unsubscribe(@steady, {:told, :_})
+    if :rand.uniform(2) == 1, do: NativeRegistry.Registry.unsubscribe(@steady, {:told, :_})
   end
 
   defp act(:await, world) do
     name = {:awaited, self()}
-    check(NativeRegistry.await(@steady, name, 0) == {:error, :timeout})
+    check(NativeRegistry.Registry.await(@steady, name, 0) == {:error, :timeout})
     keeper = Enum.random(Tuple.to_list(world.keepers))
     test = self()
 
     waiter =
       spawn(fn ->
         send(test, :waits)
-        NativeRegistry.await(@steady, name)
+        NativeRegistry.Registry.await(@steady, name)
       end)
 
     reference = Process.monitor(waiter)
@@ -240,31 +240,31 @@ defmodule Soak do
         Process.exit(waiter, :kill)
 
       2 ->
-        {:ok, _pid} = NativeRegistry.register(@steady, name, nil)
-        check(NativeRegistry.await(@steady, name, 1_000) == self())
+        {:ok, _pid} = NativeRegistry.Registry.register(@steady, name, nil)
+        check(NativeRegistry.Registry.await(@steady, name, 1_000) == {:ok, self()})
     end
 
     await_down(waiter, reference)
-    NativeRegistry.unregister(@steady, name)
+    NativeRegistry.Registry.unregister(@steady, name)
     check(Process.alive?(keeper))
   end
 
   defp act(:select, world) do
-    for {name, pid, _value} <- NativeRegistry.select(@steady, {:name, :_, :_}) do
+    for {name, pid, _value} <- NativeRegistry.Registry.match_names(@steady, {:name, :_, :_}) do
       check(match?({:name, _, _}, name) and is_pid(pid))
     end
 
-    check(NativeRegistry.count_select(@steady, :_) >= 0)
-    check(is_list(NativeRegistry.keys(@steady, elem(world.keepers, 0))))
-    check(NativeRegistry.info(@steady).names >= 0)
+    check(NativeRegistry.Registry.count_names(@steady, :_) >= 0)
+    check(is_list(NativeRegistry.Registry.keys(@steady, elem(world.keepers, 0))))
+    check(NativeRegistry.Registry.info(@steady).names >= 0)
   end
 
   defp act(:value, _world) do
     name = {:value, self()}
-    {:ok, _pid} = NativeRegistry.register(@steady, name, 1)
-    check(NativeRegistry.update_value(@steady, name, &(&1 + 1)) == {2, 1})
-    check(NativeRegistry.lookup(@steady, name) == [{self(), 2}])
-    :ok = NativeRegistry.unregister(@steady, name)
+    {:ok, _pid} = NativeRegistry.Registry.register(@steady, name, 1)
+    check(NativeRegistry.Registry.update_value(@steady, name, &(&1 + 1)) == {2, 1})
+    check(NativeRegistry.Registry.lookup(@steady, name) == [{self(), 2}])
+    :ok = NativeRegistry.Registry.unregister(@steady, name)
   end
 
   defp act(:give_to_keeper, world) do
@@ -296,7 +296,7 @@ defmodule Soak do
       spawn_monitor(fn ->
         Process.flag(:trap_exit, true)
         {:ok, supervisor} = start_registry(registry, listeners: [Soak.Listener])
-        :ok = NativeRegistry.subscribe(registry, {:told, :_})
+        :ok = NativeRegistry.Registry.subscribe(registry, {:told, :_})
 
         for number <- 1..100 do
           :yes = NativeRegistry.register_name({registry, {:told, number}}, self())
@@ -317,7 +317,7 @@ defmodule Soak do
   end
 
   defp register_or_too_late(registry, name) do
-    NativeRegistry.register(registry, name, nil)
+    NativeRegistry.Registry.register(registry, name, nil)
   rescue
     _closed in ArgumentError -> :ok
   end
@@ -360,7 +360,7 @@ defmodule Soak do
   defp footprint do
     eventually(fn -> :code.soft_purge(Native) end)
     eventually(fn -> match?({0, _processes}, Native.sizes(@steady)) end)
-    info = NativeRegistry.info(@steady)
+    info = NativeRegistry.Registry.info(@steady)
     # The couriers of closed registries and other threads end on their own.
     threads = settled(&threads/0)
     for pid <- Process.list(), do: :erlang.garbage_collect(pid)
