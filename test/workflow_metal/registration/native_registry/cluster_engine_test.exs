@@ -208,7 +208,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
 
       test "takes names of every kind, many for one process", %{registry: registry, meta: meta} do
         names = [fn -> registry end, 1 <<< 90, <<1::3>>, %{a: 1.0}, %{a: 1}, {self(), make_ref()}]
-        for name <- names, do: assert({:ok, _pid} = NativeRegistry.Registry.register(registry, name, name))
+
+        for name <- names,
+            do: assert({:ok, _pid} = NativeRegistry.Registry.register(registry, name, name))
 
         for name <- names do
           assert NativeRegistry.whereis_name(meta, name) == self()
@@ -221,7 +223,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
 
       test "raises for what is no name, before anybody is asked", %{registry: registry} do
         large = String.duplicate("a", 70_000)
-        assert_raise ArgumentError, fn -> NativeRegistry.Registry.register(registry, large, nil) end
+
+        assert_raise ArgumentError, fn ->
+          NativeRegistry.Registry.register(registry, large, nil)
+        end
+
         assert_raise ArgumentError, fn -> NativeRegistry.whereis_name({registry, large}) end
 
         assert_raise ArgumentError, fn ->
@@ -377,7 +383,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       assert NativeRegistry.whereis_name(meta, :name) == :undefined
     end
 
-    test "for a process whose registration was asked for by one that was killed is kept", context do
+    test "for a process whose registration was asked for by one that was killed is kept",
+         context do
       %{registry: registry, meta: meta} = context
       holder = idle()
       Engine.hang(registry)
