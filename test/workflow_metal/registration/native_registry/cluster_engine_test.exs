@@ -471,3 +471,25 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
     end
   end
 end
+
+defmodule WorkflowMetal.Registration.NativeRegistry.ClusterMonitorsTest do
+  # Not at the same time as others: it ends what their registries use.
+  use WorkflowMetal.Registration.NativeRegistry.RegistryCase
+
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Config, Monitor, Monitors}
+
+  test "a registry has a monitor again when the supervisor of all monitors was killed" do
+    registry = unique_registry()
+    start_supervised!({NativeRegistry, name: registry, cluster: :global}, id: :clustered)
+    assert NativeRegistry.Registry.register(registry, :name, nil) == {:ok, self()}
+    monitor = Process.whereis(Monitor.name(registry))
+    reference = Process.monitor(monitor)
+    kill(Process.whereis(Monitors.Dynamic))
+    await_down(reference)
+    eventually(fn -> Process.whereis(Monitor.name(registry)) not in [nil, monitor] end)
+    assert NativeRegistry.whereis_name({registry, :name}) == self()
+    :ok = stop_supervised(:clustered)
+    eventually(fn -> Config.get(registry) == nil end)
+    eventually(fn -> Process.whereis(Monitor.name(registry)) == nil end)
+  end
+end

@@ -30,6 +30,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
     Drain,
     Lookup,
     Monitor,
+    Monitors,
     Options,
     Peers,
     Settle,
@@ -56,8 +57,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   def open(registry, supervisor, config) do
     {:ok, _started} = Application.ensure_all_started(:workflow_metal_native_registry)
 
+    :ok = Monitors.start_monitor(registry)
+
     case Monitor.open(registry, supervisor, config) do
       :ok -> :ok
+      {:error, :not_running} -> open(registry, supervisor, config)
       {:error, {kind, reason, stacktrace}} -> :erlang.raise(kind, reason, stacktrace)
     end
   end
