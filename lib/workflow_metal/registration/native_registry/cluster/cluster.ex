@@ -16,7 +16,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   #   Drain                giving all names of this node to the other nodes
   #   Subscription         events of other nodes, which a `Forwarder` there sends
   #   Monitor, Shutdown    what happens when the supervisor, the engine or a node comes or goes
-  #   Deadlines, Tasks     how long is waited for the engine, and who works when nobody waits
+  #   Deadlines, Tasks     how long the engine is waited for, and the processes that wait
   #   Report               log, telemetry and messages
   #   Peers, Remote        calls of other nodes, and what they call here
   #   Global, GlobalLock, Syn   the two engines
