@@ -15,14 +15,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   #   StartChild           starting a child whose name another node may take
   #   Drain                giving all names of this node to the other nodes
   #   Subscription         events of other nodes, which a `Forwarder` there sends
-  #   Monitor, Shutdown    what happens when the supervisor, the engine or a node comes or goes
+  #   Monitors, Monitor, Shutdown    what happens when the supervisor, the engine or a node comes or goes
   #   Deadlines, Tasks     how long the engine is waited for, and the processes that wait
   #   Report               log, telemetry and messages
   #   Peers, Remote        calls of other nodes, and what they call here
   #   Global, GlobalLock, Syn   the two engines
 
-  alias WorkflowMetal.Registration.NativeRegistry
-  alias WorkflowMetal.Registration.NativeRegistry.{Local, Registry}
+  alias WorkflowMetal.Registration.NativeRegistry.{Attempts, Registry, Table}
 
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.{
     Claim,
@@ -74,11 +73,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   defdelegate close(registry, supervisor), to: Monitor
 
   @doc "Suspends the registry that the supervisor has open. The engine keeps its names."
-  @spec suspend(Registry.registry(), supervisor :: pid) :: Local.suspended() | :no_registry
+  @spec suspend(Registry.registry(), supervisor :: pid) :: Table.suspended() | :no_registry
   defdelegate suspend(registry, supervisor), to: Monitor
 
   @doc "Closes the registry if it is still suspended, and gives its names back to the engine."
-  @spec close_suspended(Registry.registry(), supervisor :: pid, Local.suspended()) :: :ok
+  @spec close_suspended(Registry.registry(), supervisor :: pid, Table.suspended()) :: :ok
   defdelegate close_suspended(registry, supervisor, suspended), to: Monitor
 
   @doc "The holder of a name that no process of this node holds."
@@ -103,15 +102,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   @spec unregister(Registry.registry(), Registry.name(), pid) :: :ok
   defdelegate unregister(registry, name, pid), to: Settle
 
-  @doc "Starts a child with this name; see `StartChild.start_child/5`."
-  @spec start_child(
-          Registry.registry(),
-          Registry.name(),
-          Supervisor.supervisor(),
-          child :: {module, keyword},
-          StartChild.start_anew()
-        ) :: NativeRegistry.on_start_child()
-  defdelegate start_child(registry, name, supervisor, child, start_anew), to: StartChild
+  @doc "Starts a child with this name; see `StartChild.start_child/4`."
+  @spec start_child(Registry.registry(), Registry.name(), Supervisor.supervisor(), child) ::
+          Attempts.answer()
+        when child: {module, keyword}
+  defdelegate start_child(registry, name, supervisor, child), to: StartChild
 
   @doc "Asks all nodes; see `Peers.ask/4`."
   @spec ask(Registry.registry(), Peers.question(), (() -> answer), timeout) ::
