@@ -249,7 +249,8 @@ struct Groups<'a, const W: usize> {
 }
 
 impl<const W: usize> Groups<'_, W> {
-    #[inline]
+    #[allow(clippy::inline_always)] // As `Slots::read`.
+    #[inline(always)]
     fn find(self, hash: u64, mut is: impl FnMut(&Slot<W>) -> bool) -> Option<usize> {
         let Home {
             mut group,
@@ -537,38 +538,6 @@ impl<const W: usize> Head<W> {
         }
     }
 
-    /// Who holds the key of `entry`; `Err` when somebody was writing all the while. `near`: what is
-    /// found where there is no array.
-    #[inline]
-    fn holder(
-        &self,
-        guard: &Guard,
-        hash: u64,
-        entry: &Entry<W>,
-        near: Option<&Near<W>>,
-        mut before: u64,
-    ) -> Result<Option<Pid>, Busy> {
-        for _ in 0..TRIES {
-            if before % 2 == 1 {
-                spin_loop();
-                before = self.changes.load(Ordering::Acquire);
-                continue;
-            }
-            let array = self.current.get(guard).map(Array::groups);
-            let holder = array.or(near.map(Near::groups)).and_then(|groups| {
-                let found = groups.find(hash, |slot| slot.has_key_of(entry));
-                found.map(|at| Pid(groups.slots[at].word(0)))
-            });
-            // The second look at the count comes after all that was read: with the fence in `change`.
-            fence(Ordering::Acquire);
-            if self.changes.load(Ordering::Relaxed) == before {
-                return Ok(holder);
-            }
-            before = self.changes.load(Ordering::Acquire);
-        }
-        Err(Busy)
-    }
-
     /// Only with the mutex held.
     fn change<R>(&self, change: impl FnOnce() -> R) -> R {
         let changes = self.changes.load(Ordering::Relaxed);
@@ -584,7 +553,7 @@ impl<const W: usize> Head<W> {
     }
 }
 
-/// Readers have to wait for the mutex.
+/// Somebody writes where somebody reads.
 struct Busy;
 
 impl<const W: usize, V> Few<W, V> {
@@ -726,27 +695,67 @@ impl<const W: usize, V> Slots<W, V> {
     /// Who holds the key of `entry`.
     #[inline]
     pub(crate) fn holder(&self, guard: &Guard, hash: u64, entry: &Entry<W>) -> Option<Pid> {
-        // All of the changes before this count are seen.
-        let before = self.few.head.changes.load(Ordering::Acquire);
-        // Whoever sees `MOVED` sees the keys in the many.
+        match self.read(guard, hash, entry) {
+            Ok(holder) => holder,
+            Err(Busy) => self.read_again(guard, hash, *entry),
+        }
+    }
+
+    // By value: an entry that is not referred to later stays in registers.
+    #[cold]
+    fn read_again(&self, guard: &Guard, hash: u64, entry: Entry<W>) -> Option<Pid> {
+        for _ in 1..TRIES {
+            spin_loop();
+            if let Ok(holder) = self.read(guard, hash, &entry) {
+                return holder;
+            }
+        }
+        let locked = self.lock(hash);
+        let place = locked.place_of(hash, &entry)?;
+        Some(locked.pid(hash, place))
+    }
+
+    /// Who holds the key of `entry`, unless somebody writes there meanwhile.
+    #[allow(clippy::inline_always)] // A call would cost a tenth of a lookup.
+    #[inline(always)]
+    fn read(&self, guard: &Guard, hash: u64, entry: &Entry<W>) -> Result<Option<Pid>, Busy> {
+        // All of the changes before this count are seen. Whoever sees `MOVED` sees the keys in the many.
+        let mut before = self.few.head.changes.load(Ordering::Acquire);
         let many = if before == MOVED {
             self.many.get()
         } else {
             None
         };
-        let (head, near, before) = match many {
-            None => (&self.few.head, Some(&self.few.near), before),
+        let (head, near) = match many {
+            None => (&self.few.head, Some(&self.few.near)),
             Some(many) => {
                 let head = &many[shard_of(hash)].head;
-                (head, None, head.changes.load(Ordering::Acquire))
+                before = head.changes.load(Ordering::Acquire);
+                (head, None)
             }
         };
-        if let Ok(holder) = head.holder(guard, hash, entry, near, before) {
-            return holder;
+        if before % 2 == 1 {
+            return Err(Busy);
         }
-        let locked = self.lock(hash);
-        let place = locked.place_of(hash, entry)?;
-        Some(locked.pid(hash, place))
+        let groups = match (head.current.get(guard), near) {
+            (Some(array), _) => Some(array.groups()),
+            (None, Some(near)) => Some(near.groups()),
+            (None, None) => None,
+        };
+        // No closure: it would become a function.
+        let holder = match groups {
+            Some(groups) => groups
+                .find(hash, |slot| slot.has_key_of(entry))
+                .map(|at| Pid(groups.slots[at].word(0))),
+            None => None,
+        };
+        // The second look at the count comes after all that was read: with the fence in `change`.
+        fence(Ordering::Acquire);
+        if head.changes.load(Ordering::Relaxed) == before {
+            Ok(holder)
+        } else {
+            Err(Busy)
+        }
     }
 
     pub(crate) fn lock(&self, hash: u64) -> Locked<'_, W, V> {
