@@ -42,9 +42,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.GuidesTest do
 
   test "every message that is raised or logged stands in the guide to troubleshooting" do
     guide = [@root, "guides/troubleshooting.md"] |> Path.join() |> File.read!() |> squeeze()
-    messages = Enum.flat_map(Path.wildcard(Path.join(@root, "lib/**/*.ex")), &messages/1)
-    # Or nothing was looked at.
-    assert length(messages) > 15
+    elixir = Enum.flat_map(Path.wildcard(Path.join(@root, "lib/**/*.ex")), &messages/1)
+    rust = Enum.flat_map(Path.wildcard(Path.join(@root, "native/*/src/*.rs")), &rust_messages/1)
+    # Otherwise nothing has been read.
+    assert length(elixir) > 15
+    messages = elixir ++ rust
 
     for {path, message} <- messages, part <- message do
       assert guide =~ part, "#{inspect(part)} of #{path} is not in guides/troubleshooting.md"
@@ -87,6 +89,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.GuidesTest do
         do: {Path.relative_to(path, @root), parts}
   end
 
+  # Errors of Rust that are written for the callers begin so; the numbers in them are constants.
+  defp rust_messages(path) do
+    for [_all, message] <- Regex.scan(~r/#\[error\(\s*"(expected [^"]*)"/, File.read!(path)) do
+      parts = message |> String.replace(~r/\\\n\s*/, "") |> String.split(~r/\{\w+\}/)
+      {Path.relative_to(path, @root), Enum.map(parts, &squeeze/1)}
+    end
+  end
+
   defp found({:raise, _meta, [_exception, message]}), do: [message]
   defp found({:raise, _meta, [message]}), do: [message]
 
@@ -101,12 +111,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.GuidesTest do
 
   defp found(_node), do: []
 
-  # A text may be put together of several; what is between is put in at run time.
+  # A text is put together of several; what is between them comes at run time.
   defp texts(ast) do
     {_ast, parts} =
       Macro.prewalk(ast, [""], fn
-        {:"::", _meta, _interpolated}, parts -> {nil, ["" | parts]}
         text, [last | parts] when is_binary(text) -> {text, [last <> text | parts]}
+        {joined, _meta, _texts} = node, parts when joined in [:<>, :<<>>] -> {node, parts}
+        {_call, _meta, _arguments}, parts -> {nil, ["" | parts]}
         node, parts -> {node, parts}
       end)
 
