@@ -18,13 +18,12 @@ defmodule Soak do
   @steady Soak.Steady
   @coming Enum.map(1..4, &:"Elixir.Soak.Coming#{&1}")
 
-  # Each round ends with a rest in which everything is counted. What leaks grows in all of them;
-  # what the VM does for itself now and then does not.
+  # Each round ends with a pause in which everything is counted. A leak grows in every round; what the VM
+  # allocates for itself now and then does not.
   @rounds 4
 
-  # By how much a figure may grow in every single round. Nothing of what is counted may; of memory,
-  # whose allocators keep some of what they once had, a megabyte in a round of some million
-  # operations.
+  # By how much a figure may grow in every single round. Counts may not grow. Memory may grow by these bytes in a
+  # round of some million operations, because the allocators keep some of it.
   @allowed %{system: 262_144, resident: 1_048_576}
 
   # How much resident memory may grow in all.
@@ -34,7 +33,7 @@ defmodule Soak do
   @patience 60_000
 
   def run(minutes) do
-    # What is killed on purpose is no error; anything else that crashes fails the soak.
+    # Processes are killed on purpose, which logs no error. Any crash that is logged fails the soak.
     Logger.configure(level: :error)
     :ok = CrashLog.start()
     total = round(minutes * 60_000)
@@ -46,7 +45,7 @@ defmodule Soak do
 
     IO.puts("warming up for #{div(total, 5_000)} s, then #{@rounds} rounds")
     work(world, div(total, 5))
-    # The first count makes atoms of its own.
+    # The first count makes atoms itself.
     footprint()
 
     {figures, _last} =
@@ -101,14 +100,14 @@ defmodule Soak do
 
     cond do
       crashes != [] -> fail("#{length(crashes)} crashes were logged, the first: #{hd(crashes)}")
-      grown != [] -> fail("has grown: #{Enum.join(grown, ", ")}")
-      idle != [] -> fail("was never done: #{Enum.join(idle, ", ")}")
+      grown != [] -> fail("these figures have grown: #{Enum.join(grown, ", ")}")
+      idle != [] -> fail("these operations never ran: #{Enum.join(idle, ", ")}")
       true -> IO.puts("nothing has grown")
     end
   end
 
-  # Two workers a scheduler, those that start and stop registries, kill the owner and load the NIF
-  # module again, and a listener who reads. All have ended when this is over.
+  # Two workers for each scheduler; processes that start and stop registries, kill the owner and load the NIF
+  # module again; and a listener. All have ended when this returns.
   defp work(world, time) do
     deadline = System.monotonic_time(:millisecond) + time
     listener = spawn_link(fn -> listen(0) end)
@@ -153,7 +152,7 @@ defmodule Soak do
           [:select, :value, :give_to_keeper, :long_name]
       )
 
-    # In a process of its own, as everything that holds names ends at some time.
+    # In a process of its own, so that the holders of names end.
     {pid, reference} = spawn_monitor(fn -> for _time <- 1..times(kind), do: act(kind, world) end)
     await_down(pid, reference, :normal)
     count(world, kind, times(kind))
@@ -212,7 +211,7 @@ defmodule Soak do
     receive_told({:register, @steady, name, pid, nil})
     :ok = NativeRegistry.unregister(@steady, name)
     receive_told({:unregister, @steady, name, pid})
-    # Half of them are forgotten by their end.
+    # Half of the subscriptions end with their process.
     if :rand.uniform(2) == 1, do: NativeRegistry.unsubscribe(@steady, {:told, :_})
   end
 
@@ -268,7 +267,7 @@ defmodule Soak do
   end
 
   defp act(:give_to_keeper, world) do
-    # Long-lived processes give names back, only sooner or later: they are counted in the end.
+    # Long-lived processes give names back at some time: those left are counted at the end.
     keeper = elem(world.keepers, :rand.uniform(tuple_size(world.keepers)) - 1)
     name = {:kept, self(), :rand.uniform(1_000_000)}
     check(NativeRegistry.register_name({@steady, name}, keeper) == :yes)
@@ -290,7 +289,7 @@ defmodule Soak do
     NativeRegistry.unregister_name({@steady, name})
   end
 
-  # A registry is opened, used and closed; half of the time by the end of its supervisor.
+  # A registry is opened, used and closed, half of the time by the end of its supervisor.
   defp come_and_go(world, registry) do
     {pid, reference} =
       spawn_monitor(fn ->
@@ -331,7 +330,7 @@ defmodule Soak do
   end
 
   defp load_again(world) do
-    # Not while somebody is in a call of the code before: purging would kill him.
+    # Not while a process runs the old code: purging would kill it.
     if :code.soft_purge(Native) do
       {:module, Native} = :code.load_file(Native)
       count(world, :load_again, 1)
@@ -348,7 +347,7 @@ defmodule Soak do
     )
   end
 
-  # Few enough to meet.
+  # So few names that the workers collide.
   defp name, do: {:name, :rand.uniform(@names), "10f4b6e2-9b3a-4a4e-8d1c-0123456789ab"}
 
   defp count(world, kind, times) do
@@ -356,12 +355,12 @@ defmodule Soak do
     :counters.add(world.counters, at + 1, times)
   end
 
-  # Counted when all that ended has been cleaned up.
+  # Counted after everything that ended has been cleaned up.
   defp footprint do
     eventually(fn -> :code.soft_purge(Native) end)
     eventually(fn -> match?({0, _processes}, Native.sizes(@steady)) end)
     info = NativeRegistry.info(@steady)
-    # The couriers of closed registries and other threads end on their own.
+    # The threads of closed registries end by themselves.
     threads = settled(&threads/0)
     for pid <- Process.list(), do: :erlang.garbage_collect(pid)
     processes = Process.list()
@@ -372,7 +371,7 @@ defmodule Soak do
       ports: length(Port.list()),
       threads: threads,
       monitors: sum(processes, :monitors),
-      # Those of the library's own resources are among them.
+      # The library's own resources are included.
       monitored_by: sum(processes, :monitored_by),
       names: info.names,
       holders: info.processes,
@@ -395,7 +394,7 @@ defmodule Soak do
     |> Enum.sum()
   end
 
-  # The value once it has been the same for a while.
+  # Waits until the value has not changed for a while.
   defp settled(function), do: settled(function, function.(), 0)
   defp settled(_function, value, 20), do: value
 
@@ -434,7 +433,7 @@ defmodule Soak do
     receive do
       ^event -> :ok
     after
-      @patience -> fail("was not told: #{inspect(event)}")
+      @patience -> fail("this event did not arrive: #{inspect(event)}")
     end
   end
 
@@ -449,7 +448,7 @@ defmodule Soak do
   end
 
   defp check(true), do: :ok
-  defp check(false), do: raise("a wrong answer")
+  defp check(false), do: raise("an answer was wrong")
 
   defp eventually(condition),
     do: eventually(condition, System.monotonic_time(:millisecond) + @patience)
@@ -460,7 +459,7 @@ defmodule Soak do
         result
 
       System.monotonic_time(:millisecond) > deadline ->
-        fail("what was waited for did not happen")
+        fail("a condition that was waited for did not become true")
 
       true ->
         Process.sleep(5)
@@ -480,5 +479,5 @@ end
 
 case Float.parse(List.first(System.argv()) || "") do
   {minutes, ""} when minutes > 0 -> Soak.run(minutes)
-  _other -> raise ArgumentError, "say for how many minutes"
+  _other -> raise ArgumentError, "expected a number of minutes"
 end
