@@ -1,5 +1,6 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.GuidesTest do
-  use ExUnit.Case, async: true
+  # Not async: other documents name their registries as these do.
+  use ExUnit.Case
 
   # The examples say `Registry`, as their readers do.
   alias WorkflowMetal.Registration.NativeRegistry.{Guides, Registry}
