@@ -38,7 +38,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
 
   def application do
     [
-      mod: {WorkflowMetal.Registration.NativeRegistry.Cluster.Application, []},
+      mod: {WorkflowMetal.Registration.NativeRegistry.Application, []},
       extra_applications: [:logger]
     ]
   end

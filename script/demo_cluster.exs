@@ -23,7 +23,7 @@
     end
 
     def drain do
-      {_drained, []} = NativeRegistry.drain(@registry, timeout: 10_000)
+      {_drained, []} = NativeRegistry.Registry.drain(@registry, timeout: 10_000)
       :ok
     end
 

@@ -93,7 +93,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterFaults do
   defp register_patiently(registry, name, caller, tries) do
     if tries == 1, do: send(caller, {self(), :again})
 
-    with {:error, :cluster_timeout} <- NativeRegistry.register(registry, name, nil) do
+    with {:error, :cluster_timeout} <- NativeRegistry.Registry.register(registry, name, nil) do
       register_patiently(registry, name, caller, tries + 1)
     end
   end
@@ -115,9 +115,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterFaults do
     holders =
       for name <- names do
         spawn(fn ->
-          {:ok, _pid} = NativeRegistry.register(registry, name, nil)
+          {:ok, _pid} = NativeRegistry.Registry.register(registry, name, nil)
           send(caller, {self(), :held})
-          receive do: (:give_back -> :ok = NativeRegistry.unregister(registry, name))
+          receive do: (:give_back -> :ok = NativeRegistry.Registry.unregister(registry, name))
           answer = register_patiently(registry, name, caller, 0)
           send(caller, {self(), answer})
           Process.sleep(:infinity)
@@ -141,11 +141,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterFaults do
   end
 
   def register_all(registry, names) do
-    for name <- names, do: NativeRegistry.register(registry, name, nil)
+    for name <- names, do: NativeRegistry.Registry.register(registry, name, nil)
   end
 
   def unregister_all(registry, names) do
-    for name <- names, do: :ok = NativeRegistry.unregister(registry, name)
+    for name <- names, do: :ok = NativeRegistry.Registry.unregister(registry, name)
     :ok
   end
 
@@ -168,7 +168,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterFaults do
           :stop -> Process.sleep(:infinity)
         after
           0 ->
-            :ok = NativeRegistry.unregister(registry, name)
+            :ok = NativeRegistry.Registry.unregister(registry, name)
             send(other, {:take, self()})
         end
     end
@@ -178,7 +178,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterFaults do
 
   # The engine may be asked about the process before at this moment.
   defp take(registry, name) do
-    with {:error, _taken} <- NativeRegistry.register(registry, name, nil) do
+    with {:error, _taken} <- NativeRegistry.Registry.register(registry, name, nil) do
       Process.sleep(1)
       take(registry, name)
     end
@@ -186,7 +186,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterFaults do
 
   # Looks for what has come apart while names are handed around, again and again.
   def reconcile(registry, times) do
-    for _time <- 1..times, do: Cluster.reconcile(registry)
+    for _time <- 1..times, do: Cluster.Reconcile.reconcile(registry)
     :ok
   end
 

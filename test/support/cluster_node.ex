@@ -113,7 +113,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterNode do
 
     holder =
       spawn(fn ->
-        answers = for name <- names, do: NativeRegistry.register(registry, name, value)
+        answers = for name <- names, do: NativeRegistry.Registry.register(registry, name, value)
         send(caller, {self(), answers})
         serve()
       end)

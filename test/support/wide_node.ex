@@ -11,7 +11,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.WideNode do
 
     pid =
       spawn(fn ->
-        send(caller, {self(), NativeRegistry.subscribe(registry, pattern, options)})
+        send(caller, {self(), NativeRegistry.Registry.subscribe(registry, pattern, options)})
         keep([])
       end)
 
@@ -27,11 +27,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.WideNode do
         keep(messages)
 
       {:subscribe, from, reference, registry, pattern, options} ->
-        send(from, {reference, NativeRegistry.subscribe(registry, pattern, options)})
+        send(from, {reference, NativeRegistry.Registry.subscribe(registry, pattern, options)})
         keep(messages)
 
       {:unsubscribe, from, reference, registry, pattern} ->
-        send(from, {reference, NativeRegistry.unsubscribe(registry, pattern)})
+        send(from, {reference, NativeRegistry.Registry.unsubscribe(registry, pattern)})
         keep(messages)
 
       message ->

@@ -5,11 +5,12 @@
 //! until their holders ended: an engine that hangs has not given such a name to another node, so
 //! that a restarted process may have it back without asking.
 
-use crate::directory::Open;
+use crate::directory::{self, Open};
 use crate::names::with_name;
+use crate::word;
 use rustler::{Encoder, Env, Term};
 
-rustler::atoms! { undefined, elsewhere }
+rustler::atoms! { undefined, elsewhere, no_registry }
 
 /// What is to be said of a name that no process of this node holds: `:undefined` when the registry
 /// is this node's alone, else `:elsewhere`.
@@ -29,4 +30,14 @@ fn was_held<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Term<'a> {
         let ended = open.ended.as_ref();
         ended.is_some_and(|ended| ended.has(name)).encode(env)
     })
+}
+
+/// `(registry)`: whether the registry is part of a cluster, or `:no_registry`.
+#[rustler::nif]
+fn clustered<'a>(env: Env<'a>, registry: Term<'a>) -> Term<'a> {
+    let registry = word::of(registry.as_c_arg());
+    match directory::with(registry, |open, _, _| open.ended.is_some()) {
+        Some(clustered) => clustered.encode(env),
+        None => no_registry().encode(env),
+    }
 }

@@ -7,6 +7,7 @@ use once_cell::sync::{Lazy, OnceCell};
 use registry_core::ended::Ended;
 use registry_core::epoch::{Current, Guard, Shared};
 use registry_core::journal::Journal;
+use registry_core::meta::Meta;
 use registry_core::name::Buffer;
 use registry_core::{Pid, Registry, Withdrawn};
 use rustler::{Env, LocalPid};
@@ -29,6 +30,8 @@ pub(crate) struct Open {
     /// The supervisor of its owner. The registry outlives the owner, not the supervisor.
     pub(crate) supervisor: Pid,
     pub(crate) registry: Registry<Value>,
+    /// What users keep with the registry as a whole; `None` is the value `nil`.
+    pub(crate) meta: Meta<Option<Value>>,
     pub(crate) opened: Instant,
     /// Names that were held until a short while ago; none in a registry of this node alone.
     pub(crate) ended: Option<Ended>,
@@ -43,6 +46,7 @@ impl Open {
             id: next(),
             supervisor,
             registry: Registry::new(),
+            meta: Meta::default(),
             opened: Instant::now(),
             ended: clustered.then(Ended::new),
             watches: Watches::new(open.clone()),
@@ -68,6 +72,7 @@ impl Open {
         self.registry.journal().close();
         self.watches.close();
         self.registry.clear();
+        self.meta.clear();
     }
 }
 

@@ -16,6 +16,9 @@ use std::sync::{Arc, LazyLock};
 
 rustler::atoms! { nil }
 
+/// The largest value, in external format.
+pub(crate) const MAX_BYTES: usize = 1024 * 1024;
+
 /// From that size on, in bytes of external format, a term with an env of its own is copied on dirty
 /// schedulers only: an element of a list takes 16 bytes for one of those, and copying a megabyte
 /// may take a millisecond.

@@ -8,15 +8,15 @@ use crate::cluster::look_elsewhere;
 use crate::directory::{self, Open};
 use crate::kept::{HEAVY, Kept};
 use crate::nif::hot_nif;
-use crate::term::{self, Refused};
+use crate::term;
 use crate::word;
 use registry_core::epoch::Guard;
-use registry_core::name::{Buffer, Encoder as NameEncoder, MAX_BYTES, NameError};
+use registry_core::name::{Buffer, Encoder as NameEncoder, MAX_BYTES};
 use registry_core::{Pid, RegisterError};
 use rustler::{Encoder, Env, LocalPid, Term};
 
 rustler::atoms! {
-    ok, elsewhere, no_registry, too_large, too_deep, too_many_maps, odd, bad_pattern, heavy, ended, yes, no
+    ok, elsewhere, no_registry, heavy, ended, yes, no
 }
 
 /// Calls `f` with the registry and the name in canonical bytes.
@@ -35,7 +35,7 @@ pub(crate) fn with_name<'a>(
 /// Calls `f` with the registry and the name in canonical bytes, and with the name itself where those
 /// cannot bring it back.
 #[inline]
-fn with_bound_name<'a>(
+pub(crate) fn with_bound_name<'a>(
     env: Env<'a>,
     registry: Term<'a>,
     name: Term<'a>,
@@ -50,7 +50,7 @@ fn with_bound_name<'a>(
                 let bound = encoder.bound().then_some(name);
                 f(open, guard, encoder.finish(), bound)
             }
-            Err(refused) => refusal(refused).encode(env),
+            Err(refused) => refused.encode(env),
         }
     })
     .unwrap_or_else(|| no_registry().encode(env))
@@ -77,18 +77,7 @@ fn check<'a>(env: Env<'a>, name: Term<'a>) -> Term<'a> {
     pay(env, encoder.work());
     match written {
         Ok(()) => ok().encode(env),
-        Err(refused) => refusal(refused).encode(env),
-    }
-}
-
-#[cold]
-pub(crate) fn refusal(refused: Refused) -> rustler::Atom {
-    match refused {
-        Refused::Odd => odd(),
-        Refused::Pattern => bad_pattern(),
-        Refused::Name(NameError::TooLarge) => too_large(),
-        Refused::Name(NameError::TooDeep) => too_deep(),
-        Refused::Name(NameError::TooManyMaps) => too_many_maps(),
+        Err(refused) => refused.encode(env),
     }
 }
 
@@ -132,7 +121,7 @@ fn holder_and_value<'a>(env: Env<'a>, holder: Pid, kept: Option<&Kept>) -> Term<
 }
 
 /// Has the caller pay for copying a value of this size.
-fn pay_for_value(env: Env<'_>, (plain, terms): (usize, usize)) {
+pub(crate) fn pay_for_value(env: Env<'_>, (plain, terms): (usize, usize)) {
     // A megabyte in external format takes about a tenth of a millisecond, terms a millisecond.
     let percent = plain / (100 * 1024) + terms / (HEAVY / 50);
     if percent > 0 {
@@ -230,7 +219,7 @@ fn hold_any<'a>(
 }
 
 /// What is to be kept with a name, which the caller pays for.
-fn keep<'a>(env: Env<'a>, bound: Option<Term<'a>>, value: Term<'a>) -> Option<Kept> {
+pub(crate) fn keep<'a>(env: Env<'a>, bound: Option<Term<'a>>, value: Term<'a>) -> Option<Kept> {
     let kept = Kept::new(bound, value);
     pay_for_value(env, kept.as_ref().map_or((0, 0), Kept::size));
     kept

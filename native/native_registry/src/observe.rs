@@ -4,7 +4,7 @@
 
 use crate::directory::{self, Open, Value};
 use crate::kept::Kept;
-use crate::names::{pay, refusal, with_name};
+use crate::names::{pay, with_name};
 use crate::term;
 use crate::word;
 use registry_core::Record;
@@ -36,7 +36,7 @@ fn pattern<'a>(env: Env<'a>, name: Term<'a>) -> Term<'a> {
     pay(env, encoder.work());
     match written {
         Ok(()) => term::binary(env, encoder.finish()),
-        Err(refused) => refusal(refused).encode(env),
+        Err(refused) => refused.encode(env),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::layout::{self, Layout, Shape};
 use crate::odd::Odd;
+use crate::refusal::Refused;
 use crate::word;
 use once_cell::sync::OnceCell;
 use registry_core::Pid;
@@ -10,25 +11,6 @@ use rustler::sys::ErlNifTerm;
 use rustler::{Binary, Encoder as _, Env, LocalPid, MapIterator, NewBinary, OwnedBinary, Term};
 use smallvec::SmallVec;
 use std::mem::MaybeUninit;
-
-/// Why a term was not written as a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// It cannot be a name.
-    Name(NameError),
-    /// It has a part that the VM's API does not open: a function, an integer of more than 64
-    /// bits, a bitstring, or a kind of term that is not known here. The Elixir side opens the ones
-    /// it knows and calls again.
-    Odd,
-    /// It is no pattern: `:_` stands in the key of a map.
-    Pattern,
-}
-
-impl From<NameError> for Refused {
-    fn from(error: NameError) -> Self {
-        Self::Name(error)
-    }
-}
 
 type Written = Result<(), Refused>;
 

@@ -9,6 +9,7 @@ pub mod ended;
 pub mod epoch;
 pub mod journal;
 mod long;
+pub mod meta;
 pub mod name;
 mod registry;
 mod slots;

@@ -92,17 +92,20 @@ pub mod tag {
     }
 }
 
-/// Why a term cannot be a name.
+/// Why a term cannot be a name. The text is what users read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum NameError {
     /// More than [`MAX_BYTES`] in canonical form.
-    #[error("the name is larger than {MAX_BYTES} bytes in canonical form")]
+    #[error("expected a name of at most {MAX_BYTES} bytes in canonical form")]
     TooLarge,
     /// Nested deeper than [`MAX_DEPTH`].
-    #[error("the name is nested deeper than {MAX_DEPTH} levels")]
+    #[error("expected a name nested at most {MAX_DEPTH} levels deep")]
     TooDeep,
     /// Maps in maps whose ordering moves more than [`MAX_MAP_WORK`] bytes.
-    #[error("putting the name's maps in order moves more than {MAX_MAP_WORK} bytes")]
+    #[error(
+        "expected a name whose maps can be put in order by moving at most {MAX_MAP_WORK} bytes, \
+         a map in a map once more for each level"
+    )]
     TooManyMaps,
 }
 

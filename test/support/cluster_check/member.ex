@@ -104,7 +104,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
 
     watcher =
       spawn(fn ->
-        NativeRegistry.subscribe(registry, :_)
+        NativeRegistry.Registry.subscribe(registry, :_)
         send(caller, {self(), :subscribed})
         note_conflicts()
       end)
@@ -423,7 +423,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
         cond do
           {registry, name} in held and chance <= 7 ->
             Process.put(:held, held -- [{registry, name}])
-            note(name, {:unregister, caught(fn -> NativeRegistry.unregister(registry, name) end)})
+            note(name, {:unregister, caught(fn -> NativeRegistry.Registry.unregister(registry, name) end)})
 
           chance == 10 and not :persistent_term.get(@strict) ->
             note(name, :end)
@@ -443,7 +443,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
 
   defp own_register(registry, name) do
     own = self()
-    answer = caught(fn -> NativeRegistry.register(registry, name, {:value, name}) end)
+    answer = caught(fn -> NativeRegistry.Registry.register(registry, name, {:value, name}) end)
     note(name, {:register, answer})
 
     case answer do
@@ -556,9 +556,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
       # First and last: whoever is in both has been there all the while.
       holders: holders(registry),
       answers: Map.new(names, &{&1, NativeRegistry.whereis_name({registry, &1})}),
-      values: for({:own, _} = name <- names, do: {name, NativeRegistry.lookup(registry, name)}),
-      here: NativeRegistry.select(registry, :_) |> Enum.map(fn {name, pid, _} -> {name, pid} end),
-      count: NativeRegistry.count(registry),
+      values: for({:own, _} = name <- names, do: {name, NativeRegistry.Registry.lookup(registry, name)}),
+      here: NativeRegistry.Registry.match_names(registry, :_) |> Enum.map(fn {name, pid, _} -> {name, pid} end),
+      count: NativeRegistry.Registry.count(registry),
       engine: engine_names(engine, registry),
       nodes: Enum.sort(Node.list()),
       working: working(),

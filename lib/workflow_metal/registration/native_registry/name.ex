@@ -1,23 +1,26 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Name do
   @moduledoc false
-  # What is to be done about a name that the NIF did not take.
+  # Names and patterns on their way into the native library.
+  #
+  # The native interface of the VM does not open functions, integers of more than 64 bits and
+  # bitstrings. For a term with such a part a NIF answers `:odd`. The part is then replaced by a
+  # tuple that identifies it, and the NIF is called again with this opened name. All other refusals
+  # become an `ArgumentError`, whose text comes from the library; see
+  # native/native_registry/src/refusal.rs.
 
   import Bitwise
 
   alias WorkflowMetal.Registration.NativeRegistry.Native
 
-  @max_bytes 65_536
-  @max_depth 256
-  @max_map_work 262_144
-
-  # What any part of a name counts for at least, and a map, a function with an environment and one
-  # without. The NIF counts exactly; here it is enough that a term of any size is soon refused.
+  # How many bytes a part of a name counts for at least, and a map, a function with an environment
+  # and one without. The NIF counts exactly. Here it is enough that a term of any size is soon
+  # refused.
   @least 4
   @map 32
   @closure 40
   @capture 20
 
-  # What an integer has in external format besides its magnitude, at most.
+  # The most bytes that an integer has in external format besides its magnitude.
   @external 7
 
   # The kinds of opened parts, as in native/native_registry/src/odd.rs.
@@ -27,53 +30,82 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
   @export 3
 
   @doc """
-  The name in a form that the NIF takes, or an `ArgumentError` that says why there is none.
+  The name in a form that the NIF takes. Raises `ArgumentError` with the reason when there is none.
   """
   @spec prepare!(Native.refusal(), atom, term) :: term
   def prepare!(:odd, _registry, name) do
-    {opened, _left} = open(name, {Native.odd(), name}, @max_depth, @max_bytes)
+    opened = open!(name)
 
     case Native.check(opened) do
       :ok -> opened
-      # Opened, and yet it is of no kind that the NIF knows.
-      :odd -> unknown_kind!(name)
-      # Here, as the caller could only show the opened name.
-      refusal -> refuse!(refusal, nil, name)
+      # Everything that can be opened is, so the rest is of a kind that the NIF does not know.
+      refusal -> refuse!(refusal, name)
     end
   end
 
-  def prepare!(refusal, registry, name), do: refuse!(refusal, registry, name)
+  def prepare!(:no_registry, registry, _name), do: unknown_registry!(registry)
+  def prepare!(refusal, _registry, name), do: refuse!(refusal, name)
 
-  @spec refuse!(Native.refusal(), atom, term) :: no_return
-  defp refuse!(:no_registry, registry, _name), do: unknown_registry!(registry)
-  defp refuse!(:too_large, _registry, name), do: too_large!(name)
-  defp refuse!(:too_deep, _registry, name), do: too_deep!(name)
+  @doc "The pattern in the form that the NIFs take. Raises `ArgumentError` when it is none."
+  @spec pattern!(term) :: binary
+  def pattern!(pattern), do: pattern!(pattern, pattern)
 
-  defp refuse!(:too_many_maps, _registry, name) do
-    raise ArgumentError,
-          "expected a name whose maps can be put in order by moving at most #{@max_map_work} bytes, " <>
-            "a map in a map once more for each level, got: #{brief(name)}"
+  defp pattern!(opened, pattern) do
+    case Native.pattern(opened) do
+      prepared when is_binary(prepared) -> prepared
+      :odd -> pattern!(prepare!(:odd, nil, pattern), pattern)
+      refusal -> refuse!(refusal, pattern)
+    end
   end
 
-  # The VM's native interface does not open functions, integers of more than 64 bits and
-  # bitstrings. Each is replaced by a tuple with what identifies it, behind a mark that cannot
-  # come from anywhere else. A name is as small as the NIF wants it or it is refused: a term that
-  # shares its parts may have more of them than can ever be walked, so the walk counts.
-  defp open(_term, {_mark, name}, 0, _left), do: too_deep!(name)
-  defp open(_term, {_mark, name}, _depth, left) when left <= 0, do: too_large!(name)
+  @doc "Raises for a registry that does not run."
+  @spec unknown_registry!(term) :: no_return
+  def unknown_registry!(registry) do
+    raise ArgumentError,
+          "unknown registry: #{inspect(registry)}. Either it was never started or it was stopped"
+  end
+
+  @doc "Raises for a pid of another node, or a term that is no pid."
+  @spec not_of_this_node!(term) :: no_return
+  def not_of_this_node!(pid) do
+    raise ArgumentError, "expected a pid of this node, got: #{inspect(pid)}"
+  end
+
+  @spec refuse!(Native.refusal() | :bad_pattern, term) :: no_return
+  defp refuse!(:odd, name) do
+    raise ArgumentError,
+          Native.message(:odd) <> ", got one with a term of another kind: " <> brief(name)
+  end
+
+  defp refuse!(refusal, name) do
+    raise ArgumentError, Native.message(refusal) <> ", got: " <> brief(name)
+  end
+
+  # A term that shares its parts may have more of them than anybody can visit, so the walk counts.
+  # Each part is opened with the depth and the bytes that are left.
+  defp open!(name) do
+    {bytes, depth, _map_work, _value} = Native.limits()
+    {opened, _left} = open(name, {Native.odd(), name}, depth, bytes)
+    opened
+  end
+
+  # `marked` is the mark of opened parts, which no other term can contain, and the whole name for an
+  # error.
+  defp open(_term, {_mark, name}, 0, _left), do: refuse!(:too_deep, name)
+  defp open(_term, {_mark, name}, _depth, left) when left <= 0, do: refuse!(:too_large, name)
 
   defp open(list, marked, depth, left) when is_list(list),
     do: open_list(list, marked, depth - 1, left - @least)
 
-  defp open(tuple, marked, depth, left) when is_tuple(tuple) do
-    # A tuple with more elements than a name has room for is not copied into a list first.
-    if tuple_size(tuple) > div(left, @least), do: too_large!(elem(marked, 1))
+  defp open(tuple, {_mark, name} = marked, depth, left) when is_tuple(tuple) do
+    # Checked first, so that no tuple is copied that has more elements than a name has room for.
+    if tuple_size(tuple) > div(left, @least), do: refuse!(:too_large, name)
     {elements, left} = open_list(Tuple.to_list(tuple), marked, depth - 1, left - @least)
     {List.to_tuple(elements), left}
   end
 
-  defp open(map, marked, depth, left) when is_map(map) do
-    if map_size(map) > div(left, 2 * @least), do: too_large!(elem(marked, 1))
+  defp open(map, {_mark, name} = marked, depth, left) when is_map(map) do
+    if map_size(map) > div(left, 2 * @least), do: refuse!(:too_large, name)
 
     {pairs, left} =
       Enum.map_reduce(:maps.to_list(map), left - @map, fn {key, value}, left ->
@@ -85,30 +117,28 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
     {:maps.from_list(pairs), left}
   end
 
-  defp open(integer, {mark, _name} = marked, _depth, left)
+  defp open(integer, {mark, name}, _depth, left)
        when is_integer(integer) and (integer >= 1 <<< 64 or integer < -(1 <<< 63)) do
-    # Known without reading the integer, which may have megabytes.
-    if :erlang.external_size(integer) > left + @external, do: too_large!(elem(marked, 1))
+    # An integer may have megabytes. Its external size is known without reading them.
+    if :erlang.external_size(integer) > left + @external, do: refuse!(:too_large, name)
     magnitude = integer |> abs() |> :binary.encode_unsigned(:little)
-    if byte_size(magnitude) > left, do: too_large!(elem(marked, 1))
+    if byte_size(magnitude) > left, do: refuse!(:too_large, name)
     negative = if integer < 0, do: 1, else: 0
     {{mark, @integer, magnitude, negative}, left - byte_size(magnitude)}
   end
 
   defp open(bits, {mark, name}, _depth, left) when is_bitstring(bits) and not is_binary(bits) do
-    if byte_size(bits) > left, do: too_large!(name)
+    if byte_size(bits) > left, do: refuse!(:too_large, name)
     last = rem(bit_size(bits), 8)
     {{mark, @bits, <<bits::bitstring, 0::size(8 - last)>>, last}, left - byte_size(bits)}
   end
 
   defp open(fun, {mark, _name} = marked, depth, left) when is_function(fun) do
-    info = Map.new(:erlang.fun_info(fun))
-
-    case info do
+    case Map.new(:erlang.fun_info(fun)) do
       %{type: :external, module: module, name: name, arity: arity} ->
         {{mark, @export, [module, name, arity]}, left - @capture}
 
-      %{type: :local, env: env} ->
+      %{type: :local, env: env} = info ->
         identity = Enum.map([:module, :arity, :new_index, :new_uniq, :index, :uniq], &info[&1])
         {env, left} = open_list(env, marked, depth - 1, left - @closure)
         {{mark, @fun, identity ++ env}, left}
@@ -120,10 +150,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
               is_port(other) or is_reference(other),
        do: {other, left - @least}
 
-  # A kind of term that there was not when this was written.
-  defp open(_other, {_mark, name}, _depth, _left), do: unknown_kind!(name)
+  # A kind of term that a later release of the VM has added.
+  defp open(_other, {_mark, name}, _depth, _left), do: refuse!(:odd, name)
 
-  # A list's length is no depth. The tail of an improper one is taken as one more element.
+  # The length of a list does not count as depth. The tail of an improper list counts as one more
+  # element.
   defp open_list([head | tail], marked, depth, left) do
     {head, left} = open(head, marked, depth, left)
     {tail, left} = open_list(tail, marked, depth, left)
@@ -133,41 +164,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
   defp open_list([], _marked, _depth, left), do: {[], left}
   defp open_list(tail, marked, depth, left), do: open(tail, marked, depth, left)
 
-  @doc "Raises for a registry that there is not."
-  @spec unknown_registry!(term) :: no_return
-  def unknown_registry!(registry) do
-    raise ArgumentError,
-          "unknown registry: #{inspect(registry)}. Either it was never started or it was stopped"
-  end
-
-  @doc "Raises for a pattern in which `:_` stands in the key of a map."
-  @spec bad_pattern!(term) :: no_return
-  def bad_pattern!(pattern) do
-    raise ArgumentError,
-          "expected a pattern without :_ in the key of a map, got: #{brief(pattern)}"
-  end
-
-  @spec too_large!(term) :: no_return
-  defp too_large!(name) do
-    raise ArgumentError,
-          "expected a name of at most #{@max_bytes} bytes in canonical form, got: #{brief(name)}"
-  end
-
-  @spec too_deep!(term) :: no_return
-  defp too_deep!(name) do
-    raise ArgumentError,
-          "expected a name nested at most #{@max_depth} levels deep, got: #{brief(name)}"
-  end
-
-  @spec unknown_kind!(term) :: no_return
-  defp unknown_kind!(name) do
-    raise ArgumentError,
-          "expected a name of atoms, numbers, bitstrings, pids, ports, references, functions, " <>
-            "tuples, lists and maps, got one with a term of another kind: #{brief(name)}"
-  end
-
-  # `inspect/1` goes to the bottom of a term, however deep that is, and may not know its kind.
-  defp brief(term), do: term |> prune(3) |> inspect(limit: 8, printable_limit: 80)
+  @doc """
+  The term in a few words, for an error. `inspect/1` alone visits all of a term, however deep it is,
+  and may not know its kind.
+  """
+  @spec brief(term) :: String.t()
+  def brief(term), do: term |> prune(3) |> inspect(limit: 8, printable_limit: 80)
 
   defp prune(tuple, depth) when is_tuple(tuple) and (depth == 0 or tuple_size(tuple) > 8),
     do: :...
@@ -176,6 +178,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
     do: tuple |> Tuple.to_list() |> Enum.map(&prune(&1, depth - 1)) |> List.to_tuple()
 
   defp prune([_head | _tail], 0), do: :...
+  # One more element than `inspect/2` shows.
   defp prune([_head | _tail] = list, depth), do: prune_list(list, depth - 1, 9)
   defp prune(map, _depth) when is_map(map), do: :...
   defp prune(fun, _depth) when is_function(fun), do: :...
@@ -196,7 +199,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
 
   defp prune(_unknown, _depth), do: :...
 
-  # `inspect/2` shows fewer.
   defp prune_list([head | tail], depth, left) when left > 0,
     do: [prune(head, depth) | prune_list(tail, depth, left - 1)]
 

@@ -1,18 +1,16 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   @moduledoc false
-  # One function a NIF, named as in Rust. Guards and errors are the callers'.
+  # The functions of the native library, each named as in Rust. Guards and errors are the callers'.
 
-  alias WorkflowMetal.Registration.NativeRegistry
-  alias WorkflowMetal.Registration.NativeRegistry.{Library, Samples}
+  alias WorkflowMetal.Registration.NativeRegistry.{Library, Registry, Samples, Value}
 
   # The library is built after this module: it must not be loaded while Mix compiles.
   @compile {:autoload, false}
   @on_load :load
 
-  # A value as `Value` makes it: in external format, or with the size that it has there; nil for none.
-  # With a name that is handed over in opened form, the name as it was given.
-  @type value :: nil | binary | {size :: pos_integer, term} | {:name, name :: term, value}
-  # As `Value` takes it: in external format, or the term.
+  # With a name in opened form, the name as it was given comes with the value.
+  @type value :: Value.encoded() | {:name, name :: term, Value.encoded()}
+  # A value as `Value.decode/1` takes it: in external format, or the term.
   @type kept :: nil | binary | {term}
   @type refusal :: :no_registry | :too_large | :too_deep | :too_many_maps | :odd
 
@@ -25,24 +23,53 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
     end
   end
 
-  @spec open(NativeRegistry.registry(), pid, clustered :: boolean) :: :ok | pid
+  @spec open(Registry.registry(), pid, clustered :: boolean) :: :ok | pid
   def open(_registry, _supervisor, _clustered), do: :erlang.nif_error(:not_loaded)
 
-  @spec close(NativeRegistry.registry(), pid) :: boolean
+  @spec close(Registry.registry(), pid) :: boolean
   def close(_registry, _supervisor), do: :erlang.nif_error(:not_loaded)
 
   @typedoc "Which time of which registry's being suspended is meant."
   @type suspended :: {non_neg_integer, non_neg_integer}
 
-  @spec suspend(NativeRegistry.registry(), pid) :: suspended | :no_registry
+  @spec suspend(Registry.registry(), pid) :: suspended | :no_registry
   def suspend(_registry, _supervisor), do: :erlang.nif_error(:not_loaded)
 
-  @spec close_suspended(NativeRegistry.registry(), suspended) :: boolean
+  @spec close_suspended(Registry.registry(), suspended) :: boolean
   def close_suspended(_registry, _suspended), do: :erlang.nif_error(:not_loaded)
 
-  @spec sizes(NativeRegistry.registry()) ::
+  @spec sizes(Registry.registry()) ::
           {non_neg_integer, non_neg_integer} | :no_registry
   def sizes(_registry), do: :erlang.nif_error(:not_loaded)
+
+  @spec clustered(Registry.registry()) :: boolean | :no_registry
+  def clustered(_registry), do: :erlang.nif_error(:not_loaded)
+
+  # What is kept with the registry as a whole. `:heavy` as below.
+  @spec meta(Registry.registry(), key :: term) :: {:ok, kept} | :error | :heavy | refusal
+  def meta(_registry, _key), do: :erlang.nif_error(:not_loaded)
+
+  @spec meta_heavy(Registry.registry(), key :: term) :: {:ok, kept} | :error | refusal
+  def meta_heavy(_registry, _key), do: :erlang.nif_error(:not_loaded)
+
+  @spec put_meta(Registry.registry(), key :: term, value) :: :ok | :heavy | refusal
+  def put_meta(_registry, _key, _value), do: :erlang.nif_error(:not_loaded)
+
+  @spec put_meta_heavy(Registry.registry(), key :: term, value) :: :ok | refusal
+  def put_meta_heavy(_registry, _key, _value), do: :erlang.nif_error(:not_loaded)
+
+  @spec delete_meta(Registry.registry(), key :: term) :: :ok | refusal
+  def delete_meta(_registry, _key), do: :erlang.nif_error(:not_loaded)
+
+  @spec limits() ::
+          {name_bytes :: pos_integer, depth :: pos_integer, map_work :: pos_integer,
+           value_bytes :: pos_integer}
+  def limits, do: :erlang.nif_error(:not_loaded)
+
+  # The text of the error, number included, to which what was given is added.
+  @spec message(:too_large | :too_deep | :too_many_maps | :odd | :bad_pattern | :value_too_large) ::
+          String.t()
+  def message(_refusal), do: :erlang.nif_error(:not_loaded)
 
   @spec reads_words() :: boolean
   def reads_words, do: :erlang.nif_error(:not_loaded)
@@ -53,84 +80,84 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   @spec check(term) :: :ok | refusal
   def check(_name), do: :erlang.nif_error(:not_loaded)
 
-  @spec whereis(NativeRegistry.registry(), term) :: pid | :undefined | :elsewhere | refusal
+  @spec whereis(Registry.registry(), term) :: pid | :undefined | :elsewhere | refusal
   def whereis(_registry, _name), do: :erlang.nif_error(:not_loaded)
 
   # `:heavy` for a value that takes long to copy: then the function of that name does it, on a dirty
   # scheduler. The same below.
-  @spec lookup(NativeRegistry.registry(), term) ::
+  @spec lookup(Registry.registry(), term) ::
           {pid, kept} | :undefined | :elsewhere | :heavy | refusal
   def lookup(_registry, _name), do: :erlang.nif_error(:not_loaded)
 
-  @spec lookup_heavy(NativeRegistry.registry(), term) ::
+  @spec lookup_heavy(Registry.registry(), term) ::
           {pid, kept} | :undefined | :elsewhere | refusal
   def lookup_heavy(_registry, _name), do: :erlang.nif_error(:not_loaded)
 
-  @spec register(NativeRegistry.registry(), term, pid, pid | nil, value) ::
+  @spec register(Registry.registry(), term, pid, pid | nil, value) ::
           :yes | pid | :ended | :elsewhere | :heavy | refusal
   def register(_registry, _name, _pid, _instead_of, _value), do: :erlang.nif_error(:not_loaded)
 
-  @spec register_heavy(NativeRegistry.registry(), term, pid, pid | nil, value) ::
+  @spec register_heavy(Registry.registry(), term, pid, pid | nil, value) ::
           :yes | pid | :ended | :elsewhere | refusal
   def register_heavy(_registry, _name, _pid, _instead_of, _value),
     do: :erlang.nif_error(:not_loaded)
 
-  @spec hold(NativeRegistry.registry(), term, pid, pid | nil, value) ::
+  @spec hold(Registry.registry(), term, pid, pid | nil, value) ::
           :yes | pid | :ended | :heavy | refusal
   def hold(_registry, _name, _pid, _instead_of, _value), do: :erlang.nif_error(:not_loaded)
 
-  @spec hold_heavy(NativeRegistry.registry(), term, pid, pid | nil, value) ::
+  @spec hold_heavy(Registry.registry(), term, pid, pid | nil, value) ::
           :yes | pid | :ended | refusal
   def hold_heavy(_registry, _name, _pid, _instead_of, _value), do: :erlang.nif_error(:not_loaded)
 
-  @spec was_held(NativeRegistry.registry(), term) :: boolean | refusal
+  @spec was_held(Registry.registry(), term) :: boolean | refusal
   def was_held(_registry, _name), do: :erlang.nif_error(:not_loaded)
 
-  @spec update(NativeRegistry.registry(), term, pid, value) :: :yes | :no | :heavy | refusal
+  @spec update(Registry.registry(), term, pid, value) :: :yes | :no | :heavy | refusal
   def update(_registry, _name, _pid, _value), do: :erlang.nif_error(:not_loaded)
 
-  @spec update_heavy(NativeRegistry.registry(), term, pid, value) :: :yes | :no | refusal
+  @spec update_heavy(Registry.registry(), term, pid, value) :: :yes | :no | refusal
   def update_heavy(_registry, _name, _pid, _value), do: :erlang.nif_error(:not_loaded)
 
-  @spec unregister(NativeRegistry.registry(), term, pid) :: :yes | :no | :elsewhere | refusal
+  @spec unregister(Registry.registry(), term, pid) :: :yes | :no | :elsewhere | refusal
   def unregister(_registry, _name, _pid), do: :erlang.nif_error(:not_loaded)
 
   @spec pattern(term) :: binary | :bad_pattern | refusal
   def pattern(_name), do: :erlang.nif_error(:not_loaded)
 
-  @spec piece(NativeRegistry.registry(), binary, non_neg_integer) ::
+  @spec piece(Registry.registry(), binary, non_neg_integer) ::
           {[{term, pid, kept}], pos_integer | nil} | :no_registry
   def piece(_registry, _pattern, _from), do: :erlang.nif_error(:not_loaded)
 
-  @spec count_matching(NativeRegistry.registry(), binary) :: non_neg_integer | :no_registry
+  @spec count_matching(Registry.registry(), binary) :: non_neg_integer | :no_registry
   def count_matching(_registry, _pattern), do: :erlang.nif_error(:not_loaded)
 
-  @spec keys(NativeRegistry.registry(), pid) :: [term] | :no_registry
+  @spec keys(Registry.registry(), pid) :: [term] | :no_registry
   def keys(_registry, _pid), do: :erlang.nif_error(:not_loaded)
 
-  @spec listen(NativeRegistry.registry(), [atom]) :: :ok | :no_thread | :no_registry
+  @spec listen(Registry.registry(), [atom]) :: :ok | :no_thread | :no_registry
   def listen(_registry, _listeners), do: :erlang.nif_error(:not_loaded)
 
-  @spec subscribe(NativeRegistry.registry(), binary, pid) ::
+  @spec subscribe(Registry.registry(), binary, pid) ::
           :ok | :ended | :no_thread | :no_registry
   def subscribe(_registry, _pattern, _pid), do: :erlang.nif_error(:not_loaded)
 
-  @spec unsubscribe(NativeRegistry.registry(), binary, pid) :: boolean | :no_registry
+  @spec unsubscribe(Registry.registry(), binary, pid) :: boolean | :no_registry
   def unsubscribe(_registry, _pattern, _pid), do: :erlang.nif_error(:not_loaded)
 
-  @spec audience(NativeRegistry.registry(), term) :: [pid | atom] | refusal
+  @spec audience(Registry.registry(), term) :: [pid | atom] | refusal
   def audience(_registry, _name), do: :erlang.nif_error(:not_loaded)
 
-  @spec everybody(NativeRegistry.registry()) :: [pid | atom] | :no_registry
+  @spec everybody(Registry.registry()) :: [pid | atom] | :no_registry
   def everybody(_registry), do: :erlang.nif_error(:not_loaded)
 
-  @spec wait(NativeRegistry.registry(), term, pid) ::
+  @spec wait(Registry.registry(), term, pid) ::
           non_neg_integer | :no_thread | refusal
   def wait(_registry, _name, _pid), do: :erlang.nif_error(:not_loaded)
 
-  @spec stop_waiting(NativeRegistry.registry(), pid, non_neg_integer) :: boolean | :no_registry
+  @spec stop_waiting(Registry.registry(), pid, non_neg_integer) :: boolean | :no_registry
   def stop_waiting(_registry, _pid, _number), do: :erlang.nif_error(:not_loaded)
 
-  @spec info(NativeRegistry.registry()) :: NativeRegistry.info() | :no_registry
+  @spec info(Registry.registry()) :: Registry.info() | :no_registry
   def info(_registry), do: :erlang.nif_error(:not_loaded)
 end

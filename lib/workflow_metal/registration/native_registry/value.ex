@@ -1,36 +1,36 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Value do
   @moduledoc false
-  # Values on their way into the native library and out of it; see native/native_registry/src/kept.rs
-  # for how it keeps them.
+  # Values on their way into the native library and out of it; see
+  # native/native_registry/src/kept.rs for how it keeps them.
 
   alias WorkflowMetal.Registration.NativeRegistry.Native
 
-  @max_bytes 1_048_576
+  @typedoc "A value as the NIFs take it."
+  @type encoded :: nil | binary | {external_size :: pos_integer, term}
 
-  @doc """
-  The value in the form that the NIFs take. Raises `ArgumentError` for one that is too large.
-  """
-  @spec encode!(term) :: nil | binary | {pos_integer, term}
+  @doc "The value in the form that the NIFs take. Raises `ArgumentError` for one that is too large."
+  @spec encode!(term) :: encoded
   def encode!(nil), do: nil
 
   def encode!(value) when is_bitstring(value) do
-    check!(:erlang.external_size(value))
+    check!(:erlang.external_size(value), limit())
     :erlang.term_to_binary(value)
   end
 
   def encode!(value) do
-    # Before anything goes through the value as a whole: one that shares its parts may have more of
-    # them than can ever be gone through.
-    case plain(value, @max_bytes) do
+    limit = limit()
+
+    # First, because a term that shares its parts may have more of them than anybody can visit.
+    case plain(value, limit) do
       left when is_integer(left) and left >= 0 ->
         external = :erlang.term_to_binary(value)
-        check!(byte_size(external))
+        check!(byte_size(external), limit)
         external
 
       :bound ->
-        if parts(value, @max_bytes) < 0, do: too_large!("a larger one")
+        if size(value, limit) == :too_large, do: too_large!("a larger one")
         size = :erlang.external_size(value)
-        check!(size)
+        check!(size, limit)
         {size, value}
 
       _below_zero ->
@@ -44,19 +44,31 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Value do
   def decode({value}), do: value
   def decode(external), do: :erlang.binary_to_term(external)
 
-  defp check!(size) when size <= @max_bytes, do: :ok
-  defp check!(size), do: too_large!("one of #{size}")
+  @doc "How many bytes the term takes in external format at least, if that is within the limit."
+  @spec size(term, pos_integer) :: non_neg_integer | :too_large
+  def size(term, limit) do
+    case parts(term, limit) do
+      left when left >= 0 -> limit - left
+      _below_zero -> :too_large
+    end
+  end
+
+  defp limit do
+    {_name, _depth, _map_work, value} = Native.limits()
+    value
+  end
+
+  defp check!(size, limit) when size <= limit, do: :ok
+  defp check!(size, _limit), do: too_large!("one of #{size}")
 
   @spec too_large!(String.t()) :: no_return
   defp too_large!(what) do
-    raise ArgumentError,
-          "expected a value of at most #{@max_bytes} bytes in external format, " <>
-            "got #{what}"
+    raise ArgumentError, Native.message(:value_too_large) <> ", got " <> what
   end
 
-  # `left` less what the term takes in external format at least; below zero, and then of part of the
-  # term only, when that is too much. `:bound` for a term that is not just data, wherever it is found
-  # before that: what it means depends on the node, or on being referred to.
+  # `left` less the bytes that the term takes in external format at least. A result below zero says
+  # that the term is too large, and may count a part of it only. `:bound` is a term that is more than
+  # data: its meaning depends on the node, or on a reference to it.
   defp plain(_term, left) when left < 0, do: left
 
   defp plain([head | tail], left),
@@ -67,8 +79,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Value do
   defp plain(term, left) when is_binary(term), do: left - byte_size(term)
   defp plain(term, left) when is_bitstring(term), do: left - byte_size(term)
   defp plain(term, left) when is_float(term), do: left - 9
-  # An integer may be large; to ask for its size does not take long.
   defp plain(term, left) when is_integer(term) and term in 0..0xFFFFFFFF, do: left - 1
+  # However large an integer is, its external size is found at once.
   defp plain(term, left) when is_integer(term), do: left - :erlang.external_size(term) + 2
   defp plain(term, left) when is_tuple(term), do: elements(term, 0, left - 2, &plain/2)
   defp plain(term, left) when is_map(term), do: pairs(:maps.iterator(term), left - 5, &plain/2)
@@ -82,7 +94,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Value do
 
   defp plain(_term, _left), do: :bound
 
-  # The same of any term.
+  # The same count for a term of any kind.
   defp parts(_term, left) when left < 0, do: left
   defp parts([head | tail], left), do: parts(tail, parts(head, left - 1))
   defp parts(term, left) when is_tuple(term), do: elements(term, 0, left - 2, &parts/2)
@@ -100,7 +112,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Value do
     end
   end
 
-  # By one and one: to make a list of many would take long in one piece.
+  # One element after the other: to make a list of many takes long in one piece.
   defp elements(tuple, at, left, count)
        when at < tuple_size(tuple) and is_integer(left) and left >= 0,
        do: elements(tuple, at + 1, count.(elem(tuple, at), left), count)

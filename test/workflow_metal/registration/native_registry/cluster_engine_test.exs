@@ -5,7 +5,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
   import Bitwise
 
   alias WorkflowMetal.Registration.NativeRegistry.{Cluster, RegistryCase}
-  alias WorkflowMetal.Registration.NativeRegistry.Cluster.Follower
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.Monitor
 
   # A whole engine, of a cluster of this node: who holds what stands in an Agent. The names of some
   # atoms are answered otherwise.
@@ -29,39 +29,21 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
     @impl true
     # Never answers.
     def register(registry, {:hangs, _number}, _pid, timeout) do
-      test = Application.fetch_env!(:workflow_metal_native_registry, registry)
-      send(test, {:asked, timeout})
-      Cluster.within(timeout, fn -> Process.sleep(:infinity) end)
+      tell(registry, {:asked, timeout})
+      Process.sleep(timeout)
+      {:error, :cluster_timeout}
     end
 
-    def register(registry, :slow, pid, timeout) do
-      test = Application.fetch_env!(:workflow_metal_native_registry, registry)
-
-      Cluster.within(
-        timeout,
-        fn ->
-          send(test, {:asked, self()})
-          receive do: (:answer -> take(registry, :slow, pid))
-        end,
-        fn :yes ->
-          unregister(registry, :slow, pid, timeout)
-          send(test, :undone)
-        end
-      )
-    end
-
-    def register(_registry, :fails, _pid, timeout) do
-      Cluster.within(timeout, fn -> exit(:broken) end)
-    end
+    def register(_registry, :fails, _pid, _timeout), do: {:error, :broken}
 
     # The first time it is settled, as for an attempt before, before this is answered.
     def register(registry, :settled, pid, timeout) do
       answer = take(registry, :settled, pid, timeout)
 
       unless Process.put(:settled, true) do
-        :ok = Cluster.settle_later(registry, :settled, [pid], false)
+        :ok = Cluster.Settle.settle_later(registry, :settled, [pid])
         RegistryCase.eventually(fn -> whereis(registry, :settled) == :undefined end)
-        RegistryCase.eventually(fn -> not Cluster.Marks.locked?(registry, :settled) end)
+        RegistryCase.eventually(fn -> not Cluster.NameLock.locked?(registry, :settled) end)
       end
 
       answer
@@ -76,12 +58,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       ask(registry, timeout, fn names ->
         case names[name] do
           holder when is_pid(holder) and holder != pid ->
-            if Cluster.alive?(holder), do: {:no, names}, else: {:yes, Map.put(names, name, pid)}
+            if node(holder) != node() or Process.alive?(holder),
+              do: {:no, names},
+              else: {:yes, Map.put(names, name, pid)}
 
           _nobody ->
+            tell(registry, {:registered, name})
             {:yes, Map.put(names, name, pid)}
         end
       end)
+    end
+
+    # The test that has started the registry.
+    defp tell(registry, message) do
+      send(Application.fetch_env!(:workflow_metal_native_registry, registry), message)
     end
 
     defp ask(registry, timeout, function) do
@@ -92,11 +82,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
 
     @impl true
     def unregister(_registry, {:hangs, _number}, _pid, timeout) do
-      Cluster.within(timeout, fn -> Process.sleep(:infinity) end)
+      Process.sleep(timeout)
+      {:error, :cluster_timeout}
     end
 
     def unregister(registry, name, pid, timeout) do
       ask(registry, timeout, fn names ->
+        tell(registry, {:freed, name})
         {:ok, if(names[name] == pid, do: Map.delete(names, name), else: names)}
       end)
     end
@@ -107,6 +99,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
     end
 
     def hang(registry), do: :sys.suspend(process(registry))
+    # How many questions it has yet to answer.
+    def waiting(registry) do
+      {:message_queue_len, waiting} =
+        registry |> process() |> Process.whereis() |> Process.info(:message_queue_len)
+
+      waiting
+    end
+
     def go_on(registry), do: :sys.resume(process(registry))
 
     # As if another node had registered it.
@@ -175,7 +175,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       registry = unique_registry()
       Application.put_env(:workflow_metal_native_registry, registry, cluster: Engine)
       start_registry(registry)
-      assert %{engine: Engine, timeout: 5_000} = Cluster.config(registry)
+      assert %{engine: Engine, timeout: 5_000} = Cluster.Config.get(registry)
     end
   end
 
@@ -188,38 +188,38 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       end
 
       test "gives a name to one process", %{registry: registry, meta: meta} do
-        assert NativeRegistry.register(registry, {"name", 1}, :value) == {:ok, self()}
+        assert NativeRegistry.Registry.register(registry, {"name", 1}, :value) == {:ok, self()}
         assert NativeRegistry.whereis_name(meta, {"name", 1}) == self()
-        assert NativeRegistry.lookup(registry, {"name", 1}) == [{self(), :value}]
-        assert NativeRegistry.keys(registry, self()) == [{"name", 1}]
+        assert NativeRegistry.Registry.lookup(registry, {"name", 1}) == [{self(), :value}]
+        assert NativeRegistry.Registry.keys(registry, self()) == [{"name", 1}]
         other = idle()
         assert NativeRegistry.register_name({registry, {"name", 1}}, other) == :no
         assert NativeRegistry.register_name({registry, {"name", 2}}, other) == :yes
 
-        assert NativeRegistry.register(registry, {"name", 2}, nil) ==
+        assert NativeRegistry.Registry.register(registry, {"name", 2}, nil) ==
                  {:error, {:already_registered, other}}
 
-        assert NativeRegistry.unregister(registry, {"name", 1}) == :ok
+        assert NativeRegistry.Registry.unregister(registry, {"name", 1}) == :ok
         assert NativeRegistry.whereis_name(meta, {"name", 1}) == :undefined
         assert NativeRegistry.register_name({registry, {"name", 1}}, other) == :yes
       end
 
       test "takes names of every kind, many for one process", %{registry: registry, meta: meta} do
         names = [fn -> registry end, 1 <<< 90, <<1::3>>, %{a: 1.0}, %{a: 1}, {self(), make_ref()}]
-        for name <- names, do: assert({:ok, _pid} = NativeRegistry.register(registry, name, name))
+        for name <- names, do: assert({:ok, _pid} = NativeRegistry.Registry.register(registry, name, name))
 
         for name <- names do
           assert NativeRegistry.whereis_name(meta, name) == self()
-          assert NativeRegistry.lookup(registry, name) == [{self(), name}]
+          assert NativeRegistry.Registry.lookup(registry, name) == [{self(), name}]
         end
 
-        for name <- names, do: assert(NativeRegistry.unregister(registry, name) == :ok)
+        for name <- names, do: assert(NativeRegistry.Registry.unregister(registry, name) == :ok)
         for name <- names, do: assert(NativeRegistry.whereis_name(meta, name) == :undefined)
       end
 
       test "raises for what is no name, before anybody is asked", %{registry: registry} do
         large = String.duplicate("a", 70_000)
-        assert_raise ArgumentError, fn -> NativeRegistry.register(registry, large, nil) end
+        assert_raise ArgumentError, fn -> NativeRegistry.Registry.register(registry, large, nil) end
         assert_raise ArgumentError, fn -> NativeRegistry.whereis_name({registry, large}) end
 
         assert_raise ArgumentError, fn ->
@@ -234,7 +234,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
           Process.exit(holder, :kill)
           assert NativeRegistry.whereis_name(meta, :name) == :undefined
           assert NativeRegistry.register_name({registry, :name}, self()) == :yes
-          NativeRegistry.unregister(registry, :name)
+          NativeRegistry.Registry.unregister(registry, :name)
         end
       end
 
@@ -266,11 +266,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       end
 
       test "lives on without its process", %{registry: registry, meta: meta} do
-        assert NativeRegistry.register(registry, :name, nil) == {:ok, self()}
+        assert NativeRegistry.Registry.register(registry, :name, nil) == {:ok, self()}
         owner = Process.whereis(Owner.name(registry))
         kill(owner)
         assert NativeRegistry.whereis_name(meta, :name) == self()
-        assert NativeRegistry.register(registry, :other, nil) == {:ok, self()}
+        assert NativeRegistry.Registry.register(registry, :other, nil) == {:ok, self()}
         eventually(fn -> Process.whereis(Owner.name(registry)) not in [nil, owner] end)
         assert NativeRegistry.whereis_name(meta, :name) == self()
       end
@@ -298,10 +298,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
 
           assert is_pid(elem(child.(:registry), 1))
           assert NativeRegistry.whereis_name(name) == self()
-          assert Cluster.config(registry).engine.whereis(registry, :name) == self()
+          assert Cluster.Config.get(registry).engine.whereis(registry, :name) == self()
         end
 
-        engine = Cluster.config(registry).engine
+        engine = Cluster.Config.get(registry).engine
         :ok = Supervisor.terminate_child(supervisor, :registry)
         assert engine.whereis(registry, :name) == self()
         :ok = Supervisor.delete_child(supervisor, :registry)
@@ -310,9 +310,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
 
       test "is followed by another when its follower is killed", context do
         %{registry: registry, meta: meta} = context
-        follower = :"#{Owner.name(registry)}.Cluster"
+        follower = Cluster.Monitor.name(registry)
         kill(Process.whereis(follower))
-        assert NativeRegistry.register(registry, :name, nil) == {:ok, self()}
+        assert NativeRegistry.Registry.register(registry, :name, nil) == {:ok, self()}
 
         eventually(fn ->
           # It has found the engine again.
@@ -322,18 +322,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
 
         assert NativeRegistry.whereis_name(meta, :name) == self()
         :ok = stop_supervised(registry)
-        eventually(fn -> Cluster.config(registry) == nil end)
+        eventually(fn -> Cluster.Config.get(registry) == nil end)
         eventually(fn -> Process.whereis(follower) == nil end)
       end
 
       test "is unknown once it has been stopped, and its names are free", context do
         %{registry: registry} = context
-        assert NativeRegistry.register(registry, :name, nil) == {:ok, self()}
+        assert NativeRegistry.Registry.register(registry, :name, nil) == {:ok, self()}
         :ok = stop_supervised(registry)
         assert_raise ArgumentError, fn -> NativeRegistry.whereis_name({registry, :name}) end
         start_supervised!({NativeRegistry, name: registry, cluster: @engine}, id: registry)
         eventually(fn -> NativeRegistry.whereis_name({registry, :name}) == :undefined end)
-        assert NativeRegistry.register(registry, :name, nil) == {:ok, self()}
+        assert NativeRegistry.Registry.register(registry, :name, nil) == {:ok, self()}
       end
     end
   end
@@ -345,30 +345,50 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
 
     test "of other nodes is answered, and ends a wait", %{registry: registry, meta: meta} do
       remote = Terms.remote_pid(7)
-      assert NativeRegistry.await(registry, :name, 20) == {:error, :timeout}
-      wait = Task.async(fn -> NativeRegistry.await(registry, :name, :infinity) end)
+      assert NativeRegistry.Registry.await(registry, :name, 20) == {:error, :timeout}
+      wait = Task.async(fn -> NativeRegistry.Registry.await(registry, :name, :infinity) end)
       Engine.put(registry, :name, remote)
       assert NativeRegistry.whereis_name(meta, :name) == remote
-      assert Task.await(wait, 30_000) == remote
+      assert Task.await(wait, 30_000) == {:ok, remote}
       assert NativeRegistry.start_child(meta, :name, :no_supervisor, Worker) == {:ok, remote}
 
-      assert NativeRegistry.register(registry, :name, nil) ==
+      assert NativeRegistry.Registry.register(registry, :name, nil) ==
                {:error, {:already_registered, remote}}
     end
 
     test "too late is an error, and is taken back", %{registry: registry, meta: meta} do
-      assert NativeRegistry.register(registry, :slow, nil) == {:error, :cluster_timeout}
-      assert_receive {:asked, engine}
-      send(engine, :answer)
-      assert_receive :undone, 30_000
-      assert NativeRegistry.whereis_name(meta, :slow) == :undefined
+      Engine.hang(registry)
+
+      assert NativeRegistry.Registry.register(registry, :name, nil) ==
+               {:error, :cluster_timeout}
 
       supervisor = start_dynamic_supervisor()
 
-      assert NativeRegistry.start_child(meta, :slow, supervisor, Worker) ==
+      assert NativeRegistry.start_child(meta, :child, supervisor, Worker) ==
                {:error, :cluster_timeout}
 
       assert DynamicSupervisor.count_children(supervisor).specs == 0
+      Engine.go_on(registry)
+
+      for name <- [:name, :child] do
+        assert_receive {:registered, ^name}, 30_000
+        assert_receive {:freed, ^name}, 30_000
+        assert NativeRegistry.whereis_name(meta, name) == :undefined
+      end
+    end
+
+    test "for a process whose registration was asked for by one that was killed is kept", context do
+      %{registry: registry, meta: meta} = context
+      holder = idle()
+      Engine.hang(registry)
+      caller = spawn(fn -> NativeRegistry.register_name({registry, :name}, holder) end)
+      eventually(fn -> Engine.waiting(registry) > 0 end)
+      kill(caller)
+      Engine.go_on(registry)
+      assert_receive {:registered, :name}, 30_000
+      eventually(fn -> NativeRegistry.whereis_name(meta, :name) == holder end)
+      assert NativeRegistry.Registry.keys(registry, holder) == [:name]
+      assert Engine.whereis(registry, :name) == holder
     end
 
     test "too late has a supervisor wait once for all who wait for it" do
@@ -402,8 +422,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       assert NativeRegistry.register_name({registry, :name}, holder) == :yes
       kill(holder)
       Engine.hang(registry)
-      assert NativeRegistry.register(registry, :name, nil) == {:ok, self()}
-      assert NativeRegistry.register(registry, :other, nil) == {:error, :cluster_timeout}
+      assert NativeRegistry.Registry.register(registry, :name, nil) == {:ok, self()}
+      assert NativeRegistry.Registry.register(registry, :other, nil) == {:error, :cluster_timeout}
       Engine.go_on(registry)
       assert NativeRegistry.whereis_name(meta, :name) == self()
       eventually(fn -> Engine.whereis(registry, :name) == self() end)
@@ -419,7 +439,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       Engine.put(registry, :taken, remote)
 
       reference = Process.monitor(taken)
-      Follower.reconcile(registry)
+      Monitor.reconcile(registry)
       assert await_down(reference) == {:shutdown, {:name_conflict, :taken, remote}}
       assert NativeRegistry.whereis_name(meta, :taken) == remote
       eventually(fn -> Engine.whereis(registry, :lost) == lost end)
@@ -428,19 +448,19 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
 
     test "of a name that is settled before its holder stands in the table is asked for again",
          %{registry: registry} do
-      assert NativeRegistry.register(registry, :settled, nil) == {:ok, self()}
+      assert NativeRegistry.Registry.register(registry, :settled, nil) == {:ok, self()}
       assert Engine.whereis(registry, :settled) == self()
     end
 
     test "of a holder whom nobody knows is asked for again, but not for ever", context do
       %{registry: registry} = context
       test = self()
-      spawn_link(fn -> send(test, NativeRegistry.register(registry, :refused, nil)) end)
+      spawn_link(fn -> send(test, NativeRegistry.Registry.register(registry, :refused, nil)) end)
       assert_receive {:error, :cluster_timeout}, 30_000
     end
 
     test "in failing is an error", %{registry: registry} do
-      assert NativeRegistry.register(registry, :fails, nil) == {:error, {:exit, :broken}}
+      assert NativeRegistry.Registry.register(registry, :fails, nil) == {:error, :broken}
     end
   end
 end

@@ -7,7 +7,7 @@ for engine <- [:global, :syn] do
     # meanwhile.
     use WorkflowMetal.Registration.NativeRegistry.ClusterCase
 
-    alias WorkflowMetal.Registration.NativeRegistry.{ClusterFaults, Owner}
+    alias WorkflowMetal.Registration.NativeRegistry.ClusterFaults
 
     @moduletag engine
     @moduletag timeout: 300_000
@@ -201,7 +201,7 @@ for engine <- [:global, :syn] do
         assert agreed([one, two], registry, :name) == pid
         :ok = call(one, ClusterFaults, :kill, [registry])
         agreed_on_nobody([two], registry, :name)
-        assert call(one, Cluster, :config, [registry]) == nil
+        assert call(one, Cluster.Config, :get, [registry]) == nil
         assert call(one, Process, :alive?, [pid])
 
         # One without a cluster asks no engine.
@@ -253,14 +253,14 @@ for engine <- [:global, :syn] do
         connect([one, two, third])
         {first, _answers} = call(one, ClusterNode, :register, [registry, [:one], nil])
         {last, _answers} = call(two, ClusterNode, :register, [registry, [:two], nil])
-        assert call(third, Cluster, :decide, [registry, :name, first, last]) == last
-        assert call(third, Cluster, :decide, [registry, :name, last, first]) == last
+        assert call(third, Cluster.Engine, :decide, [registry, :name, first, last]) == last
+        assert call(third, Cluster.Engine, :decide, [registry, :name, last, first]) == last
       end
 
       test "takes many nodes that come for one reason to look at its names", _context do
         %{nodes: [one, two], registry: registry} = start_cluster(2)
         {:ok, pid} = call(one, ClusterNode, :start_child, [registry, :name])
-        follower = :"#{Owner.name(registry)}.Cluster"
+        follower = Cluster.Monitor.name(registry)
         for _node <- 1..100, do: call(one, Kernel, :send, [follower, {:nodeup, elem(two, 1)}])
         # One timer, which the last of them has set.
         assert %{timer: {_timer, _reference}, reconciling: nil} =
@@ -472,7 +472,7 @@ for engine <- [:global, :syn] do
           do: for(node <- nodes, do: eventually(fn -> quiet?(node, registry) end))
 
         defp quiet?(node, registry) do
-          follower = :"#{Owner.name(registry)}.Cluster"
+          follower = Cluster.Monitor.name(registry)
           match?(%{timer: nil, reconciling: nil}, call(node, :sys, :get_state, [follower]))
         end
 

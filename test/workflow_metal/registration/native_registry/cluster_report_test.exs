@@ -47,8 +47,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterReportTest do
     assert_receive :listening, 30_000
     :ok = Native.listen(registry, [listener, NobodyListens])
     # Two patterns that match.
-    NativeRegistry.subscribe(registry, :name)
-    NativeRegistry.subscribe(registry, :_)
+    NativeRegistry.Registry.subscribe(registry, :name)
+    NativeRegistry.Registry.subscribe(registry, :_)
 
     for {report, message, _metadata, _measurements} <- all(registry) do
       assert report.() == :ok
@@ -60,8 +60,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterReportTest do
     end
 
     odd = {fn -> 1 end, 1 <<< 80}
-    NativeRegistry.unsubscribe(registry, :_)
-    NativeRegistry.subscribe(registry, odd)
+    NativeRegistry.Registry.unsubscribe(registry, :_)
+    NativeRegistry.Registry.subscribe(registry, odd)
     :ok = Report.timeout(registry, odd)
     assert_receive {:cluster_timeout, ^registry, ^odd}, 30_000
     :ok = Report.timeout(registry, :another)

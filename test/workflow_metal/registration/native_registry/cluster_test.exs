@@ -130,7 +130,7 @@ for engine <- [:global, :syn] do
         assert agreed(nodes, registry, :name) == pid
 
         for node <- [one, two, three] do
-          assert call(node, NativeRegistry, :lookup, [registry, :name]) == [{pid, %{since: 7}}]
+          assert call(node, NativeRegistry.Registry, :lookup, [registry, :name]) == [{pid, %{since: 7}}]
         end
 
         {other, answers} = call(two, ClusterNode, :register, [registry, [:name], nil])

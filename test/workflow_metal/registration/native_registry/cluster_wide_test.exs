@@ -56,26 +56,26 @@ for engine <- [:global, :syn] do
         expected =
           for {pid, number} <- Enum.with_index(pids), do: {{:case, number}, pid, {:value, number}}
 
-        {found, []} = call(one, NativeRegistry, :select, [registry, {:case, :_}, @wide])
+        {found, []} = call(one, NativeRegistry.Registry, :match_names, [registry, {:case, :_}, @wide])
         assert Enum.sort(found) == expected
-        assert call(one, NativeRegistry, :select, [registry, {:case, :_}]) == [hd(expected)]
-        assert call(one, NativeRegistry, :select, [registry, {:case, :_}, []]) == [hd(expected)]
+        assert call(one, NativeRegistry.Registry, :match_names, [registry, {:case, :_}]) == [hd(expected)]
+        assert call(one, NativeRegistry.Registry, :match_names, [registry, {:case, :_}, []]) == [hd(expected)]
 
-        assert call(one, NativeRegistry, :count, [registry, @wide]) == {6, []}
-        assert call(one, NativeRegistry, :count, [registry]) == 2
-        assert call(one, NativeRegistry, :count_select, [registry, {:case, :_}, @wide]) == {3, []}
-        assert call(one, NativeRegistry, :count_select, [registry, {:case, :_}]) == 1
+        assert call(one, NativeRegistry.Registry, :count, [registry, @wide]) == {6, []}
+        assert call(one, NativeRegistry.Registry, :count, [registry]) == 2
+        assert call(one, NativeRegistry.Registry, :count_names, [registry, {:case, :_}, @wide]) == {3, []}
+        assert call(one, NativeRegistry.Registry, :count_names, [registry, {:case, :_}]) == 1
 
-        {names, []} = call(one, NativeRegistry, :names, [registry, @wide])
+        {names, []} = call(one, NativeRegistry.Registry, :names, [registry, @wide])
         assert Enum.sort(names) == for(kind <- [:case, :task], number <- 0..2, do: {kind, number})
-        assert Enum.sort(call(one, NativeRegistry, :names, [registry])) == [case: 0, task: 0]
+        assert Enum.sort(call(one, NativeRegistry.Registry, :names, [registry])) == [case: 0, task: 0]
       end
 
       test "do not miss a node whose registry does not run, or that has none", context do
         %{nodes: [one, two, three] = nodes, registry: registry} = context
         register_each(nodes, registry, :case)
         :ok = call(two, ClusterNode, :stop_registry, [registry])
-        assert call(one, NativeRegistry, :count, [registry, @wide]) == {2, []}
+        assert call(one, NativeRegistry.Registry, :count, [registry, @wide]) == {2, []}
 
         # One that cannot find this project's modules.
         for module <- [NativeRegistry, Cluster.Remote] do
@@ -87,7 +87,7 @@ for engine <- [:global, :syn] do
           for path <- call(three, :code, :get_path, []), "#{path}" =~ "native_registry", do: path
 
         for path <- paths, do: call(three, :code, :del_path, [path])
-        assert call(one, NativeRegistry, :count, [registry, @wide]) == {1, []}
+        assert call(one, NativeRegistry.Registry, :count, [registry, @wide]) == {1, []}
 
         # One that has the project, but not what it is asked for: another version.
         for path <- paths, do: call(three, :code, :add_path, [path])
@@ -95,7 +95,7 @@ for engine <- [:global, :syn] do
         source = "defmodule #{inspect(Cluster.Remote)} do end"
         call(three, Code, :put_compiler_option, [:ignore_module_conflict, true])
         [{_module, _code}] = call(three, Code, :compile_string, [source])
-        assert call(one, NativeRegistry, :count, [registry, @wide]) == {1, [name(three)]}
+        assert call(one, NativeRegistry.Registry, :count, [registry, @wide]) == {1, [name(three)]}
       end
 
       test "name a node that does not answer in time, and answer what the others said", context do
@@ -107,11 +107,11 @@ for engine <- [:global, :syn] do
 
         try do
           options = [cluster: true, timeout: 1_000]
-          assert {2, [missing]} = call(one, NativeRegistry, :count, [registry, options])
+          assert {2, [missing]} = call(one, NativeRegistry.Registry, :count, [registry, options])
           assert missing == name(three)
 
           assert {found, [^missing]} =
-                   call(one, NativeRegistry, :select, [registry, {:case, :_}, options])
+                   call(one, NativeRegistry.Registry, :match_names, [registry, {:case, :_}, options])
 
           assert for({name, _pid, _value} <- found, do: name) |> Enum.sort() == [case: 0, case: 1]
         after
@@ -119,7 +119,7 @@ for engine <- [:global, :syn] do
         end
 
         eventually(fn ->
-          call(one, NativeRegistry, :count, [registry, @wide]) == {3, []}
+          call(one, NativeRegistry.Registry, :count, [registry, @wide]) == {3, []}
         end)
       end
     end
@@ -212,7 +212,7 @@ for engine <- [:global, :syn] do
         eventually(fn -> call_all(nodes, WideNode, :processes, []) == before end)
 
         for node <- nodes,
-            do: assert(%{subscribers: 0} = call(node, NativeRegistry, :info, [registry]))
+            do: assert(%{subscribers: 0} = call(node, NativeRegistry.Registry, :info, [registry]))
       end
 
       test "answers which nodes do not tell yet, and has them tell later", context do
@@ -278,22 +278,22 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterWideOptionsTest do
   use WorkflowMetal.Registration.NativeRegistry.RegistryCase, async: true
 
   test "a registry of one node alone answers of itself", %{registry: registry} do
-    {:ok, _pid} = NativeRegistry.register(registry, :name, 1)
-    assert NativeRegistry.select(registry, :_, cluster: true) == {[{:name, self(), 1}], []}
-    assert NativeRegistry.count(registry, cluster: true) == {1, []}
-    assert NativeRegistry.subscribe(registry, :_, cluster: true) == {:ok, []}
-    NativeRegistry.unregister(registry, :name)
+    {:ok, _pid} = NativeRegistry.Registry.register(registry, :name, 1)
+    assert NativeRegistry.Registry.match_names(registry, :_, cluster: true) == {[{:name, self(), 1}], []}
+    assert NativeRegistry.Registry.count(registry, cluster: true) == {1, []}
+    assert NativeRegistry.Registry.subscribe(registry, :_, cluster: true) == {:ok, []}
+    NativeRegistry.Registry.unregister(registry, :name)
     assert_receive {:unregister, ^registry, :name, _pid}, 30_000
   end
 
   test "options that are none are named", %{registry: registry} do
     for options <- [[clustr: true], [cluster: 1], [timeout: -1], [timeout: :infinity], :cluster],
         call <- [
-          &NativeRegistry.select(registry, :_, &1),
-          &NativeRegistry.count(registry, &1),
-          &NativeRegistry.names(registry, &1),
-          &NativeRegistry.count_select(registry, :_, &1),
-          &NativeRegistry.subscribe(registry, :_, &1)
+          &NativeRegistry.Registry.match_names(registry, :_, &1),
+          &NativeRegistry.Registry.count(registry, &1),
+          &NativeRegistry.Registry.names(registry, &1),
+          &NativeRegistry.Registry.count_names(registry, :_, &1),
+          &NativeRegistry.Registry.subscribe(registry, :_, &1)
         ] do
       error = assert_raise ArgumentError, fn -> call.(options) end
 
@@ -302,8 +302,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterWideOptionsTest do
     end
 
     for call <- [
-          &NativeRegistry.count(&1, cluster: true),
-          &NativeRegistry.names(&1, cluster: true)
+          &NativeRegistry.Registry.count(&1, cluster: true),
+          &NativeRegistry.Registry.names(&1, cluster: true)
         ] do
       assert_raise ArgumentError, ~r/unknown registry: :nowhere/, fn -> call.(:nowhere) end
     end

@@ -139,7 +139,7 @@ if Code.ensure_loaded?(WorkflowMetal.Application) do
       end
 
       # What names this node holds.
-      def held, do: Enum.sort(NativeRegistry.names(This.Shop))
+      def held, do: Enum.sort(NativeRegistry.Registry.names(This.Shop))
 
       # The supervisor of all workflows, and that of this application.
       def supervisors do

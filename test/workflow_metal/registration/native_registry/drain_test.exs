@@ -46,7 +46,7 @@ for engine <- [:global, :syn] do
       ends = call(one, ClusterNode, :watch_ends, [pids ++ [supervisor]])
       bare_ends = call(one, ClusterNode, :watch_ends, [[bare]])
 
-      {drained, []} = call(one, NativeRegistry, :drain, [registry])
+      {drained, []} = call(one, NativeRegistry.Registry, :drain, [registry])
 
       expected =
         names ++
@@ -57,7 +57,7 @@ for engine <- [:global, :syn] do
       assert Enum.uniq(call(one, ClusterNode, :ends, [ends])) == [:shutdown]
       assert call(one, ClusterNode, :ends, [bare_ends]) == [{:shutdown, :draining}]
       assert supervisors(nodes, registry) == before
-      assert call(one, NativeRegistry, :count, [registry]) == 0
+      assert call(one, NativeRegistry.Registry, :count, [registry]) == 0
       assert agreed(nodes, registry, :elsewhere) == elsewhere
 
       # The other node takes over, also for callers of this one.
@@ -73,14 +73,14 @@ for engine <- [:global, :syn] do
       %{nodes: [one, two] = nodes, registry: registry} = context
       {:ok, supervisor} = call(two, ClusterNode, :start_supervisor, [registry, :supervisor])
       assert agreed(nodes, registry, :supervisor) == supervisor
-      assert call(one, NativeRegistry, :drain, [registry]) == {[], []}
+      assert call(one, NativeRegistry.Registry, :drain, [registry]) == {[], []}
 
       assert {_holder, [{:error, :draining}]} =
                call(one, ClusterNode, :register, [registry, [:name], nil])
 
       assert call(one, ClusterNode, :start_child, [registry, :name]) == {:error, :draining}
       assert call(one, ClusterNode, :start_permanent, [registry, :name]) == {:error, :draining}
-      assert call(one, NativeRegistry, :count, [registry]) == 0
+      assert call(one, NativeRegistry.Registry, :count, [registry]) == 0
       agreed_on_nobody(nodes, registry, :name)
 
       via = NativeRegistry.via_tuple(%{registry: registry}, :supervisor)
@@ -98,7 +98,7 @@ for engine <- [:global, :syn] do
       {:ok, _pid} = call(one, ClusterNode, :start_child, [registry, {:task, 1}])
       {subscriber, :ok} = call(one, WideNode, :start_subscriber, [registry, {:case, :_}, []])
 
-      {_drained, []} = call(one, NativeRegistry, :drain, [registry])
+      {_drained, []} = call(one, NativeRegistry.Registry, :drain, [registry])
       eventually(fn -> length(call(one, WideNode, :told, [subscriber])) == 2 end)
 
       assert [
@@ -114,7 +114,7 @@ for engine <- [:global, :syn] do
       {:ok, _pid} = call(one, ClusterNode, :start_child, [registry, :other])
       :ok = call(one, WideNode, :suspend, [stuck])
 
-      {drained, remaining} = call(one, NativeRegistry, :drain, [registry, [timeout: 500]])
+      {drained, remaining} = call(one, NativeRegistry.Registry, :drain, [registry, [timeout: 500]])
       assert :stuck in remaining
       assert Enum.sort(drained ++ remaining) == [:other, :stuck]
 
@@ -133,11 +133,11 @@ for engine <- [:global, :syn] do
           Task.async(fn -> call(one, ClusterNode, :hammer, [registry, names, seed, 300]) end)
         end
 
-      eventually(fn -> call(one, NativeRegistry, :count, [registry]) > 0 end)
-      {_drained, []} = call(one, NativeRegistry, :drain, [registry])
+      eventually(fn -> call(one, NativeRegistry.Registry, :count, [registry]) > 0 end)
+      {_drained, []} = call(one, NativeRegistry.Registry, :drain, [registry])
       answers = hammers |> Task.await_many(60_000) |> Enum.concat() |> Enum.uniq()
       assert answers -- [{:error, :draining}, {:error, :shutdown}] == []
-      assert call(one, NativeRegistry, :count, [registry]) == 0
+      assert call(one, NativeRegistry.Registry, :count, [registry]) == 0
     end
   end
 end
@@ -147,17 +147,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry.DrainOptionsTest do
 
   test "a registry of one node alone has nobody to give its names to", %{registry: registry} do
     assert_raise ArgumentError, ~r/expected a registry with the option :cluster/, fn ->
-      NativeRegistry.drain(registry)
+      NativeRegistry.Registry.drain(registry)
     end
 
     assert_raise ArgumentError, ~r/unknown registry: :nowhere/, fn ->
-      NativeRegistry.drain(:nowhere)
+      NativeRegistry.Registry.drain(:nowhere)
     end
   end
 
-  test "options that are none are named", %{registry: registry} do
+  test "options that are none are named" do
+    registry = unique_registry()
+    start_supervised!({NativeRegistry, name: registry, cluster: :global}, id: registry)
+
     for options <- [[timeout: :infinity], [timeout: -1], [time: 1], :timeout] do
-      assert_raise ArgumentError, ~r/got: /, fn -> NativeRegistry.drain(registry, options) end
+      assert_raise ArgumentError, ~r/:timeout.*got: /, fn -> NativeRegistry.Registry.drain(registry, options) end
     end
   end
 end

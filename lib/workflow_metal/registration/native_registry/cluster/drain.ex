@@ -1,37 +1,28 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
   @moduledoc false
-  # A node gives its names to the others before it stops: no new name is taken here any more, and
-  # every holder ends by its supervisor's hand, who neither restarts nor counts it.
+  # A node gives its names to the other nodes before it stops: it registers no name any more, and every
+  # holder is ended by its supervisor, which neither restarts nor counts it.
 
-  alias WorkflowMetal.Registration.NativeRegistry
-  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Name, Native}
-  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Leaving, Report}
+  alias WorkflowMetal.Registration.NativeRegistry.{Registry, Table}
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Config, Evictor, Report}
 
   @timeout 30_000
 
-  # Between two looks at what is left, in milliseconds.
+  # The pause between two looks at the names that are left, in milliseconds.
   @pause 20
 
-  @doc "See `NativeRegistry.drain/2`."
-  @spec drain(NativeRegistry.registry(), keyword) ::
-          {drained :: [NativeRegistry.name()], remaining :: [NativeRegistry.name()]}
+  @doc "See `NativeRegistry.Registry.drain/2`."
+  @spec drain(Registry.registry(), keyword) ::
+          {drained :: [Registry.name()], remaining :: [Registry.name()]}
   def drain(registry, options) do
     timeout = timeout!(options)
 
-    unless Cluster.config(registry) do
-      # Raises for one that does not run.
-      _names = NativeRegistry.count(registry)
-
-      raise ArgumentError,
-            "expected a registry with the option :cluster, whose names others can take, " <>
-              "got: #{inspect(registry)}"
-    end
-
+    # Raises when the registry was stopped meanwhile.
+    _config = Config.fetch!(registry)
     deadline = now() + timeout
-    # First: a name taken at this moment is either seen below or given back by `guard/4`.
+    # Before the names are listed: one that the table takes now is listed, or given back by `Claim`.
     :persistent_term.put(key(registry), true)
-    seen = MapSet.new(NativeRegistry.names(registry))
-    drain_until(registry, seen, MapSet.new(), %{}, deadline)
+    drain_until(registry, MapSet.new(), MapSet.new(), %{}, deadline)
   end
 
   defp timeout!(options) do
@@ -48,44 +39,44 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
     timeout
   end
 
-  # `told` are the names and holders that have been reported, `ending` the holders whose end has been
-  # ordered, with who ordered it.
-  defp drain_until(registry, seen, told, ending, deadline) do
-    records = NativeRegistry.select(registry, :_)
-    names = for {name, _pid, _value} <- records, do: name
-    seen = MapSet.union(seen, MapSet.new(names))
+  # `seen` are all names that were found, `reported` those that were reported as fenced, each with its
+  # holder, `ending` the holders that are being ended, each with the process that sees to it.
+  defp drain_until(registry, seen, reported, ending, deadline) do
+    records = Table.records(registry, :_)
+    names = for {name, _pid, _value} <- records, into: MapSet.new(), do: name
+    seen = MapSet.union(seen, names)
     held = for {name, pid, _value} <- records, pid != self(), into: MapSet.new(), do: {name, pid}
 
-    # Before they end, so that it is told before the end is.
-    for {name, pid} <- MapSet.difference(held, told),
+    # Before they are ended, so that subscribers are told of it before the end.
+    for {name, pid} <- MapSet.difference(held, reported),
         do: Report.fenced(registry, name, pid, :draining)
 
-    if names == [] or now() >= deadline do
-      # Nobody waits for them any more; an order that a supervisor has got stands.
-      for {_pid, orderer} <- ending, do: Process.exit(orderer, :kill)
-      {MapSet.to_list(MapSet.difference(seen, MapSet.new(names))), Enum.uniq(names)}
+    if Enum.empty?(names) or now() >= deadline do
+      # An order that a supervisor has already got is carried out all the same.
+      for {_pid, ender} <- ending, do: Process.exit(ender, :kill)
+      {MapSet.to_list(MapSet.difference(seen, names)), MapSet.to_list(names)}
     else
       holders = MapSet.new(held, fn {_name, pid} -> pid end)
-      ending = Map.filter(ending, fn {_pid, orderer} -> Process.alive?(orderer) end)
+      ending = Map.filter(ending, fn {_pid, ender} -> Process.alive?(ender) end)
 
-      # All beneath a supervisor end with it.
-      ordered =
+      # What runs beneath a supervisor ends with it.
+      ending =
         for pid <- holders,
             not is_map_key(ending, pid),
-            not Enum.any?(Leaving.ancestors(pid), &(&1 in holders)),
+            not Enum.any?(Evictor.ancestors(pid), &(&1 in holders)),
             into: ending,
             do: {pid, spawn(fn -> end_holder(pid) end)}
 
       Process.sleep(@pause)
-      drain_until(registry, seen, MapSet.union(told, held), ordered, deadline)
+      drain_until(registry, seen, MapSet.union(reported, held), ending, deadline)
     end
   end
 
-  # It gets as long as its supervisor gives it.
+  # It gets as much time as its supervisor gives it.
   defp end_holder(pid) do
-    supervisor = Leaving.supervisor(pid)
+    supervisor = Evictor.supervisor(pid)
 
-    unless supervisor != nil and Leaving.end_child(supervisor, pid) == :ok do
+    unless supervisor != nil and Evictor.end_child(supervisor, pid) == :ok do
       case Process.info(pid, :trap_exit) do
         {:trap_exit, true} -> :sys.terminate(pid, {:shutdown, :draining}, :infinity)
         {:trap_exit, false} -> Process.exit(pid, {:shutdown, :draining})
@@ -97,47 +88,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
     :exit, _reason -> :ok
   end
 
-  @doc """
-  What `take` answers, which registers a name for a process of this node; `{:error, :draining}` while
-  names are given away.
-  """
-  @spec guard(NativeRegistry.registry(), NativeRegistry.name(), pid, (() -> answer)) ::
-          answer | {:error, :draining}
-        when answer: term
-  def guard(registry, name, pid, take) do
-    if draining?(registry) do
-      {:error, :draining}
-    else
-      with :yes <- take.() do
-        # Once more: what was taken before the draining began is seen by it, what was taken
-        # afterwards sees it here.
-        if draining?(registry), do: give_back(registry, name, name, pid), else: :yes
-      end
-    end
-  end
-
-  # `opened` is the name in the form that the NIF takes.
-  defp give_back(registry, opened, name, pid) do
-    case Native.unregister(registry, opened, pid) do
-      :elsewhere ->
-        Cluster.settle_later(registry, name, [pid], false)
-        {:error, :draining}
-
-      answer when answer in [:yes, :no, :no_registry] ->
-        {:error, :draining}
-
-      refusal ->
-        give_back(registry, Name.prepare!(refusal, registry, opened), name, pid)
-    end
-  end
-
-  @doc "Whether this node gives its names away."
-  @spec draining?(NativeRegistry.registry()) :: boolean
+  @doc "Whether this node gives its names to the others."
+  @spec draining?(Registry.registry()) :: boolean
   def draining?(registry), do: :persistent_term.get(key(registry), false)
 
-  @doc "Called when the registry is closed: one that is started anew takes names."
-  @spec forget(NativeRegistry.registry()) :: :ok
-  def forget(registry) do
+  @doc "Called when the registry is closed: one that is started again registers names."
+  @spec stop(Registry.registry()) :: :ok
+  def stop(registry) do
     :persistent_term.erase(key(registry))
     :ok
   end

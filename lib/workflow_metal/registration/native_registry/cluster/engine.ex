@@ -1,82 +1,74 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Engine do
   @moduledoc """
-  What a registry wants of a distributed engine: which process of the cluster holds a name.
+  The behaviour of a distributed engine, which knows the holder of each name in the cluster.
 
-  The option `:cluster` takes `:global`, `:syn`, or any module with this behaviour. The engine only
-  hears of registrations and of lookups that the own node cannot answer. When it finds that two
-  processes hold one name, it asks `Cluster.decide/4` which one stays and hands the other to
-  `Cluster.leave/4`; it removes the names of processes that have ended, and of nodes that are gone,
-  by itself.
+  The option `:cluster` of a registry takes `:global`, `:syn`, or a module with this behaviour. The
+  registry asks the engine to register and free names of this node's processes, and to look up names that
+  no process of this node holds.
 
-  The registry calls `register/4` and `unregister/4` again for a name whenever it is in doubt: when
-  an answer came too late, when nodes have come, and when the engine's process has been restarted.
+  The engine removes the names of processes that have ended, and of nodes that are gone, by itself. When
+  it finds that two processes hold one name, it calls `decide/4` and then `leave/4` for the process that
+  does not stay.
+
+  The registry calls `c:register/4` and `c:unregister/4` again for a name whenever it is in doubt: when
+  an answer came too late, when nodes have come, and when the engine's process has been restarted. The
+  engine carries out the calls for one name in the order in which they were made.
   """
 
-  alias WorkflowMetal.Registration.NativeRegistry
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Conflict, Peers}
+  alias WorkflowMetal.Registration.NativeRegistry.Registry
 
-  @doc "Modules that have to be there, each with the dependency that brings it."
+  @doc "Modules that the engine needs, each with the dependency that has it, as in mix.exs."
   @callback requires() :: [{module, dependency :: String.t()}]
 
   @doc """
-  Makes this node part of the registry's cluster; called again whenever the registry's process
-  or the engine's starts.
+  Makes this node part of the registry's cluster. Called again whenever the registry's process or the
+  engine's process was restarted.
 
-  Answers the registered name of the process in which the engine keeps what it knows of the
-  registry on this node, or `nil` if there is none. When that process ends and another comes, names
-  are registered again.
+  Answers the registered name of the process that keeps what the engine knows of the registry on this
+  node, or `nil` if there is none. When that process ends and is started again, the names of this node are
+  registered again.
   """
-  @callback start(NativeRegistry.registry()) :: process :: atom
+  @callback start(Registry.registry()) :: process :: atom
 
   @doc """
-  Registers a name for a process of this node within the cluster.
+  Registers a name for a process of this node.
 
-  `:yes` also when the process has the name already, `:no` when another process of the cluster
-  does. `{:error, :cluster_timeout}` when that cannot be said within `timeout` milliseconds. What it
-  does too late is taken back by `unregister/4`, which is called then, unless the name has been
-  registered again meanwhile; so what was asked first has to be done first.
+  `:yes` also when the process holds the name already, `:no` when another process of the cluster does.
+  `{:error, :cluster_timeout}` when the engine cannot answer within `timeout` milliseconds. It may still
+  register the name later: the registry calls `c:unregister/4` then, unless it has registered the name
+  again meanwhile.
   """
-  @callback register(
-              NativeRegistry.registry(),
-              NativeRegistry.name(),
-              pid,
-              timeout :: pos_integer
-            ) ::
+  @callback register(Registry.registry(), Registry.name(), pid, timeout :: pos_integer) ::
               :yes | :no | {:error, reason :: term}
 
   @doc """
-  Frees a name if it is this process of this node that holds it; looking and freeing is one step.
+  Frees a name if this process of this node holds it. No other process can get the name between the look
+  and the release.
 
   An error when that has not been done within `timeout` milliseconds.
   """
-  @callback unregister(
-              NativeRegistry.registry(),
-              NativeRegistry.name(),
-              pid,
-              timeout :: pos_integer
-            ) :: :ok | {:error, reason :: term}
+  @callback unregister(Registry.registry(), Registry.name(), pid, timeout :: pos_integer) ::
+              :ok | {:error, reason :: term}
 
-  @doc "Who holds the name, as far as this node knows: asks no other."
-  @callback whereis(NativeRegistry.registry(), NativeRegistry.name()) :: pid | :undefined
+  @doc "The holder of the name as far as this node knows. Asks no other node."
+  @callback whereis(Registry.registry(), Registry.name()) :: pid | :undefined
 
   @doc """
-  As `register/4`, and all other nodes are told of it, also when this node knew it before.
+  As `c:register/4`, and all other nodes are told of the holder even if this node knows it already.
 
-  Called for names that another member does not know after connections have come or gone. An engine
-  of which all nodes always know the same does not need it.
+  Called for names that another member of the cluster does not know after connections were made or lost.
+  An engine whose nodes always know the same names does not need it.
   """
-  @callback retell(
-              NativeRegistry.registry(),
-              NativeRegistry.name(),
-              pid,
-              timeout :: pos_integer
-            ) :: :yes | :no | {:error, reason :: term}
+  @callback retell(Registry.registry(), Registry.name(), pid, timeout :: pos_integer) ::
+              :yes | :no | {:error, reason :: term}
 
-  @doc "Called each second while the engine's process runs: puts right what others have changed."
-  @callback attend(NativeRegistry.registry()) :: :ok
+  @doc "Called each second while the engine's process runs, to repair what others have changed."
+  @callback attend(Registry.registry()) :: :ok
 
   @doc """
-  Whether `start/1` may be called again after the engine's process has ended. Without this callback
-  a process of that name has to come first.
+  Whether `c:start/1` may be called after the engine's process has ended. Without this callback it is
+  called when a process of that name runs again.
   """
   @callback up?() :: boolean
 
@@ -84,4 +76,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Engine do
   @callback stop() :: :ok
 
   @optional_callbacks attend: 1, up?: 0, stop: 0, retell: 4
+
+  @doc """
+  Which of two processes keeps the name that both hold: the answer is the same on every node.
+
+  The option `:on_conflict` of the registry decides, or else the names of the nodes. Takes a second at
+  most.
+  """
+  @spec decide(Registry.registry(), Registry.name(), pid, pid) :: pid
+  defdelegate decide(registry, name, one, other), to: Conflict
+
+  @doc "Ends the process that has lost its name to another one. Does not wait for its end."
+  @spec leave(Registry.registry(), Registry.name(), loser :: pid, winner :: pid) :: :ok
+  defdelegate leave(registry, name, loser, winner), to: Peers
 end

@@ -1,23 +1,29 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Global do
   @moduledoc false
-  # OTP's own engine. Of two nodes that register a name at once exactly one wins, which takes a lock
-  # on all nodes: some hundred registrations a second.
+  # The engine `:global`, which is part of OTP. Of two nodes that register a name at once exactly one
+  # wins. For that it takes a lock on all nodes: some hundred registrations a second.
   #
-  # It has no `retell/4`: all nodes that see each other know the same names, as long as `:global` takes
-  # nodes down that see only a part of the others (kernel's `prevent_overlapping_partitions`, which is
-  # on unless it is turned off). Turned off, `:global` promises nothing after a cut of one link of
-  # several, and a name may stay unknown to a part of the nodes.
+  # It has no `retell/4`: all connected nodes know the same names as long as `:global` disconnects nodes
+  # that see only a part of the others (`prevent_overlapping_partitions` of kernel, which is on by
+  # default). When that is turned off, a name may stay unknown to some nodes after one link of several
+  # was cut.
 
   @behaviour WorkflowMetal.Registration.NativeRegistry.Cluster.Engine
 
   alias WorkflowMetal.Registration.NativeRegistry
-  alias WorkflowMetal.Registration.NativeRegistry.Cluster
-  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{GlobalLock, Marks}
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{GlobalLock, Remote, Tasks}
+  alias WorkflowMetal.Registration.NativeRegistry.Registry
 
   @server :global_name_server
 
-  # The connections that :global had synchronised when it was asked last.
-  @synchronised {__MODULE__, :synchronised}
+  # What this engine remembers on this node, whatever registry it is for.
+  @table __MODULE__
+
+  @spec create_table() :: :ok
+  def create_table do
+    @table = :ets.new(@table, [:named_table, :public, :set, read_concurrency: true])
+    :ok
+  end
 
   @impl true
   def requires, do: []
@@ -30,41 +36,43 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Global do
 
   @impl true
   def attend(_registry) do
-    # Without this, :global refuses a process a second name.
+    # Without this parameter `:global` refuses a process a second name.
     Application.put_env(:kernel, :global_multi_name_action, :allow)
-    GlobalLock.attend()
+    seen = with [{:lock, seen}] <- :ets.lookup(@table, :lock), do: seen
+    :ets.insert(@table, {:lock, GlobalLock.attend(seen)})
+    :ok
   end
 
-  # :global waits for a lock without a limit, so somebody else waits for it, who is killed when it
-  # takes too long. What :global has been asked by then it does in the end, before anything that it
-  # is asked later by this node: one process does all of that.
+  # `:global` waits for its lock without a limit, so a task waits in place of the caller and is killed
+  # when that takes too long. What `:global` has been asked by then it still does, before anything that
+  # this node asks later, as one process does all of it.
   @impl true
   def register(registry, name, pid, timeout) do
     global = global_name(registry, name)
 
-    Cluster.within(timeout, fn ->
-      _ = synchronise()
+    Tasks.await(timeout, fn ->
+      synchronise()
 
-      case :global.register_name(global, pid, &__MODULE__.resolve/3) do
+      case :global.register_name(global, pid, &Remote.resolve/3) do
         :yes -> :yes
         :no -> if :global.whereis_name(global) == pid, do: :yes, else: :no
       end
     end)
   end
 
-  # Nodes see each other before :global has told them of each other's names; both could register a
-  # name until then. A connection's controller is another one each time that it is made.
+  # Connected nodes exchange their names a moment after they were connected. Until then both could
+  # register a name. A connection that was made again has another controller than before.
   defp synchronise do
     connections = :erlang.system_info(:dist_ctrl)
 
-    if Marks.get(@synchronised) != connections do
-      with :ok <- :global.sync(), do: Marks.put(@synchronised, connections)
+    if :ets.lookup(@table, :synchronised) != [{:synchronised, connections}] do
+      with :ok <- :global.sync(), do: :ets.insert(@table, {:synchronised, connections})
     end
   end
 
-  # `:global.unregister_name/1` frees the name whoever has it. A conflict may give it to another
-  # process between our look and that, so both are done as :global itself does it, under its lock:
-  # it has one process run this function while no node registers, frees or resolves a name.
+  # `:global.unregister_name/1` frees the name whoever holds it. A conflict may give the name to another
+  # process after the look at its holder, so both are done in one function that `:global` calls under its
+  # lock, while no node registers, frees or resolves a name.
   @impl true
   def unregister(registry, name, pid, timeout) do
     global = global_name(registry, name)
@@ -78,19 +86,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Global do
       :ok
     end
 
-    Cluster.within(timeout, fn -> :gen_server.call(@server, {:registrar, free}, :infinity) end)
+    Tasks.await(timeout, fn -> :gen_server.call(@server, {:registrar, free}, :infinity) end)
   end
 
   @impl true
   def whereis(registry, name), do: :global.whereis_name(global_name(registry, name))
 
-  @doc false
-  # Called by :global, on one of the nodes, when two parts of a cluster find each other.
-  def resolve({NativeRegistry, registry, name}, one, other) do
-    winner = Cluster.decide(registry, name, one, other)
-    Cluster.leave(registry, name, if(winner == one, do: other, else: one), winner)
-    winner
-  end
-
+  @spec global_name(Registry.registry(), Registry.name()) :: term
   defp global_name(registry, name), do: {NativeRegistry, registry, name}
 end

@@ -1,75 +1,126 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Remote do
   @moduledoc false
-  # What one node asks of another: a contract between versions. While a deployment rolls, nodes of
-  # two versions are connected, so a function here keeps its name, its arguments and its answers; what
-  # changes comes as another function. Nothing else of this project is called from another node.
+  # A contract between versions: all that another node calls on this one. While a deployment is rolled
+  # out, nodes of two versions are connected. So a function here keeps its name, arguments and answers;
+  # a change is made as another function. `Peers` has the calls.
   #
-  # A node whose registry of that name does not run, or is no part of a cluster, answers `:no_member`.
-  # One that does not have this project answers as `:erpc` does for a function there is not.
+  # What else other nodes, or a process of theirs, see of this node belongs to the same contract:
   #
-  # Besides, the registry's `Follower` of each node takes the message `:node_gone` from the others.
+  #   * via tuples, `{:via, NativeRegistry, {registry, name}}`, and so the functions of a via module;
+  #   * the names in `:global`, `{NativeRegistry, registry, name}`, and the function `resolve/3` that
+  #     `:global` keeps with each of them on all nodes;
+  #   * for syn, the scope, which is the registry's name, and the meta data, which is a node, or
+  #     `{node, integer}`;
+  #   * the registered name of a registry's `Monitor`, to which the monitors of other nodes send
+  #     `:node_gone`;
+  #   * what a `Forwarder` and a `Subscription` of two nodes send each other, see `feed/3`;
+  #   * the reasons with which a child ends, as the caller of `start_child/4` on another node reads them:
+  #     `{:shutdown, {:name_conflict, name, winner}}` and
+  #     `{:shutdown, {reason, {NativeRegistry, registry, name}}}`; and
+  #     `{alias, {:error, reason}}`, which `start_link/1` sends to that caller.
+  #
+  # Engines call other nodes by contracts that are not this project's: `Global` and `GlobalLock` by that
+  # of `:global_name_server`.
+  #
+  # A node where the registry does not run, or is not clustered, answers `:no_member`. One without this
+  # project answers as `:erpc` does for an undefined function.
 
-  alias WorkflowMetal.Registration.NativeRegistry
-  alias WorkflowMetal.Registration.NativeRegistry.Cluster
-  alias WorkflowMetal.Registration.NativeRegistry.Cluster.Feed
+  alias WorkflowMetal.Registration.NativeRegistry.{Registry, Table}
 
-  @typedoc "What is asked of each node."
-  @type question :: {:select, NativeRegistry.pattern()} | {:count, NativeRegistry.pattern()}
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{
+    Config,
+    Conflict,
+    Forwarder,
+    Peers,
+    Settle
+  }
 
-  @doc "What this node's table says."
-  @spec answer(NativeRegistry.registry(), question) :: {:ok, term} | :no_member
+  @doc "What this node's table answers to a question that is asked of all nodes."
+  @spec answer(Registry.registry(), Peers.question()) :: {:ok, term} | :no_member
   def answer(registry, question) do
-    if Cluster.config(registry), do: {:ok, answer_here(registry, question)}, else: :no_member
+    if Config.get(registry), do: {:ok, answer_here(registry, question)}, else: :no_member
   rescue
-    # Stopped in between.
+    # The registry was stopped in between.
     ArgumentError -> :no_member
   end
 
-  defp answer_here(registry, {:select, pattern}), do: NativeRegistry.select(registry, pattern)
-  defp answer_here(registry, {:count, :_}), do: NativeRegistry.count(registry)
+  defp answer_here(registry, {:select, pattern}), do: Table.records(registry, pattern)
+  defp answer_here(registry, {:count, :_}), do: Table.count(registry)
+  defp answer_here(registry, {:count, pattern}), do: Table.count(registry, pattern)
 
-  defp answer_here(registry, {:count, pattern}),
-    do: NativeRegistry.count_select(registry, pattern)
+  @doc "The holder of the name on this node, and its value."
+  @spec lookup(Registry.registry(), Registry.name()) :: [{pid, Registry.value()}]
+  def lookup(registry, name), do: Table.lookup_here(registry, name)
 
-  @doc "Who of this node holds the name, and its value."
-  @spec lookup(NativeRegistry.registry(), NativeRegistry.name()) :: [
-          {pid, NativeRegistry.value()}
-        ]
-  def lookup(registry, name), do: NativeRegistry.lookup_here(registry, name, name)
-
-  @doc "Which of the names the engine of this node does not know as held by these processes."
-  @spec unknown(NativeRegistry.registry(), engine :: module, [{NativeRegistry.name(), pid}]) ::
-          {:ok, [NativeRegistry.name()]} | :no_member
+  @doc "The names that the engine of this node does not know as held by these processes."
+  @spec unknown(Registry.registry(), engine :: module, [{Registry.name(), pid}]) ::
+          {:ok, [Registry.name()]} | :no_member
   def unknown(registry, engine, held) do
-    case Cluster.config(registry) do
+    case Config.get(registry) do
       %{engine: ^engine} ->
         {:ok, for({name, pid} <- held, engine.whereis(registry, name) != pid, do: name)}
 
-      _another_or_none ->
+      _another_engine_or_none ->
         :no_member
     end
   end
 
-  @doc "Which of two processes stays, as this node's configuration has it; `nil` when it has none."
-  @spec decide(NativeRegistry.registry(), NativeRegistry.name(), pid, pid) :: pid | nil
-  def decide(registry, name, one, other), do: Cluster.decide_if_open(registry, name, one, other)
+  @doc "Which of two processes stays, by the configuration of this node; `nil` when it has none."
+  @spec decide(Registry.registry(), Registry.name(), pid, pid) :: pid | nil
+  def decide(registry, name, one, other),
+    do: Conflict.decide_if_open(registry, name, one, other)
 
-  @doc "A process of this node has lost the name to another, and ends."
-  @spec leave(NativeRegistry.registry(), NativeRegistry.name(), loser :: pid, winner :: pid) ::
-          :ok
-  def leave(registry, name, loser, winner) do
-    Cluster.leave_here(registry, name, loser, winner)
+  @doc "Ends a process of this node, which has lost the name to another process."
+  @spec leave(Registry.registry(), Registry.name(), loser :: pid, winner :: pid) :: :ok
+  def leave(registry, name, loser, winner), do: Settle.evict(registry, name, loser, winner)
+
+  @doc "Called by `:global`, on one of the nodes, when two parts of a cluster meet."
+  @spec resolve({module, Registry.registry(), Registry.name()}, pid, pid) :: pid
+  def resolve({_adapter, registry, name}, one, other) do
+    winner = Conflict.decide(registry, name, one, other)
+    Peers.leave(registry, name, if(winner == one, do: other, else: one), winner)
+    winner
   end
 
   @doc """
-  Starts a process that tells `subscriber`, a process of another node, of this node's changes, for as
-  long as `follower`, of that node too, lives. Answers its pid.
+  Starts a process that sends `subscriber`, a process of another node, the events of this node, as long
+  as `subscription`, which is of that node too, is alive. Answers its pid.
 
-  The follower sends it `{:patterns, reference, patterns}`, all that it should follow from now on, and
-  gets `{:patterns, reference, feed}` once it does. The subscriber is sent what one of this node gets,
-  and `{:nodeup, registry, node}` and `{:nodedown, registry, node}` as the registry is found to run
-  here or to have stopped.
+  `subscription` sends it `{:patterns, reference, patterns}`, all patterns that are wanted from now on,
+  and gets `{:patterns, reference, forwarder}` when they apply. `subscriber` gets the events that a
+  process of this node gets, and `{:nodeup, registry, node}` and `{:nodedown, registry, node}` when the
+  registry is found to run or to have stopped.
   """
-  @spec feed(NativeRegistry.registry(), subscriber :: pid, follower :: pid) :: {:ok, pid}
-  def feed(registry, subscriber, follower), do: Feed.start(registry, subscriber, follower)
+  @spec feed(Registry.registry(), subscriber :: pid, subscription :: pid) :: {:ok, pid}
+  def feed(registry, subscriber, subscription),
+    do: Forwarder.start(registry, subscriber, subscription)
+
+  # A supervisor may put arguments of its own before those of the child.
+  for count <- 0..8 do
+    extra = Macro.generate_arguments(count, __MODULE__)
+
+    @doc """
+    Starts a child under a supervisor of this node for the caller of `start_child/4`, which may be of
+    another node; called again when the supervisor restarts the child.
+
+    When the child does not run because its name is held or lost, or because this node is drained, the
+    caller is sent the error, and the supervisor, which gets `:ignore`, does not try again.
+    """
+    def start_link(unquote_splicing(extra), {module, function, arguments, reply_to}) do
+      case apply(module, function, unquote(extra) ++ arguments) do
+        {:error, {:already_started, _pid}} = error -> ignore(reply_to, error)
+        # It lost the name while its `init` ran.
+        {:error, {:shutdown, {:name_conflict, _name, _pid}}} = error -> ignore(reply_to, error)
+        # This node registers no name any more.
+        {:error, {:shutdown, {:draining, _name}}} = error -> ignore(reply_to, error)
+        answer -> answer
+      end
+    end
+  end
+
+  defp ignore(reply_to, error) do
+    # Sent by the supervisor, and so received before its answer.
+    send(reply_to, {reply_to, error})
+    :ignore
+  end
 end

@@ -1,16 +1,16 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
   @moduledoc false
-  # syn 3: tens of thousands of registrations a second. Two nodes may register a name at once; the
-  # conflict is resolved as soon as they hear of each other. A registry is a scope of its own.
+  # The engine syn 3: tens of thousands of registrations a second. Two nodes may register a name at once;
+  # the conflict is resolved when they hear of each other. Each registry is a scope of syn.
   #
-  # This is syn's event handler as well, of which there is one for all scopes. What is said of scopes
-  # that are no registries goes to the handler that was there before.
+  # This module is also syn's event handler, of which there is one for all scopes. It forwards events of
+  # scopes that are no registries to the handler that was set before.
 
   @behaviour WorkflowMetal.Registration.NativeRegistry.Cluster.Engine
 
-  alias WorkflowMetal.Registration.NativeRegistry.Cluster
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Config, Conflict, Peers}
 
-  # Between two attempts at a name whose holder has ended, of which syn has not heard yet, in
+  # The pause before a name is registered again whose holder has ended without syn having noticed, in
   # milliseconds.
   @pause 1
 
@@ -23,13 +23,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
   @impl true
   def start(registry) do
     {:ok, _started} = Application.ensure_all_started(:syn)
-    # Before the scope, which may find conflicts as soon as it is there.
+    # Before the scope is started, which may find conflicts at once.
     attend(registry)
     :ok = syn(:add_node_to_scopes, [[registry]])
     scope(registry)
   end
 
-  # The handler of whoever has set his after us is the other one from now on.
+  # A handler that was set after this one replaced it. It becomes the one that events are forwarded to.
   @impl true
   def attend(_registry) do
     with other when other != __MODULE__ <- Application.get_env(:syn, :event_handler) do
@@ -56,18 +56,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
     :ok
   end
 
-  # syn is asked as its nodes ask each other, by messages that it keeps to within its version 3: its
-  # functions wait for five seconds whatever anybody wants, free a name whoever has it, and in
-  # strict mode let nobody wait for a process but itself.
+  # syn's process is called by the messages that syn's nodes send each other, which stay the same within
+  # its version 3. Its functions always wait for five seconds, free a name whoever holds it, and in strict
+  # mode register no process but the caller.
   #
-  # What goes with the name is the node. A name that was registered before the node had its own name
-  # is told to no other until something about it changes.
+  # The meta data of a name is this node's name. syn does not tell other nodes of a name that was
+  # registered before this node had its name until the meta data changes.
   @impl true
   def register(registry, name, pid, timeout) do
     register_until(registry, name, pid, node(), timeout, :unknown)
   end
 
-  # syn tells nobody of a registration that changes nothing.
+  # syn does not tell other nodes of a registration that changes nothing.
   @impl true
   def retell(registry, name, pid, timeout) do
     register_until(registry, name, pid, {node(), System.unique_integer()}, timeout, :unknown)
@@ -132,8 +132,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
   @impl true
   def whereis(registry, name) do
     case syn(:lookup, [registry, name]) do
-      # syn asks whether a process of this node lives unless the node had another name then.
-      {pid, _meta} -> if Cluster.alive?(pid), do: pid, else: :undefined
+      # syn does not do this for a process that was registered while this node had another name.
+      {pid, _meta} when node(pid) == node() -> if Process.alive?(pid), do: pid, else: :undefined
+      {pid, _meta} -> pid
       :undefined -> :undefined
     end
   rescue
@@ -141,17 +142,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
     _error in [ErlangError, ArgumentError] -> :undefined
   end
 
-  # A registry of another engine may have the name of a user's scope.
-  defp ours?(scope), do: match?(%{engine: __MODULE__}, Cluster.config(scope))
+  # A scope of the user may have the name of a registry with another engine.
+  defp ours?(scope), do: match?(%{engine: __MODULE__}, Config.get(scope))
 
-  # Called on both nodes of a conflict, each of which sees to its own process.
+  # Called on both nodes of a conflict. Each ends its own process.
   @doc false
   def resolve_registry_conflict(registry, name, {one, _, _} = first, {other, _, _} = second) do
     if ours?(registry) do
-      winner = Cluster.decide(registry, name, one, other)
+      winner = Conflict.decide(registry, name, one, other)
 
       for loser <- [one, other], loser != winner, node(loser) == node() do
-        Cluster.leave(registry, name, loser, winner)
+        Peers.leave(registry, name, loser, winner)
       end
 
       winner
@@ -160,7 +161,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
     end
   end
 
-  # Without a handler of the user's, what syn itself does: the younger stays, the other is killed.
+  # Without another handler, what syn does by default: the younger process stays, the other is killed.
   defp resolve_for_others(scope, name, {one, _, since} = first, {other, _, other_since} = second) do
     if handles?(:resolve_registry_conflict, 4) and not Process.get(@forwarding, false) do
       forward(:resolve_registry_conflict, [scope, name, first, second])
@@ -199,7 +200,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
     end
   end
 
-  # A handler that was set after ours may hand on to ours what ours hands on to it.
+  # A handler that was set after this one may forward to this one what it gets from it.
   defp forward(callback, arguments) do
     if handles?(callback, length(arguments)) and not Process.get(@forwarding, false) do
       Process.put(@forwarding, true)

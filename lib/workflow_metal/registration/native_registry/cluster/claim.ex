@@ -1,0 +1,227 @@
+defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
+  @moduledoc false
+  # Registers a name for a process of this node: the engine is asked for the name, the table takes it,
+  # and the engine's answer is confirmed if the name was settled in between.
+
+  alias WorkflowMetal.Registration.NativeRegistry.{Name, Registry, Table}
+
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{
+    Config,
+    Deadlines,
+    Drain,
+    NameLock,
+    Report,
+    Settle,
+    Shutdown,
+    Tasks
+  }
+
+  # The pause before a registration is tried again, in milliseconds.
+  @pause 1
+
+  @doc """
+  Claims a name for a process of this node. `ended` is its holder by the table, which has ended.
+
+  `:no` when a process of another node holds the name, `{:held, holder}` when one of this node does, and
+  also when `pid` itself has ended.
+  """
+  @spec claim(Registry.registry(), Registry.name(), pid, ended :: pid | nil, term) ::
+          :yes | {:held, pid} | :no | {:error, reason :: term}
+  def claim(registry, name, pid, ended, value) when pid == self(),
+    do: claim_unless_draining(registry, name, pid, ended, value)
+
+  # When the caller is killed, its claim ends with it, and the engine frees what it has registered for
+  # the caller. It would not free what it has registered for another process.
+  def claim(registry, name, pid, ended, value),
+    do: Tasks.complete(fn -> claim_unless_draining(registry, name, pid, ended, value) end)
+
+  defp claim_unless_draining(registry, name, pid, ended, value) do
+    with false <- Drain.draining?(registry),
+         :yes <- ask_and_hold(registry, name, pid, ended, value),
+         # Once more: a name that the table took before the draining began is seen by `drain/2`, one
+         # that it took later is given back here.
+         true <- Drain.draining?(registry) do
+      undo(registry, name, pid)
+      {:error, :draining}
+    else
+      true -> {:error, :draining}
+      false -> :yes
+      refused -> refused
+    end
+  end
+
+  # A name that this node held until a moment ago is registered also when the engine does not answer: it
+  # cannot have given the name to another node. The engine is told when it answers again.
+  defp ask_and_hold(registry, name, pid, ended, value) do
+    config = Config.fetch!(registry)
+
+    case ask_in_time(registry, name, pid, ended != nil, config) do
+      {:yes, version} ->
+        with :yes <- hold(registry, name, pid, ended, value, config),
+             do: confirm(registry, name, pid, version, config)
+
+      :unsettled ->
+        with :yes <- hold(registry, name, pid, ended, value, config) do
+          Settle.settle_later(registry, name, [], true)
+          :yes
+        end
+
+      :no ->
+        :no
+
+      {:error, reason} ->
+        if reason == :cluster_timeout, do: Report.timeout(registry, name)
+        {:error, reason}
+    end
+  end
+
+  # An engine that has missed a deadline is not asked about a name that this node held.
+  defp ask_in_time(registry, name, pid, held?, %{timeout: timeout} = config) do
+    cond do
+      not Deadlines.late?(registry) ->
+        ask(registry, name, pid, held?, timeout, config)
+
+      held? or Table.was_held?(registry, name) ->
+        :unsettled
+
+      true ->
+        ask(registry, name, pid, held?, Deadlines.left(registry, name, timeout), config)
+    end
+  end
+
+  defp ask(registry, name, pid, held?, timeout, %{engine: engine}) do
+    answer =
+      with {:ok, version, left} <- await_settled(registry, name, timeout),
+           do: {:answer, engine.register(registry, name, pid, left), version}
+
+    case answer do
+      {:answer, :yes, version} ->
+        {:yes, version}
+
+      {:answer, :no, _version} ->
+        :no
+
+      _error ->
+        if held? or Table.was_held?(registry, name),
+          do: :unsettled,
+          else: refuse(registry, name, pid, answer)
+    end
+  end
+
+  # The engine may still register the name, so it has to be settled.
+  defp refuse(registry, name, pid, {:answer, {:error, reason}, _version}) do
+    Settle.settle_later(registry, name, [pid], true)
+    {:error, reason}
+  end
+
+  defp refuse(_registry, _name, _pid, :timeout), do: {:error, :cluster_timeout}
+
+  # The name's version when it is not being settled, and the time that is left.
+  defp await_settled(registry, name, timeout) do
+    version = NameLock.version(registry, name)
+
+    if NameLock.changed?(registry, name, version) do
+      deadline = now() + timeout
+
+      with :ok <- NameLock.await(registry, name, deadline) do
+        left = deadline - now()
+        if left > 0, do: {:ok, NameLock.version(registry, name), left}, else: :timeout
+      end
+    else
+      if timeout > 0, do: {:ok, version, timeout}, else: :timeout
+    end
+  end
+
+  # The engine has given the name to this node, or cannot answer and the name was this node's.
+  defp hold(registry, name, pid, ended, value, config) do
+    case Table.hold(registry, name, pid, ended, value) do
+      :yes ->
+        :yes
+
+      {:held, holder} ->
+        if holder != pid, do: Settle.settle_later(registry, name, [pid])
+        {:held, holder}
+
+      # The process has ended, and the engine frees what it has registered for it.
+      :ended ->
+        {:held, pid}
+
+      # It was stopped meanwhile.
+      :no_registry ->
+        Shutdown.give_back_later(registry, [{name, pid}], config)
+        Name.unknown_registry!(registry)
+    end
+  end
+
+  # The name may have been settled after the engine answered and before the table had the holder, and the
+  # engine does not have it any more. From now on whoever settles it sees the holder.
+  defp confirm(registry, name, pid, version, config) do
+    with {:error, reason} <- ask_again(registry, name, pid, version, config) do
+      undo(registry, name, pid)
+      {:error, reason}
+    else
+      :no ->
+        undo(registry, name, pid)
+        :no
+
+      :yes ->
+        :yes
+    end
+  end
+
+  defp ask_again(registry, name, pid, version, %{engine: engine, timeout: timeout} = config) do
+    if NameLock.changed?(registry, name, version) do
+      with :ok <- NameLock.await(registry, name, now() + timeout) do
+        version = NameLock.version(registry, name)
+
+        with :yes <- engine.register(registry, name, pid, timeout),
+             do: ask_again(registry, name, pid, version, config)
+      else
+        :timeout -> {:error, :cluster_timeout}
+      end
+    else
+      :yes
+    end
+  end
+
+  defp undo(registry, name, pid) do
+    _ = Table.release(registry, name, pid)
+    Settle.settle_later(registry, name, [pid])
+  end
+
+  @doc """
+  Registers a name for the calling process after `claim/5` has answered `:no`: the holder is named, or
+  the name is claimed again when its holder is not known or has given it back.
+  """
+  @spec register(Registry.registry(), Registry.name(), term) ::
+          {:ok, pid} | {:error, {:already_registered, pid} | (reason :: term)}
+  def register(registry, name, value),
+    do: register_until(registry, name, value, now() + Config.fetch!(registry).timeout)
+
+  defp register_until(registry, name, value, deadline) do
+    case Table.whereis(registry, name) do
+      :undefined ->
+        if now() < deadline do
+          Process.sleep(@pause)
+          claim_again(registry, name, value, deadline)
+        else
+          Report.timeout(registry, name)
+          {:error, :cluster_timeout}
+        end
+
+      holder ->
+        {:error, {:already_registered, holder}}
+    end
+  end
+
+  defp claim_again(registry, name, value, deadline) do
+    case Table.claim(registry, name, self(), value) do
+      :yes -> {:ok, self()}
+      :no -> register_until(registry, name, value, deadline)
+      {:held, holder} -> {:error, {:already_registered, holder}}
+      {:error, reason} -> {:error, reason}
+    end
+  end
+
+  defp now, do: System.monotonic_time(:millisecond)
+end

@@ -1,0 +1,151 @@
+defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
+  @moduledoc false
+  # Starts a child whose name another node may take at the same time, under a supervisor that may run on
+  # another node.
+
+  alias WorkflowMetal.Registration.NativeRegistry
+  alias WorkflowMetal.Registration.NativeRegistry.{Child, Registry, Table}
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Config, Deadlines, Peers, Remote}
+
+  # The pause between two lookups of what has been started, and the one in which the winner of a conflict
+  # becomes known here, in milliseconds.
+  @pause 1
+  @winner_pause 10
+
+  @doc """
+  The process that holds the name: a new child of the supervisor, or one that another caller or node has
+  started meanwhile.
+
+  The engine gets no more time for the child than the caller waits, also when the supervisor has other
+  children to start first.
+  """
+  @spec start_child(Registry.registry(), Registry.name(), Supervisor.supervisor(), child) ::
+          NativeRegistry.on_start_child()
+        when child: {module, keyword}
+  def start_child(registry, name, supervisor, child) do
+    timeout = Config.fetch!(registry).timeout
+    deadline = now() + timeout
+    Deadlines.put(registry, name, deadline)
+
+    try do
+      registry
+      |> Child.start_anew(
+        name,
+        fn -> start_under(supervisor, child) end,
+        fn reason -> refused(registry, name, reason, timeout) end
+      )
+      |> await_visible(registry, name, timeout)
+    after
+      Deadlines.delete(registry, name, deadline)
+    end
+  end
+
+  # A supervisor that restarts a child whose name another node has taken would fail again and again, and
+  # give up. `Remote.start_link/1` answers `:ignore` then, so that the supervisor forgets the child, and
+  # sends the error to the caller of the first start.
+  defp start_under(supervisor, child) do
+    reply_to = :erlang.alias()
+    spec = Supervisor.child_spec(child, [])
+    {module, function, arguments} = spec.start
+    start = {Remote, :start_link, [{module, function, arguments, reply_to}]}
+    spec = spec |> Map.put_new(:modules, [module]) |> Map.put(:start, start)
+
+    try do
+      DynamicSupervisor.start_child(supervisor, spec)
+    else
+      :ignore -> ignored(reply_to)
+      answer -> answer
+    after
+      :erlang.unalias(reply_to)
+    end
+  end
+
+  # The child's process has sent the error before the supervisor sent its answer.
+  defp ignored(reply_to) do
+    receive do
+      {^reply_to, error} -> error
+    after
+      0 -> :ignore
+    end
+  end
+
+  # What the error of a start means, see `Child.start_anew/4`.
+  defp refused(registry, name, {:already_started, holder}, timeout)
+       when is_pid(holder) and node(holder) != node() do
+    with :undefined <- Table.whereis(registry, name) do
+      # This node may not have heard of the name yet.
+      if Peers.lookup(node(holder), registry, name, timeout) == [],
+        do: {:gone, holder},
+        else: {:ok, holder}
+    else
+      pid -> {:ok, pid}
+    end
+  end
+
+  defp refused(registry, name, reason, _timeout) do
+    case ended_by_cluster(reason) do
+      :conflict ->
+        if Table.whereis(registry, name) == :undefined, do: Process.sleep(@winner_pause)
+        :conflict
+
+      {:refused, reason} ->
+        {:error, reason}
+
+      nil ->
+        Child.refused(registry, name, reason)
+    end
+  end
+
+  # Whether the child, or a child that it has started itself, was ended by a conflict, or was refused its
+  # name by `register_name/2`. When a child of the child lost its name, this name is lost as well.
+  defp ended_by_cluster({:shutdown, {:name_conflict, _name, _winner}}), do: :conflict
+
+  defp ended_by_cluster({:shutdown, {reason, {NativeRegistry, _registry, _name}}}),
+    do: {:refused, reason}
+
+  defp ended_by_cluster({:shutdown, {:failed_to_start_child, _id, {:already_started, pid}}})
+       when is_pid(pid) and node(pid) != node(),
+       do: :conflict
+
+  defp ended_by_cluster({:shutdown, {:failed_to_start_child, _id, reason}}),
+    do: ended_by_cluster(reason)
+
+  defp ended_by_cluster(_reason_of_the_child), do: nil
+
+  # A lookup on this node has to find what is answered. The child may run on another node, and this
+  # node's engine may not have heard of it yet.
+  defp await_visible({:ok, pid} = answer, registry, name, timeout) when node(pid) != node() do
+    monitor = Process.monitor(pid)
+    visible? = visible?(registry, name, monitor, now() + timeout)
+    Process.demonitor(monitor, [:flush])
+    if visible?, do: answer, else: {:error, :cluster_timeout}
+  end
+
+  # The supervisor's node sees a holder that this node does not see, as one link of several is cut.
+  defp await_visible({:error, {:already_started, pid}} = answer, _registry, _name, _timeout)
+       when is_pid(pid) do
+    if node(pid) in [node() | Node.list()], do: answer, else: {:error, :cluster_timeout}
+  end
+
+  defp await_visible(answer, _registry, _name, _timeout), do: answer
+
+  # Also when it has ended: then there is nothing to wait for.
+  defp visible?(registry, name, monitor, deadline) do
+    cond do
+      Table.whereis(registry, name) != :undefined ->
+        true
+
+      now() >= deadline ->
+        false
+
+      true ->
+        receive do
+          {:DOWN, ^monitor, :process, _pid, _reason} -> true
+        after
+          @pause -> visible?(registry, name, monitor, deadline)
+        end
+    end
+  end
+
+  defp now, do: System.monotonic_time(:millisecond)
+end
