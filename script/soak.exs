@@ -4,7 +4,7 @@ Code.require_file("../test/support/crash_log.ex", __DIR__)
 
 defmodule Soak do
   alias WorkflowMetal.Registration.NativeRegistry
-  alias WorkflowMetal.Registration.NativeRegistry.{CrashLog, Native, Owner}
+  alias WorkflowMetal.Registration.NativeRegistry.{CrashLog, Native, Owner, Registry}
 
   defmodule Child do
     use GenServer, restart: :temporary
@@ -141,15 +141,15 @@ defmodule Soak do
   end
 
   defp kinds do
-    [:lookup, :register, :take_over, :start_child, :subscribe, :await, :select, :value] ++
-      [:give_to_keeper, :long_name, :start_and_stop, :kill_owner, :load_again]
+    [:lookup, :register, :take_over, :start_child, :subscribe, :await, :select, :value, :meta] ++
+      [:match, :give_to_keeper, :long_name, :start_and_stop, :kill_owner, :load_again]
   end
 
   defp step(world) do
     kind =
       Enum.random(
         [:lookup, :register, :take_over, :start_child, :subscribe, :await] ++
-          [:select, :value, :give_to_keeper, :long_name]
+          [:select, :value, :meta, :match, :give_to_keeper, :long_name]
       )
 
     # In a process of its own, so that the holders of names end.
@@ -164,7 +164,7 @@ defmodule Soak do
   defp act(:lookup, _world) do
     name = name()
 
-    case NativeRegistry.lookup(@steady, name) do
+    case Registry.lookup(@steady, name) do
       [{pid, _value}] when is_pid(pid) -> :ok
       [] -> :ok
     end
@@ -173,11 +173,11 @@ defmodule Soak do
   defp act(:register, _world) do
     name = name()
 
-    case NativeRegistry.register(@steady, name, nil) do
+    case Registry.register(@steady, name, nil) do
       {:ok, _pid} ->
         check(NativeRegistry.whereis_name({@steady, name}) == self())
         check(NativeRegistry.register_name({@steady, name}, self()) == :no)
-        if :rand.uniform(2) == 1, do: NativeRegistry.unregister(@steady, name)
+        if :rand.uniform(2) == 1, do: Registry.unregister(@steady, name)
 
       {:error, {:already_registered, pid}} ->
         check(is_pid(pid))
@@ -191,7 +191,7 @@ defmodule Soak do
     Process.exit(pid, :kill)
     check(NativeRegistry.whereis_name({@steady, name}) in [:undefined, self()])
     NativeRegistry.register_name({@steady, name, :another}, self())
-    check(NativeRegistry.lookup(@steady, name) != [])
+    check(Registry.lookup(@steady, name) != [])
   end
 
   defp act(:start_child, world) do
@@ -206,25 +206,25 @@ defmodule Soak do
 
   defp act(:subscribe, _world) do
     name = {:told, self()}
-    :ok = NativeRegistry.subscribe(@steady, {:told, :_})
-    {:ok, pid} = NativeRegistry.register(@steady, name, nil)
+    :ok = Registry.subscribe(@steady, {:told, :_})
+    {:ok, pid} = Registry.register(@steady, name, nil)
     receive_told({:register, @steady, name, pid, nil})
-    :ok = NativeRegistry.unregister(@steady, name)
+    :ok = Registry.unregister(@steady, name)
     receive_told({:unregister, @steady, name, pid})
     # Half of the subscriptions end with their process.
-    if :rand.uniform(2) == 1, do: NativeRegistry.unsubscribe(@steady, {:told, :_})
+    if :rand.uniform(2) == 1, do: Registry.unsubscribe(@steady, {:told, :_})
   end
 
   defp act(:await, world) do
     name = {:awaited, self()}
-    check(NativeRegistry.await(@steady, name, 0) == {:error, :timeout})
+    check(Registry.await(@steady, name, 0) == {:error, :timeout})
     keeper = Enum.random(Tuple.to_list(world.keepers))
     test = self()
 
     waiter =
       spawn(fn ->
         send(test, :waits)
-        NativeRegistry.await(@steady, name)
+        Registry.await(@steady, name)
       end)
 
     reference = Process.monitor(waiter)
@@ -239,31 +239,52 @@ defmodule Soak do
         Process.exit(waiter, :kill)
 
       2 ->
-        {:ok, _pid} = NativeRegistry.register(@steady, name, nil)
-        check(NativeRegistry.await(@steady, name, 1_000) == self())
+        {:ok, _pid} = Registry.register(@steady, name, nil)
+        check(Registry.await(@steady, name, 1_000) == {:ok, self()})
     end
 
     await_down(waiter, reference)
-    NativeRegistry.unregister(@steady, name)
+    Registry.unregister(@steady, name)
     check(Process.alive?(keeper))
   end
 
   defp act(:select, world) do
-    for {name, pid, _value} <- NativeRegistry.select(@steady, {:name, :_, :_}) do
+    for {name, pid, _value} <- Registry.match_names(@steady, {:name, :_, :_}) do
       check(match?({:name, _, _}, name) and is_pid(pid))
     end
 
-    check(NativeRegistry.count_select(@steady, :_) >= 0)
-    check(is_list(NativeRegistry.keys(@steady, elem(world.keepers, 0))))
-    check(NativeRegistry.info(@steady).names >= 0)
+    check(Registry.count_names(@steady, :_) >= 0)
+    own = [{{{:name, :_, :_}, self(), :"$1"}, [], [:"$1"]}]
+    check(Registry.select(@steady, own) == [] and Registry.count_select(@steady, own) == 0)
+    check(is_list(Registry.keys(@steady, elem(world.keepers, 0))))
+    check(Registry.info(@steady).names >= 0)
   end
 
   defp act(:value, _world) do
     name = {:value, self()}
-    {:ok, _pid} = NativeRegistry.register(@steady, name, 1)
-    check(NativeRegistry.update_value(@steady, name, &(&1 + 1)) == {2, 1})
-    check(NativeRegistry.lookup(@steady, name) == [{self(), 2}])
-    :ok = NativeRegistry.unregister(@steady, name)
+    {:ok, _pid} = Registry.register(@steady, name, 1)
+    check(Registry.update_value(@steady, name, &(&1 + 1)) == {2, 1})
+    check(Registry.lookup(@steady, name) == [{self(), 2}])
+    :ok = Registry.unregister(@steady, name)
+  end
+
+  defp act(:meta, _world) do
+    key = {:meta, self()}
+    :ok = Registry.put_meta(@steady, key, self())
+    check(Registry.meta(@steady, key) == {:ok, self()})
+    :ok = Registry.delete_meta(@steady, key)
+    check(Registry.meta(@steady, key) == :error)
+  end
+
+  defp act(:match, _world) do
+    name = {:match, self()}
+    {:ok, _pid} = Registry.register(@steady, name, {:open, 3})
+    check(Registry.match(@steady, name, {:open, :_}) == [{self(), {:open, 3}}])
+    check(Registry.count_match(@steady, name, {:closed, :_}) == 0)
+    check(Registry.values(@steady, name, self()) == [{:open, 3}])
+    :ok = Registry.dispatch(@steady, name, fn [{pid, _value}] -> check(pid == self()) end)
+    :ok = Registry.unregister_match(@steady, name, {:_, :"$1"}, [{:>, :"$1", 2}])
+    check(Registry.lookup(@steady, name) == [])
   end
 
   defp act(:give_to_keeper, world) do
@@ -271,7 +292,8 @@ defmodule Soak do
     keeper = elem(world.keepers, :rand.uniform(tuple_size(world.keepers)) - 1)
     name = {:kept, self(), :rand.uniform(1_000_000)}
     check(NativeRegistry.register_name({@steady, name}, keeper) == :yes)
-    check(Native.unregister(@steady, name, keeper) == :yes)
+    :ok = Registry.unregister(@steady, name, keeper)
+    check(Registry.lookup(@steady, name) == [])
   end
 
   defp act(:long_name, _world) do
@@ -295,7 +317,7 @@ defmodule Soak do
       spawn_monitor(fn ->
         Process.flag(:trap_exit, true)
         {:ok, supervisor} = start_registry(registry, listeners: [Soak.Listener])
-        :ok = NativeRegistry.subscribe(registry, {:told, :_})
+        :ok = Registry.subscribe(registry, {:told, :_})
 
         for number <- 1..100 do
           :yes = NativeRegistry.register_name({registry, {:told, number}}, self())
@@ -316,7 +338,7 @@ defmodule Soak do
   end
 
   defp register_or_too_late(registry, name) do
-    NativeRegistry.register(registry, name, nil)
+    Registry.register(registry, name, nil)
   rescue
     _closed in ArgumentError -> :ok
   end
@@ -359,7 +381,7 @@ defmodule Soak do
   defp footprint do
     eventually(fn -> :code.soft_purge(Native) end)
     eventually(fn -> match?({0, _processes}, Native.sizes(@steady)) end)
-    info = NativeRegistry.info(@steady)
+    info = Registry.info(@steady)
     # The threads of closed registries end by themselves.
     threads = settled(&threads/0)
     for pid <- Process.list(), do: :erlang.garbage_collect(pid)
