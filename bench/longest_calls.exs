@@ -144,16 +144,16 @@ defmodule Longest do
 
   defp crowded do
     registry = Longest.start(LongestCalls.Crowded)
-    for number <- 1..10_000, do: :ok = NativeRegistry.subscribe(registry, {:own, number})
+    for number <- 1..10_000, do: :ok = NativeRegistry.Registry.subscribe(registry, {:own, number})
     row("10,000 patterns of one: subscribe", times(fn -> subscribe(registry) end))
-    crowd(10_000, fn _number -> NativeRegistry.subscribe(registry, {:some, :_}) end)
-    await(fn -> NativeRegistry.info(registry).subscribers == 10_001 end)
+    crowd(10_000, fn _number -> NativeRegistry.Registry.subscribe(registry, {:some, :_}) end)
+    await(fn -> NativeRegistry.Registry.info(registry).subscribers == 10_001 end)
 
     crowd(100_000, fn number ->
-      NativeRegistry.await(registry, {:awaited, number}, :infinity)
+      NativeRegistry.Registry.await(registry, {:awaited, number}, :infinity)
     end)
 
-    await(fn -> NativeRegistry.info(registry).waiting == 100_000 end)
+    await(fn -> NativeRegistry.Registry.info(registry).waiting == 100_000 end)
 
     row(
       "10,000 subscribers, 100,000 waiting: register",
@@ -168,7 +168,7 @@ defmodule Longest do
     # All patterns in which each part of the name is a constant or `:_`. The name matches every one.
     for ways <- 1..4_095 do
       pattern = for bit <- 0..11, do: if((ways >>> bit &&& 1) == 1, do: :_, else: 1)
-      :ok = NativeRegistry.subscribe(registry, List.to_tuple(pattern ++ [:never]))
+      :ok = NativeRegistry.Registry.subscribe(registry, List.to_tuple(pattern ++ [:never]))
     end
 
     text = :binary.copy("x", 5_000)
@@ -194,8 +194,8 @@ defmodule Longest do
     registry = Longest.start(LongestCalls.Common)
     pattern = {:common, :_}
 
-    crowd(100_000, fn _number -> NativeRegistry.subscribe(registry, pattern) end)
-    await(fn -> NativeRegistry.info(registry).subscribers == 100_000 end)
+    crowd(100_000, fn _number -> NativeRegistry.Registry.subscribe(registry, pattern) end)
+    await(fn -> NativeRegistry.Registry.info(registry).subscribers == 100_000 end)
 
     row(
       "100,000 subscribers of one pattern: subscribe",
@@ -208,7 +208,7 @@ defmodule Longest do
       "the same: the end of a process with 10,000 patterns",
       times(fn ->
         time_end(registry, fn ->
-          for number <- 1..10_000, do: NativeRegistry.subscribe(registry, {:own, number})
+          for number <- 1..10_000, do: NativeRegistry.Registry.subscribe(registry, {:own, number})
         end)
       end)
     )
@@ -223,7 +223,7 @@ defmodule Longest do
     )
 
     # Only the thread that sends messages does this.
-    {:ok, _pid} = NativeRegistry.register(registry, {:common, 1}, nil)
+    {:ok, _pid} = NativeRegistry.Registry.register(registry, {:common, 1}, nil)
     row("the same, all of them being told: register", times(fn -> register(registry) end, 1_000))
     row("the same: subscribe", times(fn -> subscribe(registry) end))
     row("the same: the end of a process", times(fn -> time_end(registry) end, 100))
@@ -250,12 +250,12 @@ defmodule Longest do
 
     for count <- [10_000, 30_000, 100_000] do
       stall("#{count} wait for one name: register", fn registry ->
-        crowd(count, fn _number -> NativeRegistry.await(registry, :one, :infinity) end)
-        await(fn -> NativeRegistry.info(registry).waiting == count end)
+        crowd(count, fn _number -> NativeRegistry.Registry.await(registry, :one, :infinity) end)
+        await(fn -> NativeRegistry.Registry.info(registry).waiting == count end)
 
         fn ->
-          {:ok, _pid} = NativeRegistry.register(registry, :one, nil)
-          await(fn -> NativeRegistry.info(registry).waiting == 0 end)
+          {:ok, _pid} = NativeRegistry.Registry.register(registry, :one, nil)
+          await(fn -> NativeRegistry.Registry.info(registry).waiting == 0 end)
         end
       end)
     end
@@ -263,13 +263,13 @@ defmodule Longest do
     stall("30,000 wait for one name: stop", fn registry ->
       crowd(30_000, fn _number ->
         try do
-          NativeRegistry.await(registry, :one, :infinity)
+          NativeRegistry.Registry.await(registry, :one, :infinity)
         rescue
           ArgumentError -> :ok
         end
       end)
 
-      await(fn -> NativeRegistry.info(registry).waiting == 30_000 end)
+      await(fn -> NativeRegistry.Registry.info(registry).waiting == 30_000 end)
 
       fn ->
         Longest.stop(registry)
@@ -279,8 +279,11 @@ defmodule Longest do
 
     for holders <- [1_000, 200_000] do
       stall("the stop of a registry with #{holders} holders", fn registry ->
-        crowd(holders, fn number -> NativeRegistry.register(registry, {:held, number}, nil) end)
-        await(fn -> NativeRegistry.info(registry).names == holders end)
+        crowd(holders, fn number ->
+          NativeRegistry.Registry.register(registry, {:held, number}, nil)
+        end)
+
+        await(fn -> NativeRegistry.Registry.info(registry).names == holders end)
 
         # Longer than the stop, because the holders are released in the background.
         fn ->
@@ -292,12 +295,13 @@ defmodule Longest do
 
     for {label, prepare} <- [
           {"of a process with 10,000 patterns",
-           fn registry, number -> NativeRegistry.subscribe(registry, {:own, number}) end},
+           fn registry, number -> NativeRegistry.Registry.subscribe(registry, {:own, number}) end},
           {"of a process that waits for 10,000 names",
            fn registry, number -> Native.wait(registry, {:own, number}, self()) end},
           {"of a process with a million names",
            fn registry, number ->
-             for part <- 1..100, do: NativeRegistry.register(registry, {number, part}, nil)
+             for part <- 1..100,
+                 do: NativeRegistry.Registry.register(registry, {number, part}, nil)
            end}
         ] do
       stall("the end #{label}", fn registry ->
@@ -320,8 +324,8 @@ defmodule Longest do
     end
 
     stall("30,000 wait for one name: all of them end", fn registry ->
-      crowd(30_000, fn _number -> NativeRegistry.await(registry, :one, :infinity) end)
-      await(fn -> NativeRegistry.info(registry).waiting == 30_000 end)
+      crowd(30_000, fn _number -> NativeRegistry.Registry.await(registry, :one, :infinity) end)
+      await(fn -> NativeRegistry.Registry.info(registry).waiting == 30_000 end)
       &disperse/0
     end)
 
@@ -331,15 +335,15 @@ defmodule Longest do
         ] do
       stall("#{label}: 200 long names", fn registry ->
         crowd(10_000, fn number ->
-          NativeRegistry.subscribe(registry, patterns.(number))
+          NativeRegistry.Registry.subscribe(registry, patterns.(number))
         end)
 
-        await(fn -> NativeRegistry.info(registry).subscribers == 10_000 end)
+        await(fn -> NativeRegistry.Registry.info(registry).subscribers == 10_000 end)
         text = :binary.copy("x", 2_000)
 
         fn ->
           for number <- 1..200,
-              do: NativeRegistry.register(registry, {:case, {number, text}}, nil)
+              do: NativeRegistry.Registry.register(registry, {:case, {number, text}}, nil)
         end
       end)
     end
@@ -401,7 +405,7 @@ defmodule Longest do
 
     pid =
       spawn(fn ->
-        {:ok, _pid} = NativeRegistry.register(registry, name, nil)
+        {:ok, _pid} = NativeRegistry.Registry.register(registry, name, nil)
         ask.()
         send(test, {:asked, self()})
         Process.sleep(:infinity)

@@ -111,17 +111,19 @@ for number <- 1..names, do: :yes = NativeRegistry.register_name({Observed, name.
 looked_up = for _ <- 1..50_000, do: name.(:rand.uniform(names))
 
 {select, found} =
-  :timer.tc(fn -> NativeRegistry.select(Observed, {WorkflowMetal.Task.Task, {7, :_, :_, :_}}) end)
+  :timer.tc(fn ->
+    NativeRegistry.Registry.match_names(Observed, {WorkflowMetal.Task.Task, {7, :_, :_, :_}})
+  end)
 
-{all, ^names} = :timer.tc(fn -> NativeRegistry.count_select(Observed, :_) end)
-{info, _} = :timer.tc(fn -> for _ <- 1..1_000, do: NativeRegistry.info(Observed) end)
+{all, ^names} = :timer.tc(fn -> NativeRegistry.Registry.count_names(Observed, :_) end)
+{info, _} = :timer.tc(fn -> for _ <- 1..1_000, do: NativeRegistry.Registry.info(Observed) end)
 IO.puts("#{names} names, #{System.schedulers_online()} schedulers\n")
 Observe.row("select of #{length(found)}", ["#{div(select, 1_000)} ms"])
 Observe.row("count of all", ["#{div(all, 1_000)} ms"])
 Observe.row("info", ["#{Float.round(info / 1_000, 1)} us"])
 
 pattern = {WorkflowMetal.Task.Task, {7, :_, :_, :_}}
-selecting = fn -> NativeRegistry.select(Observed, pattern) end
+selecting = fn -> NativeRegistry.Registry.match_names(Observed, pattern) end
 busy = fn -> Enum.reduce(1..10_000, 0, &(&1 + &2)) end
 lookups = fn -> Observe.lookups(Observed, looked_up) end
 
@@ -150,7 +152,7 @@ subscriber = fn registry, patterns ->
 
   pid =
     spawn_link(fn ->
-      for pattern <- patterns, do: NativeRegistry.subscribe(registry, pattern)
+      for pattern <- patterns, do: NativeRegistry.Registry.subscribe(registry, pattern)
       send(test, {:subscribed, self()})
 
       # Reads its messages, as a subscriber should.
@@ -178,7 +180,10 @@ told = fn count, pattern ->
       Process.exit(pid, :kill)
     end
 
-    Observe.until(fn -> match?(%{subscribers: 0, backlog: 0}, NativeRegistry.info(Told)) end)
+    Observe.until(fn ->
+      match?(%{subscribers: 0, backlog: 0}, NativeRegistry.Registry.info(Told))
+    end)
+
     time
   end
 end
@@ -206,14 +211,14 @@ for {label, text} <- labels, do: Observe.row(text, [round(Observe.median(results
 # How late an event arrives behind many others.
 late = fn registry, count, pattern, name ->
   for number <- 1..count, do: subscriber.(registry, [pattern.(number)])
-  :ok = NativeRegistry.subscribe(registry, :mark)
+  :ok = NativeRegistry.Registry.subscribe(registry, :mark)
 
   for number <- 1..20_000 do
     :yes = NativeRegistry.register_name({registry, name.(number)}, holder)
   end
 
   start = System.monotonic_time()
-  {:ok, _pid} = NativeRegistry.register(registry, :mark, nil)
+  {:ok, _pid} = NativeRegistry.Registry.register(registry, :mark, nil)
 
   receive do
     {:register, ^registry, :mark, _pid, _value} -> System.monotonic_time() - start

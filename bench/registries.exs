@@ -22,7 +22,7 @@ defmodule Registries do
     # What the first registry of a VM makes once is not counted.
     start_ours([:warm])
     :yes = NativeRegistry.register_name({:warm, 1}, self())
-    :ok = NativeRegistry.subscribe(:warm)
+    :ok = NativeRegistry.Registry.subscribe(:warm)
     registries = named("memory")
 
     steps = [
@@ -30,7 +30,7 @@ defmodule Registries do
       {"a name in each",
        fn -> for r <- registries, do: :yes = NativeRegistry.register_name({r, 1}, self()) end},
       {"a subscriber in each",
-       fn -> for r <- registries, do: :ok = NativeRegistry.subscribe(r, {:other, :_}) end}
+       fn -> for r <- registries, do: :ok = NativeRegistry.Registry.subscribe(r, {:other, :_}) end}
     ]
 
     for {label, step} <- steps do

@@ -169,8 +169,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz do
       :refused ->
         # And is so by everything that takes a name.
         :refused = outcome(fn -> NativeRegistry.whereis_name({registry, name}) end)
-        :refused = outcome(fn -> NativeRegistry.lookup(registry, name) end)
-        :refused = outcome(fn -> NativeRegistry.unregister(registry, name) end)
+        :refused = outcome(fn -> NativeRegistry.Registry.lookup(registry, name) end)
+        :refused = outcome(fn -> NativeRegistry.Registry.unregister(registry, name) end)
         empty!(registry, nil)
         :refused
     end
@@ -187,18 +187,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz do
     copy = Terms.copy(name)
     ^this = NativeRegistry.whereis_name({registry, name})
     ^this = NativeRegistry.whereis_name({registry, copy})
-    [{^this, :value}] = NativeRegistry.lookup(registry, name)
+    [{^this, :value}] = NativeRegistry.Registry.lookup(registry, name)
     :no = NativeRegistry.register_name({registry, copy}, this)
 
-    [listed] = NativeRegistry.keys(registry, this)
+    [listed] = NativeRegistry.Registry.keys(registry, this)
     true = listed === name
 
-    [{selected, ^this, :value}] = NativeRegistry.select(registry, :_)
+    [{selected, ^this, :value}] = NativeRegistry.Registry.match_names(registry, :_)
     true = selected === name
 
     # As a pattern it finds itself, whatever :_ in it may find besides.
-    case outcome(fn -> NativeRegistry.select(registry, name) end) do
-      [{^selected, ^this, :value}] -> 1 = NativeRegistry.count_select(registry, name)
+    case outcome(fn -> NativeRegistry.Registry.match_names(registry, name) end) do
+      [{^selected, ^this, :value}] -> 1 = NativeRegistry.Registry.count_names(registry, name)
       # :_ in the key of a map.
       :refused -> :ok
     end
@@ -213,9 +213,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz do
   # A name that is a value too.
   defp kept!(registry, name) do
     this = self()
-    {^name, :value} = NativeRegistry.update_value(registry, name, fn :value -> name end)
-    [{^this, value}] = NativeRegistry.lookup(registry, name)
-    [{selected, ^this, selected_value}] = NativeRegistry.select(registry, :_)
+    {^name, :value} = NativeRegistry.Registry.update_value(registry, name, fn :value -> name end)
+    [{^this, value}] = NativeRegistry.Registry.lookup(registry, name)
+    [{selected, ^this, selected_value}] = NativeRegistry.Registry.match_names(registry, :_)
     true = value === name and selected === name and selected_value === name
   end
 

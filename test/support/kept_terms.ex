@@ -41,20 +41,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTerms do
     before = :erlang.memory(:total)
 
     for give_back <- [
-          fn holder -> ask(holder, &NativeRegistry.unregister(@registry, &1)) end,
+          fn holder -> ask(holder, &NativeRegistry.Registry.unregister(@registry, &1)) end,
           fn holder ->
-            ask(holder, &NativeRegistry.update_value(@registry, &1, fn _ -> nil end))
+            ask(holder, &NativeRegistry.Registry.update_value(@registry, &1, fn _ -> nil end))
           end,
           fn holder -> Process.exit(holder, :kill) end
         ] do
       holder = spawn(&serve/0)
       # Eight megabytes each.
-      ask(holder, &NativeRegistry.register(@registry, &1, :counters.new(1_000_000, [])))
+      ask(holder, &NativeRegistry.Registry.register(@registry, &1, :counters.new(1_000_000, [])))
       true = :erlang.memory(:total) > before + 100_000_000
       give_back.(holder)
       await(fn -> :erlang.memory(:total) < before + 50_000_000 end)
       Process.exit(holder, :kill)
-      await(fn -> NativeRegistry.count(@registry) == 0 end)
+      await(fn -> NativeRegistry.Registry.count(@registry) == 0 end)
     end
 
     :ok
@@ -90,21 +90,21 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTerms do
   # Events that are told after the node has got another name than the one it had at the change.
   def tells_what_was_put_in do
     this = self()
-    :ok = NativeRegistry.subscribe(@registry, :_)
+    :ok = NativeRegistry.Registry.subscribe(@registry, :_)
 
     for {stage, other} <- [nameless: :"one@127.0.0.1", named: nil] do
       for term <- terms() do
         name = {stage, term}
-        {:ok, ^this} = NativeRegistry.register(@registry, name, term)
+        {:ok, ^this} = NativeRegistry.Registry.register(@registry, name, term)
         told!({:register, @registry, name, this, term})
-        :ok = NativeRegistry.unregister(@registry, name)
+        :ok = NativeRegistry.Registry.unregister(@registry, name)
         told!({:unregister, @registry, name, this})
 
         # What is kept since the node had another name.
-        {:ok, ^this} = NativeRegistry.register(@registry, name, term)
+        {:ok, ^this} = NativeRegistry.Registry.register(@registry, name, term)
         told!({:register, @registry, name, this, term})
         rename(other)
-        :ok = NativeRegistry.unregister(@registry, name)
+        :ok = NativeRegistry.Registry.unregister(@registry, name)
         told!({:unregister, @registry, name, this})
         rename(if other, do: nil, else: :"one@127.0.0.1")
       end
@@ -112,7 +112,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTerms do
       if other, do: rename(other)
     end
 
-    :ok = NativeRegistry.unsubscribe(@registry, :_)
+    :ok = NativeRegistry.Registry.unsubscribe(@registry, :_)
   end
 
   defp told!(event) do
@@ -143,8 +143,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTerms do
 
   defp keep(key, terms) do
     for {term, at} <- Enum.with_index(terms) do
-      {:ok, _pid} = NativeRegistry.register(@registry, {key, at}, term)
-      if name?(term), do: {:ok, _pid} = NativeRegistry.register(@registry, {key, at, term}, at)
+      {:ok, _pid} = NativeRegistry.Registry.register(@registry, {key, at}, term)
+
+      if name?(term),
+        do: {:ok, _pid} = NativeRegistry.Registry.register(@registry, {key, at, term}, at)
     end
   end
 
@@ -152,15 +154,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTerms do
 
   defp check(key, terms) do
     this = self()
-    keys = NativeRegistry.keys(@registry, this)
-    selected = NativeRegistry.select(@registry, :_)
+    keys = NativeRegistry.Registry.keys(@registry, this)
+    selected = NativeRegistry.Registry.match_names(@registry, :_)
 
     for {term, at} <- Enum.with_index(terms) do
-      [{^this, found}] = NativeRegistry.lookup(@registry, {key, at})
+      [{^this, found}] = NativeRegistry.Registry.lookup(@registry, {key, at})
       same!(found, term)
       [found] = for {{^key, ^at}, ^this, found} <- selected, do: found
       same!(found, term)
-      {_new, old} = NativeRegistry.update_value(@registry, {key, at}, & &1)
+      {_new, old} = NativeRegistry.Registry.update_value(@registry, {key, at}, & &1)
       same!(old, term)
 
       if name?(term) do
@@ -170,7 +172,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTerms do
         same!(found, name)
         [found] = for {{^key, ^at, _term} = found, ^this, ^at} <- selected, do: found
         same!(found, name)
-        {_new, ^at} = NativeRegistry.update_value(@registry, name, & &1)
+        {_new, ^at} = NativeRegistry.Registry.update_value(@registry, name, & &1)
       end
     end
   end

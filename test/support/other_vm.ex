@@ -77,12 +77,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.OtherVM do
 
       for name <- [deep, {make_ref(), deep}] do
         this = self()
-        {:ok, ^this} = NativeRegistry.register(@registry, name, name)
+        {:ok, ^this} = NativeRegistry.Registry.register(@registry, name, name)
         ^this = NativeRegistry.whereis_name({@registry, Terms.copy(name)})
-        [^name] = NativeRegistry.keys(@registry, this)
-        [{^name, ^this, ^name}] = NativeRegistry.select(@registry, :_)
-        1 = NativeRegistry.count_select(@registry, name)
-        :ok = NativeRegistry.unregister(@registry, name)
+        [^name] = NativeRegistry.Registry.keys(@registry, this)
+        [{^name, ^this, ^name}] = NativeRegistry.Registry.match_names(@registry, :_)
+        1 = NativeRegistry.Registry.count_names(@registry, name)
+        :ok = NativeRegistry.Registry.unregister(@registry, name)
       end
     end
 

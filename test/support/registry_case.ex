@@ -16,7 +16,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RegistryCase do
       import WorkflowMetal.Registration.NativeRegistry.RegistryCase
 
       alias WorkflowMetal.Registration.NativeRegistry
-      alias WorkflowMetal.Registration.NativeRegistry.{Native, Owner, Terms, Worker}
+      alias WorkflowMetal.Registration.NativeRegistry.{Native, Owner, Registry, Terms, Worker}
     end
   end
 

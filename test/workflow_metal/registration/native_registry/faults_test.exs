@@ -31,17 +31,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry.FaultsTest do
     test "goes on to hear of deaths, and to tell of changes", context do
       %{registry: registry, meta: meta} = context
       before = idle()
-      :ok = NativeRegistry.subscribe(registry)
+      :ok = Registry.subscribe(registry)
       :yes = NativeRegistry.register_name({registry, :before}, before)
-      waiter = Task.async(fn -> NativeRegistry.await(registry, :awaited, @patience) end)
-      eventually(fn -> NativeRegistry.info(registry).waiting == 1 end)
+      waiter = Task.async(fn -> Registry.await(registry, :awaited, @patience) end)
+      eventually(fn -> Registry.info(registry).waiting == 1 end)
 
       load_again()
 
       later = idle()
       :yes = NativeRegistry.register_name({registry, :later}, later)
       :yes = NativeRegistry.register_name({registry, :awaited}, self())
-      assert Task.await(waiter) == self()
+      assert Task.await(waiter) == {:ok, self()}
       kill(before)
       kill(later)
       eventually(fn -> Native.sizes(registry) == {1, 1} end)
@@ -284,7 +284,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.FaultsTest do
 
       for worker <- 1..8 do
         spawn(fn ->
-          NativeRegistry.subscribe(Enum.at([A, B], rem(worker, 2)))
+          Registry.subscribe(Enum.at([A, B], rem(worker, 2)))
 
           Stream.iterate(1, & &1 + 1) |> Enum.each(fn number ->
             for registry <- [A, B] do

@@ -17,22 +17,21 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTest do
 
   describe "what lives only as long as somebody refers to it lives on" do
     test "in a value", %{registry: registry} do
-      holder =
-        holding(fn -> NativeRegistry.register(registry, :counter, :counters.new(1, [])) end)
+      holder = holding(fn -> Registry.register(registry, :counter, :counters.new(1, [])) end)
 
-      assert [{^holder, counter}] = NativeRegistry.lookup(registry, :counter)
+      assert [{^holder, counter}] = Registry.lookup(registry, :counter)
       assert counts?(counter)
-      assert [{:counter, ^holder, counter}] = NativeRegistry.select(registry, :counter)
+      assert [{:counter, ^holder, counter}] = Registry.match_names(registry, :counter)
       assert counts?(counter)
     end
 
     test "in a value that took the place of another", %{registry: registry} do
       holding(fn ->
-        NativeRegistry.register(registry, :name, 1)
-        NativeRegistry.update_value(registry, :name, fn 1 -> {:atomics.new(1, [])} end)
+        Registry.register(registry, :name, 1)
+        Registry.update_value(registry, :name, fn 1 -> {:atomics.new(1, [])} end)
       end)
 
-      assert [{_holder, {atomic}}] = NativeRegistry.lookup(registry, :name)
+      assert [{_holder, {atomic}}] = Registry.lookup(registry, :name)
       assert :atomics.add(atomic, 1, 1) == :ok
     end
 
@@ -41,26 +40,26 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTest do
         holder =
           holding(fn ->
             name = build.(:counters.new(1, []))
-            NativeRegistry.register(registry, name, :value)
+            Registry.register(registry, name, :value)
             # The value of a name changes, and the name stays what it is.
-            NativeRegistry.update_value(registry, name, & &1)
+            Registry.update_value(registry, name, & &1)
           end)
 
-        assert [name] = NativeRegistry.keys(registry, holder)
-        assert [{^name, ^holder, :value}] = NativeRegistry.select(registry, :_)
-        for name <- NativeRegistry.keys(registry, holder), do: assert(counts?(inside(name)))
-        for {name, _, _} <- NativeRegistry.select(registry, :_), do: assert(counts?(inside(name)))
+        assert [name] = Registry.keys(registry, holder)
+        assert [{^name, ^holder, :value}] = Registry.match_names(registry, :_)
+        for name <- Registry.keys(registry, holder), do: assert(counts?(inside(name)))
+        for {name, _, _} <- Registry.match_names(registry, :_), do: assert(counts?(inside(name)))
         kill(holder)
       end
     end
 
     test "in what events tell, also when the holder has ended", %{registry: registry} do
-      :ok = NativeRegistry.subscribe(registry, :_)
+      :ok = Registry.subscribe(registry, :_)
 
       holder =
         holding(fn ->
           name = {:name, :counters.new(1, [])}
-          NativeRegistry.register(registry, name, {:value, :counters.new(1, [])})
+          Registry.register(registry, name, {:value, :counters.new(1, [])})
         end)
 
       assert_receive {:register, ^registry, {:name, counter}, ^holder, {:value, value}}, 5_000
@@ -73,9 +72,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTest do
     test "in what a resource of native code is", %{registry: registry} do
       this = self()
 
-      {:ok, ^this} = NativeRegistry.register(registry, :stream, open_stream())
+      {:ok, ^this} = Registry.register(registry, :stream, open_stream())
       :erlang.garbage_collect()
-      assert [{^this, stream}] = NativeRegistry.lookup(registry, :stream)
+      assert [{^this, stream}] = Registry.lookup(registry, :stream)
       assert :zlib.inflate(stream, :zlib.compress("data")) == ["data"]
     end
 
@@ -110,16 +109,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTest do
           wrap <- [& &1, &{self(), &1}] do
         room = :erlang.external_size({self(), 1})
         taken = wrap.(build.(fits - room))
-        assert {:ok, _pid} = NativeRegistry.register(registry, :name, taken)
-        assert [{_pid, ^taken}] = NativeRegistry.lookup(registry, :name)
-        assert {^taken, ^taken} = NativeRegistry.update_value(registry, :name, & &1)
-        :ok = NativeRegistry.unregister(registry, :name)
+        assert {:ok, _pid} = Registry.register(registry, :name, taken)
+        assert [{_pid, ^taken}] = Registry.lookup(registry, :name)
+        assert {^taken, ^taken} = Registry.update_value(registry, :name, & &1)
+        :ok = Registry.unregister(registry, :name)
 
         assert_raise ArgumentError, ~r/at most 1048576 bytes in external format/, fn ->
-          NativeRegistry.register(registry, :name, wrap.(build.(2 * fits)))
+          Registry.register(registry, :name, wrap.(build.(2 * fits)))
         end
 
-        assert NativeRegistry.lookup(registry, :name) == []
+        assert Registry.lookup(registry, :name) == []
       end
     end
 
@@ -129,12 +128,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTest do
 
       for name <- [:name, 1 <<< 80, fn -> 1 end, {make_ref(), fn -> 1 end}],
           first <- [1, value] do
-        assert {:ok, ^this} = NativeRegistry.register(registry, name, first)
-        assert {^value, ^first} = NativeRegistry.update_value(registry, name, fn _ -> value end)
-        assert [{^this, ^value}] = NativeRegistry.lookup(registry, name)
-        assert [{^name, ^this, ^value}] = NativeRegistry.select(registry, :_)
-        assert {1, ^value} = NativeRegistry.update_value(registry, name, fn _ -> 1 end)
-        assert :ok = NativeRegistry.unregister(registry, name)
+        assert {:ok, ^this} = Registry.register(registry, name, first)
+        assert {^value, ^first} = Registry.update_value(registry, name, fn _ -> value end)
+        assert [{^this, ^value}] = Registry.lookup(registry, name)
+        assert [{^name, ^this, ^value}] = Registry.match_names(registry, :_)
+        assert {1, ^value} = Registry.update_value(registry, name, fn _ -> 1 end)
+        assert :ok = Registry.unregister(registry, name)
       end
     end
 
@@ -144,7 +143,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTest do
         shared = Terms.nest(bottom, 100, wrap)
 
         assert_raise ArgumentError, ~r/at most 1048576 bytes/, fn ->
-          NativeRegistry.register(registry, :name, shared)
+          Registry.register(registry, :name, shared)
         end
       end
     end

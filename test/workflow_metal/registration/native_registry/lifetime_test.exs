@@ -40,7 +40,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
       send(context.owner, :a_message)
       Process.exit(context.owner, :shutdown)
       GenServer.cast(context.owner, :a_cast)
-      catch_exit(GenServer.call(context.owner, :a_call, 10))
+      assert GenServer.call(context.owner, :a_call) == {:error, :unknown_call}
 
       assert :sys.get_state(context.owner)
       assert owner(context) == context.owner
@@ -178,7 +178,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
           end
 
         :yes = NativeRegistry.register_name({registry, :own, :value}, self())
-        :ok = NativeRegistry.subscribe(registry, :own)
+        :ok = Registry.subscribe(registry, :own)
 
         for _time <- 1..5 do
           restart(supervisor, unquote(killed))
@@ -187,7 +187,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
             assert NativeRegistry.start_child(meta, number, workers, Worker) == {:ok, pid}
           end
 
-          assert NativeRegistry.lookup(registry, :own) == [{self(), :value}]
+          assert Registry.lookup(registry, :own) == [{self(), :value}]
         end
 
         assert DynamicSupervisor.count_children(workers).active == 100
@@ -195,7 +195,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
         # Those that end are noticed as ever, and so are subscribers.
         kill(hd(pids))
         eventually(fn -> Native.sizes(registry) == {100, 100} end)
-        :ok = NativeRegistry.unregister(registry, :own)
+        :ok = Registry.unregister(registry, :own)
         assert_receive {:unregister, ^registry, :own, _pid}
       end
     end
@@ -337,12 +337,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
         registry = unique_registry()
         supervisor = start_with_siblings(registry, :one_for_one)
         :yes = NativeRegistry.register_name({registry, :name}, self())
-        :ok = NativeRegistry.subscribe(registry, :never)
+        :ok = Registry.subscribe(registry, :never)
 
-        waiting =
-          Task.async(fn -> catch_error(NativeRegistry.await(registry, :late, :infinity)) end)
+        waiting = Task.async(fn -> catch_error(Registry.await(registry, :late, :infinity)) end)
 
-        eventually(fn -> NativeRegistry.info(registry).waiting == 1 end)
+        eventually(fn -> Registry.info(registry).waiting == 1 end)
 
         :ok = Supervisor.terminate_child(supervisor, :registry)
         refute Task.yield(waiting, 50)
@@ -552,7 +551,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
       end
 
       for registry <- registries do
-        assert NativeRegistry.lookup(registry, :name) == [{self(), registry}]
+        assert Registry.lookup(registry, :name) == [{self(), registry}]
         assert Owner.name(registry) == Owner.name(registry)
       end
 

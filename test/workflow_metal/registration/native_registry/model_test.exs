@@ -170,7 +170,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
     registry = unique_registry()
     %{id: id} = start_registry(registry)
     supervisor = start_dynamic_supervisor()
-    :ok = NativeRegistry.subscribe(registry)
+    :ok = Registry.subscribe(registry)
     world = %{registry: registry, supervisor: supervisor, id: id, pids: %{}, patience: patience}
 
     result =
@@ -247,7 +247,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
     compare_told(world, model)
     :ok = stop_supervised(world.id)
     start_registry(world.registry)
-    :ok = NativeRegistry.subscribe(world.registry)
+    :ok = Registry.subscribe(world.registry)
     {world, Model.restarted(model)}
   end
 
@@ -258,7 +258,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
         nil -> []
       end
 
-    compare(expected, NativeRegistry.lookup(world.registry, name))
+    compare(expected, Registry.lookup(world.registry, name))
     compare(holder(world, model, name), NativeRegistry.whereis_name({world.registry, name}))
     {world, model}
   end
@@ -266,23 +266,23 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
   defp step({:select, pattern}, world, model) do
     matching = Model.matching(model, pattern)
     expected = for {name, number, value} <- matching, do: {name, world.pids[number], value}
-    compare_all(expected, NativeRegistry.select(world.registry, pattern))
+    compare_all(expected, Registry.match_names(world.registry, pattern))
 
     # Names of those who have just died may still count.
     await_equal(world, length(expected), fn ->
-      NativeRegistry.count_select(world.registry, pattern)
+      Registry.count_names(world.registry, pattern)
     end)
 
     {world, model}
   end
 
   defp step(:names, world, model) do
-    compare_all(Map.keys(model.names), NativeRegistry.names(world.registry))
+    compare_all(Map.keys(model.names), Registry.names(world.registry))
     {world, model}
   end
 
   defp step(:count, world, model) do
-    await_equal(world, map_size(model.names), fn -> NativeRegistry.count(world.registry) end)
+    await_equal(world, map_size(model.names), fn -> Registry.count(world.registry) end)
     {world, model}
   end
 
@@ -310,7 +310,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
 
   defp step_of({:register, _, name, value}, number, world, model) do
     %{registry: registry, pids: pids} = world
-    answer = Actor.run(pids[number], fn -> NativeRegistry.register(registry, name, value) end)
+    answer = Actor.run(pids[number], fn -> Registry.register(registry, name, value) end)
 
     case model.names[name] do
       nil ->
@@ -340,7 +340,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
 
   defp step_of({:unregister, _, name}, number, world, model) do
     %{registry: registry, pids: pids} = world
-    answer = Actor.run(pids[number], fn -> NativeRegistry.unregister(registry, name) end)
+    answer = Actor.run(pids[number], fn -> Registry.unregister(registry, name) end)
     compare(:ok, answer)
 
     case model.names[name] do
@@ -351,7 +351,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
 
   defp step_of({:update, _, name, value}, number, world, model) do
     %{registry: registry, pids: pids} = world
-    update = fn -> NativeRegistry.update_value(registry, name, fn _old -> value end) end
+    update = fn -> Registry.update_value(registry, name, fn _old -> value end) end
     answer = Actor.run(pids[number], update)
 
     case model.names[name] do
@@ -372,7 +372,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
   end
 
   defp step_of({:keys, _}, number, world, model) do
-    keys = NativeRegistry.keys(world.registry, world.pids[number])
+    keys = Registry.keys(world.registry, world.pids[number])
     compare_all(Model.names_of(model, number), keys)
     {world, model}
   end
@@ -394,7 +394,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
       compare(:undefined, NativeRegistry.whereis_name({world.registry, name}))
     end
 
-    compare([], NativeRegistry.keys(world.registry, pid))
+    compare([], Registry.keys(world.registry, pid))
     await_down(reference)
     {world, Model.ended(model, number)}
   end
@@ -418,7 +418,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
         for name <- names do
           answer = NativeRegistry.register_name({registry, name, value}, pids[another])
           compare(:yes, answer)
-          compare([{pids[another], value}], NativeRegistry.lookup(registry, name))
+          compare([{pids[another], value}], Registry.lookup(registry, name))
         end
 
         await_down(reference)
@@ -616,13 +616,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
       answer =
         case kind do
           :register ->
-            case NativeRegistry.register(registry, name, nil) do
+            case Registry.register(registry, name, nil) do
               {:ok, _pid} -> :yes
               {:error, {:already_registered, pid}} -> pid
             end
 
           :unregister ->
-            NativeRegistry.unregister(registry, name)
+            Registry.unregister(registry, name)
 
           :whereis ->
             NativeRegistry.whereis_name({registry, name})

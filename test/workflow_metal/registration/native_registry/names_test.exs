@@ -376,16 +376,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry.NamesTest do
           ],
           call <- [
             &NativeRegistry.whereis_name({registry, &1}),
-            &NativeRegistry.lookup(registry, &1),
-            &NativeRegistry.register(registry, &1, nil),
+            &Registry.lookup(registry, &1),
+            &Registry.register(registry, &1, nil),
             &NativeRegistry.register_name({registry, &1}, self()),
-            &NativeRegistry.unregister(registry, &1),
-            &NativeRegistry.update_value(registry, &1, fn value -> value end),
-            &NativeRegistry.await(registry, &1, 10),
-            &NativeRegistry.select(registry, &1),
-            &NativeRegistry.count_select(registry, &1),
-            &NativeRegistry.subscribe(registry, &1),
-            &NativeRegistry.unsubscribe(registry, &1),
+            &Registry.unregister(registry, &1),
+            &Registry.update_value(registry, &1, fn value -> value end),
+            &Registry.await(registry, &1, 10),
+            &Registry.match_names(registry, &1),
+            &Registry.count_names(registry, &1),
+            &Registry.subscribe(registry, &1),
+            &Registry.unsubscribe(registry, &1),
             &NativeRegistry.start_child(context.meta, &1, self(), Worker)
           ] do
         error = assert_raise ArgumentError, fn -> call.(name) end
@@ -400,9 +400,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.NamesTest do
 
     test "is a value, and comes back as it was", %{registry: registry} do
       for unknown <- Terms.unknown(), value <- [unknown, {self(), [unknown]}] do
-        {:ok, _pid} = NativeRegistry.register(registry, :name, value)
-        assert [{_pid, ^value}] = NativeRegistry.lookup(registry, :name)
-        NativeRegistry.unregister(registry, :name)
+        {:ok, _pid} = Registry.register(registry, :name, value)
+        assert [{_pid, ^value}] = Registry.lookup(registry, :name)
+        Registry.unregister(registry, :name)
       end
     end
   end

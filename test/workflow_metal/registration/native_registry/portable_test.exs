@@ -15,7 +15,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PortableTest do
     registry = Module.concat(__MODULE__, context.test)
     start_supervised!({NativeRegistry, name: registry})
     expected = if System.get_env(@variable), do: :documented, else: :direct
-    assert %{terms: ^expected} = NativeRegistry.info(registry)
+    assert %{terms: ^expected} = Registry.info(registry)
   end
 
   # Excluded in the second VM; so are the tests that start nodes and those of many processes and names,

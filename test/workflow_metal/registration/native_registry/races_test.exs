@@ -500,7 +500,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RacesTest do
       # Reads nothing.
       receiver =
         spawn_link(fn ->
-          :ok = NativeRegistry.subscribe(registry, {:case, :_})
+          :ok = Registry.subscribe(registry, {:case, :_})
           send(test, :subscribed)
           Process.sleep(:infinity)
         end)
@@ -515,8 +515,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RacesTest do
           before = :erlang.memory(:processes)
 
           for _message <- 1..5_000 do
-            {:ok, _pid} = NativeRegistry.register(registry, {:case, 1}, nil)
-            :ok = NativeRegistry.unregister(registry, {:case, 1})
+            {:ok, _pid} = Registry.register(registry, {:case, 1}, nil)
+            :ok = Registry.unregister(registry, {:case, 1})
           end
 
           length = {:message_queue_len, round * 10_000}

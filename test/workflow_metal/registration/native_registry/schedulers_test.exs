@@ -42,15 +42,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
     test "with 10,000 subscribers and 10,000 who wait", %{registry: registry} do
       for number <- 1..10_000 do
         spawn_link(fn ->
-          :ok = NativeRegistry.subscribe(registry, {:told, number})
+          :ok = Registry.subscribe(registry, {:told, number})
           Process.sleep(:infinity)
         end)
 
-        spawn_link(fn -> NativeRegistry.await(registry, {:awaited, number}, :infinity) end)
+        spawn_link(fn -> Registry.await(registry, {:awaited, number}, :infinity) end)
       end
 
       eventually(fn ->
-        match?(%{subscribers: 10_000, waiting: 10_000}, NativeRegistry.info(registry))
+        match?(%{subscribers: 10_000, waiting: 10_000}, Registry.info(registry))
       end)
 
       # The courier has something to do all the while.
@@ -86,7 +86,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
     @tag timeout: 300_000
     test "for the end of a process that holds names", %{registry: registry} do
       # With a subscriber, every name that becomes free is written down.
-      for subscribe <- [fn -> :ok end, fn -> NativeRegistry.subscribe(registry, {:never, :_}) end],
+      for subscribe <- [fn -> :ok end, fn -> Registry.subscribe(registry, {:never, :_}) end],
           {label, names} <- Longest.deaths() do
         subscribe.()
         # Until it was short once.
@@ -158,8 +158,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
   end
 
   defp register_for_ever(registry) do
-    NativeRegistry.register(registry, {:busy, self()}, nil)
-    NativeRegistry.unregister(registry, {:busy, self()})
+    Registry.register(registry, {:busy, self()}, nil)
+    Registry.unregister(registry, {:busy, self()})
     register_for_ever(registry)
   end
 end
