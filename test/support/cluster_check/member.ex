@@ -423,7 +423,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
         cond do
           {registry, name} in held and chance <= 7 ->
             Process.put(:held, held -- [{registry, name}])
-            note(name, {:unregister, caught(fn -> NativeRegistry.Registry.unregister(registry, name) end)})
+
+            note(
+              name,
+              {:unregister, caught(fn -> NativeRegistry.Registry.unregister(registry, name) end)}
+            )
 
           chance == 10 and not :persistent_term.get(@strict) ->
             note(name, :end)
@@ -556,8 +560,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
       # First and last: whoever is in both has been there all the while.
       holders: holders(registry),
       answers: Map.new(names, &{&1, NativeRegistry.whereis_name({registry, &1})}),
-      values: for({:own, _} = name <- names, do: {name, NativeRegistry.Registry.lookup(registry, name)}),
-      here: NativeRegistry.Registry.match_names(registry, :_) |> Enum.map(fn {name, pid, _} -> {name, pid} end),
+      values:
+        for({:own, _} = name <- names, do: {name, NativeRegistry.Registry.lookup(registry, name)}),
+      here:
+        NativeRegistry.Registry.match_names(registry, :_)
+        |> Enum.map(fn {name, pid, _} -> {name, pid} end),
       count: NativeRegistry.Registry.count(registry),
       engine: engine_names(engine, registry),
       nodes: Enum.sort(Node.list()),

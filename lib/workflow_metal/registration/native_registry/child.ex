@@ -4,7 +4,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Child do
   # end the same process meanwhile, so a start that fails is tried again while that can be the reason.
 
   alias WorkflowMetal.Registration.NativeRegistry
-  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Registry, Table}
+  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Local, Registry, Table}
 
   @has_telemetry Code.ensure_loaded?(:telemetry)
 
@@ -17,6 +17,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Child do
   # How often it is started again after a conflict. A conflict ends with another process under the
   # name.
   @conflicts 100
+
+  # The adapter's name is part of what is a via tuple. Nothing of the module is called from here.
+  @adapter :"Elixir.WorkflowMetal.Registration.NativeRegistry"
 
   @typep registry :: Registry.registry()
   @typep name :: Registry.name()
@@ -63,11 +66,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Child do
 
     case Table.whereis(registry, name) do
       :undefined ->
-        via = {:via, NativeRegistry, {registry, name}}
+        via = {:via, @adapter, {registry, name}}
         child = {module, Keyword.put(arguments, :name, via)}
 
-        if Table.clustered?(registry) == true,
-          do: Cluster.start_child(registry, name, supervisor, child),
+        if Local.clustered?(registry) == true,
+          do: start_in_cluster(registry, name, supervisor, child),
           else: start_here(registry, name, supervisor, child)
 
       pid ->
@@ -78,6 +81,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Child do
   defp start_here(registry, name, supervisor, child) do
     start = fn -> DynamicSupervisor.start_child(supervisor, child) end
     start_anew(registry, name, start, &refused(registry, name, &1))
+  end
+
+  # The errors of a cluster are read first, by `read`.
+  defp start_in_cluster(registry, name, supervisor, child) do
+    Cluster.start_child(registry, name, supervisor, child, fn start, read ->
+      start_anew(registry, name, start, &(read.(&1) || refused(registry, name, &1)))
+    end)
   end
 
   defp check!(module) when is_atom(module), do: {module, []}

@@ -1,15 +1,8 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Events do
   @moduledoc false
-  # Who is told of changes. The native library sends the messages.
+  # Events of this node and, if it is wanted, of the other nodes of the cluster.
 
-  alias WorkflowMetal.Registration.NativeRegistry.{
-    Cluster,
-    Name,
-    Native,
-    Options,
-    Registry,
-    Table
-  }
+  alias WorkflowMetal.Registration.NativeRegistry.{Audience, Cluster, Local, Options, Registry}
 
   @typep registry :: Registry.registry()
 
@@ -17,18 +10,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Events do
   @spec subscribe(registry, Registry.pattern(), Registry.wide()) :: :ok | {:ok, missing :: [node]}
   def subscribe(registry, pattern, options) do
     timeout = Options.wide!(options)
-
-    case Native.subscribe(registry, Name.pattern!(pattern), self()) do
-      :ok when timeout == nil -> :ok
-      :ok -> {:ok, follow(registry, pattern, timeout)}
-      :no_thread -> no_thread!()
-      # The caller is alive, so it is the registry that is about to stop.
-      refusal when refusal in [:ended, :no_registry] -> Name.unknown_registry!(registry)
-    end
+    :ok = Audience.subscribe(registry, pattern)
+    if timeout, do: {:ok, follow(registry, pattern, timeout)}, else: :ok
   end
 
   defp follow(registry, pattern, timeout) do
-    if Table.clustered?(registry) == true,
+    if Local.clustered?(registry) == true,
       do: Cluster.follow(registry, pattern, timeout),
       else: []
   end
@@ -36,41 +23,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Events do
   @doc "Takes back what `subscribe/3` asked for."
   @spec unsubscribe(registry, Registry.pattern()) :: :ok
   def unsubscribe(registry, pattern) do
-    case Native.unsubscribe(registry, Name.pattern!(pattern), self()) do
-      subscribed? when is_boolean(subscribed?) -> unfollow(registry, pattern)
-      :no_registry -> Name.unknown_registry!(registry)
-    end
+    :ok = Audience.unsubscribe(registry, pattern)
+    if Local.clustered?(registry) == true, do: Cluster.unfollow(registry, pattern), else: :ok
   end
-
-  defp unfollow(registry, pattern) do
-    if Table.clustered?(registry) == true, do: Cluster.unfollow(registry, pattern), else: :ok
-  end
-
-  @doc "Has the processes of these names told of all changes."
-  @spec listen(registry, [atom]) :: :ok
-  def listen(registry, listeners) do
-    case Native.listen(registry, listeners) do
-      :ok -> :ok
-      :no_thread -> no_thread!()
-      :no_registry -> Name.unknown_registry!(registry)
-    end
-  end
-
-  @doc "Whom to tell of something that concerns the name."
-  @spec audience(registry, Registry.name()) :: [pid | atom] | :no_registry
-  def audience(registry, name) do
-    case Native.audience(registry, name) do
-      audience when is_list(audience) -> audience
-      :no_registry -> :no_registry
-      refusal -> audience(registry, Name.prepare!(refusal, registry, name))
-    end
-  end
-
-  @doc "Whom to tell of something that concerns the registry as a whole."
-  @spec everybody(registry) :: [pid | atom] | :no_registry
-  def everybody(registry), do: Native.everybody(registry)
-
-  @doc "Raises when the native library could not start the thread that sends messages."
-  @spec no_thread!() :: no_return
-  def no_thread!, do: raise("the system has no thread left to tell of changes of names")
 end

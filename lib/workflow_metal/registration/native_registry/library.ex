@@ -2,8 +2,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Library do
   @moduledoc false
   # Where the native library lies, and what to say where there is none.
 
-  alias WorkflowMetal.Registration.NativeRegistry.Native
-
   @application :workflow_metal_native_registry
 
   @doc "The path of the library, without the ending that its kind has on this system."
@@ -15,11 +13,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Library do
     end
   end
 
-  @doc "Raises where the library cannot be used, and says why."
-  @spec ensure_loaded!() :: :ok
-  def ensure_loaded! do
-    case Code.ensure_loaded(Native) do
-      {:module, Native} -> :ok
+  @doc "Raises, and says why, when the module with the NIFs cannot be loaded."
+  @spec ensure_loaded!(module) :: :ok
+  def ensure_loaded!(native) do
+    case Code.ensure_loaded(native) do
+      {:module, ^native} -> :ok
       {:error, reason} -> raise message(path(), reason)
     end
   end

@@ -2,7 +2,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Options do
   @moduledoc false
   # Checks all options, but for those of a cluster, which `Cluster` does.
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Library, Owner, Registry}
+  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Library, Native, Owner, Registry}
 
   @cluster [:cluster, :cluster_timeout, :on_conflict]
   @adapter [:name, :listeners | @cluster]
@@ -58,7 +58,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Options do
     wanted!(options, :name, nil, &name?/1, "an atom")
     listeners = wanted!(options, :listeners, [], &atoms?/1, "a list of atoms")
     meta = wanted!(options, :meta, [], &Keyword.keyword?/1, "a keyword list")
-    Library.ensure_loaded!()
+    Library.ensure_loaded!(Native)
     clustered? = Enum.any?(@cluster, &Keyword.has_key?(options, &1))
     cluster = if clustered?, do: Cluster.new!(name, options)
     %{registry: name, process: name, listeners: listeners, meta: meta, cluster: cluster}

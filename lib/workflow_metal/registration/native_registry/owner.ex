@@ -14,11 +14,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
 
   use GenServer
 
-  alias WorkflowMetal.Registration.NativeRegistry
-  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Events, Meta, Name, Native}
-  alias WorkflowMetal.Registration.NativeRegistry.{Registry, Table}
+  alias WorkflowMetal.Registration.NativeRegistry.{Audience, Cluster, Local, Meta, Name, Native}
+  alias WorkflowMetal.Registration.NativeRegistry.Registry
 
   @has_telemetry Code.ensure_loaded?(:telemetry)
+
+  # The public modules, by which a registry is started. Nothing of them is called from here.
+  @starters [
+    :"Elixir.WorkflowMetal.Registration.NativeRegistry",
+    :"Elixir.WorkflowMetal.Registration.NativeRegistry.Registry"
+  ]
 
   # How often telemetry is told of the backlog of events, in milliseconds.
   @backlog 5_000
@@ -109,7 +114,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
   @spec drain(Registry.registry(), timeout: non_neg_integer) ::
           {drained :: [Registry.name()], remaining :: [Registry.name()]}
   def drain(registry, options) do
-    case Table.clustered?(registry) do
+    case Local.clustered?(registry) do
       true ->
         Cluster.drain(registry, options)
 
@@ -134,7 +139,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
 
     case open(registry, supervisor, cluster) do
       :ok ->
-        :ok = Events.listen(registry, listeners)
+        :ok = Audience.listen(registry, listeners)
         # The registry may be one that was suspended, or whose owner was killed.
         for {key, value} <- meta, do: Meta.put_new(registry, key, value)
         if @has_telemetry, do: Process.send_after(self(), :backlog, @backlog)
@@ -223,7 +228,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
   defp starts?({__MODULE__, :start_link, [%{registry: registry}]}, registry), do: true
 
   defp starts?({module, :start_link, [options]}, registry)
-       when module in [NativeRegistry, Registry],
+       when module in @starters,
        do: Keyword.get(options, :name) == registry
 
   defp starts?(_start, _registry), do: false

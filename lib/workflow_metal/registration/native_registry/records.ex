@@ -4,7 +4,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Records do
   # specifications, which the VM does.
 
   alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Name, Native, Options, Registry}
-  alias WorkflowMetal.Registration.NativeRegistry.{Table, Value}
+  alias WorkflowMetal.Registration.NativeRegistry.{Local, Table, Value}
 
   @typep registry :: Registry.registry()
   @typep name :: Registry.name()
@@ -14,21 +14,21 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Records do
   @spec match_names(registry, Registry.pattern(), Registry.wide()) ::
           [{name, pid, Registry.value()}] | {[{name, pid, Registry.value()}], missing :: [node]}
   def match_names(registry, pattern, options) do
-    here = fn -> Table.records(registry, pattern) end
+    here = fn -> Local.records(registry, pattern) end
     ask(registry, {:select, pattern}, options, here, &Enum.concat/1)
   end
 
   @spec count_names(registry, Registry.pattern(), Registry.wide()) ::
           non_neg_integer | {non_neg_integer, missing :: [node]}
   def count_names(registry, pattern, options) do
-    here = fn -> Table.count(registry, pattern) end
+    here = fn -> Local.count(registry, pattern) end
     ask(registry, {:count, pattern}, options, here, &Enum.sum/1)
   end
 
   @spec count(registry, Registry.wide()) ::
           non_neg_integer | {non_neg_integer, missing :: [node]}
   def count(registry, options) do
-    ask(registry, {:count, :_}, options, fn -> Table.count(registry) end, &Enum.sum/1)
+    ask(registry, {:count, :_}, options, fn -> Local.count(registry) end, &Enum.sum/1)
   end
 
   @spec names(registry, Registry.wide()) :: [name] | {[name], missing :: [node]}
@@ -48,7 +48,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Records do
       timeout == nil ->
         here.()
 
-      Table.clustered?(registry) == true ->
+      Local.clustered?(registry) == true ->
         {answers, missing} = Cluster.ask(registry, question, here, timeout)
         {join.(answers), missing}
 
@@ -76,12 +76,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Records do
 
     case scope(spec) do
       {:name, name} ->
-        for {pid, value} <- Table.lookup_here(registry, name), reduce: acc do
+        for {pid, value} <- Local.lookup(registry, name), reduce: acc do
           acc -> fun.(run({name, {pid, value}}, compiled), acc)
         end
 
       {:pattern, pattern} ->
-        Table.reduce(registry, pattern, acc, fn {name, pid, value}, acc ->
+        Local.reduce(registry, pattern, acc, fn {name, pid, value}, acc ->
           fun.(run({name, {pid, value}}, compiled), acc)
         end)
     end
@@ -107,7 +107,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Records do
   def unregister_match(registry, name, pattern, guards) do
     caller = self()
 
-    case matching(Table.lookup_here(registry, name), name, pattern, guards) do
+    case matching(Local.lookup(registry, name), name, pattern, guards) do
       [{^caller, _value}] -> Table.unregister(registry, name, caller)
       _not_its_own -> :ok
     end

@@ -52,7 +52,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   '''
 
   alias WorkflowMetal.Registration.NativeRegistry
-  alias WorkflowMetal.Registration.NativeRegistry.{Events, Meta, Options, Owner, Records, Table}
+
+  alias WorkflowMetal.Registration.NativeRegistry.{
+    Events,
+    Local,
+    Meta,
+    Options,
+    Owner,
+    Records,
+    Table
+  }
+
   alias WorkflowMetal.Registration.NativeRegistry.Waiting
 
   ## Types
@@ -313,7 +323,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   """
   @doc since: "0.1.0"
   @spec keys(registry, pid) :: [name]
-  def keys(registry, pid), do: Table.keys(registry, pid)
+  def keys(registry, pid), do: Local.keys(registry, pid)
 
   @doc """
   As `lookup/2`, if the value matches the pattern and the guards.
@@ -587,7 +597,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   """
   @doc since: "0.1.0"
   @spec info(registry) :: info
-  def info(registry), do: Table.info(registry)
+  def info(registry), do: Local.info(registry)
 
   ## Events and waiting
 

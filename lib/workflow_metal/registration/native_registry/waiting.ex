@@ -3,7 +3,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Waiting do
   # Waiting for a name: the native library sends the waiting process a message
   # `{:workflow_metal_native_registry, number, pid | :closed}`, once for each number.
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Events, Name, Native, Registry, Table}
+  alias WorkflowMetal.Registration.NativeRegistry.{Audience, Local, Name, Native, Registry, Table}
 
   # Engines do not say when another node registers a name. This is the time between two lookups in a
   # cluster, in milliseconds.
@@ -45,7 +45,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Waiting do
   defp wait(registry, name) do
     case Native.wait(registry, name, self()) do
       number when is_integer(number) -> number
-      :no_thread -> Events.no_thread!()
+      :no_thread -> Audience.no_thread!()
       refusal -> wait(registry, Name.prepare!(refusal, registry, name))
     end
   end
@@ -64,7 +64,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Waiting do
       :erlang.raise(kind, reason, __STACKTRACE__)
   end
 
-  defp poll(registry), do: if(Table.clustered?(registry) == true, do: @poll, else: :infinity)
+  defp poll(registry), do: if(Local.clustered?(registry) == true, do: @poll, else: :infinity)
 
   defp receive_answer(registry, name, deadline, number, poll) do
     receive do

@@ -208,7 +208,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
 
       test "takes names of every kind, many for one process", %{registry: registry, meta: meta} do
         names = [fn -> registry end, 1 <<< 90, <<1::3>>, %{a: 1.0}, %{a: 1}, {self(), make_ref()}]
-        for name <- names, do: assert({:ok, _pid} = NativeRegistry.Registry.register(registry, name, name))
+
+        for name <- names,
+            do: assert({:ok, _pid} = NativeRegistry.Registry.register(registry, name, name))
 
         for name <- names do
           assert NativeRegistry.whereis_name(meta, name) == self()
@@ -221,7 +223,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
 
       test "raises for what is no name, before anybody is asked", %{registry: registry} do
         large = String.duplicate("a", 70_000)
-        assert_raise ArgumentError, fn -> NativeRegistry.Registry.register(registry, large, nil) end
+
+        assert_raise ArgumentError, fn ->
+          NativeRegistry.Registry.register(registry, large, nil)
+        end
+
         assert_raise ArgumentError, fn -> NativeRegistry.whereis_name({registry, large}) end
 
         assert_raise ArgumentError, fn ->
@@ -377,7 +383,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       assert NativeRegistry.whereis_name(meta, :name) == :undefined
     end
 
-    test "for a process whose registration was asked for by one that was killed is kept", context do
+    test "for a process whose registration was asked for by one that was killed is kept",
+         context do
       %{registry: registry, meta: meta} = context
       holder = idle()
       Engine.hang(registry)
@@ -462,5 +469,27 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
     test "in failing is an error", %{registry: registry} do
       assert NativeRegistry.Registry.register(registry, :fails, nil) == {:error, :broken}
     end
+  end
+end
+
+defmodule WorkflowMetal.Registration.NativeRegistry.ClusterMonitorsTest do
+  # Not at the same time as others: it ends what their registries use.
+  use WorkflowMetal.Registration.NativeRegistry.RegistryCase
+
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Config, Monitor, Monitors}
+
+  test "a registry has a monitor again when the supervisor of all monitors was killed" do
+    registry = unique_registry()
+    start_supervised!({NativeRegistry, name: registry, cluster: :global}, id: :clustered)
+    assert NativeRegistry.Registry.register(registry, :name, nil) == {:ok, self()}
+    monitor = Process.whereis(Monitor.name(registry))
+    reference = Process.monitor(monitor)
+    kill(Process.whereis(Monitors.Dynamic))
+    await_down(reference)
+    eventually(fn -> Process.whereis(Monitor.name(registry)) not in [nil, monitor] end)
+    assert NativeRegistry.whereis_name({registry, :name}) == self()
+    :ok = stop_supervised(:clustered)
+    eventually(fn -> Config.get(registry) == nil end)
+    eventually(fn -> Process.whereis(Monitor.name(registry)) == nil end)
   end
 end

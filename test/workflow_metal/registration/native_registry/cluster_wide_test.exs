@@ -56,19 +56,34 @@ for engine <- [:global, :syn] do
         expected =
           for {pid, number} <- Enum.with_index(pids), do: {{:case, number}, pid, {:value, number}}
 
-        {found, []} = call(one, NativeRegistry.Registry, :match_names, [registry, {:case, :_}, @wide])
+        {found, []} =
+          call(one, NativeRegistry.Registry, :match_names, [registry, {:case, :_}, @wide])
+
         assert Enum.sort(found) == expected
-        assert call(one, NativeRegistry.Registry, :match_names, [registry, {:case, :_}]) == [hd(expected)]
-        assert call(one, NativeRegistry.Registry, :match_names, [registry, {:case, :_}, []]) == [hd(expected)]
+
+        assert call(one, NativeRegistry.Registry, :match_names, [registry, {:case, :_}]) == [
+                 hd(expected)
+               ]
+
+        assert call(one, NativeRegistry.Registry, :match_names, [registry, {:case, :_}, []]) == [
+                 hd(expected)
+               ]
 
         assert call(one, NativeRegistry.Registry, :count, [registry, @wide]) == {6, []}
         assert call(one, NativeRegistry.Registry, :count, [registry]) == 2
-        assert call(one, NativeRegistry.Registry, :count_names, [registry, {:case, :_}, @wide]) == {3, []}
+
+        assert call(one, NativeRegistry.Registry, :count_names, [registry, {:case, :_}, @wide]) ==
+                 {3, []}
+
         assert call(one, NativeRegistry.Registry, :count_names, [registry, {:case, :_}]) == 1
 
         {names, []} = call(one, NativeRegistry.Registry, :names, [registry, @wide])
         assert Enum.sort(names) == for(kind <- [:case, :task], number <- 0..2, do: {kind, number})
-        assert Enum.sort(call(one, NativeRegistry.Registry, :names, [registry])) == [case: 0, task: 0]
+
+        assert Enum.sort(call(one, NativeRegistry.Registry, :names, [registry])) == [
+                 case: 0,
+                 task: 0
+               ]
       end
 
       test "do not miss a node whose registry does not run, or that has none", context do
@@ -111,7 +126,11 @@ for engine <- [:global, :syn] do
           assert missing == name(three)
 
           assert {found, [^missing]} =
-                   call(one, NativeRegistry.Registry, :match_names, [registry, {:case, :_}, options])
+                   call(one, NativeRegistry.Registry, :match_names, [
+                     registry,
+                     {:case, :_},
+                     options
+                   ])
 
           assert for({name, _pid, _value} <- found, do: name) |> Enum.sort() == [case: 0, case: 1]
         after
@@ -279,7 +298,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterWideOptionsTest do
 
   test "a registry of one node alone answers of itself", %{registry: registry} do
     {:ok, _pid} = NativeRegistry.Registry.register(registry, :name, 1)
-    assert NativeRegistry.Registry.match_names(registry, :_, cluster: true) == {[{:name, self(), 1}], []}
+
+    assert NativeRegistry.Registry.match_names(registry, :_, cluster: true) ==
+             {[{:name, self(), 1}], []}
+
     assert NativeRegistry.Registry.count(registry, cluster: true) == {1, []}
     assert NativeRegistry.Registry.subscribe(registry, :_, cluster: true) == {:ok, []}
     NativeRegistry.Registry.unregister(registry, :name)

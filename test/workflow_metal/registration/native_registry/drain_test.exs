@@ -114,7 +114,9 @@ for engine <- [:global, :syn] do
       {:ok, _pid} = call(one, ClusterNode, :start_child, [registry, :other])
       :ok = call(one, WideNode, :suspend, [stuck])
 
-      {drained, remaining} = call(one, NativeRegistry.Registry, :drain, [registry, [timeout: 500]])
+      {drained, remaining} =
+        call(one, NativeRegistry.Registry, :drain, [registry, [timeout: 500]])
+
       assert :stuck in remaining
       assert Enum.sort(drained ++ remaining) == [:other, :stuck]
 
@@ -160,7 +162,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.DrainOptionsTest do
     start_supervised!({NativeRegistry, name: registry, cluster: :global}, id: registry)
 
     for options <- [[timeout: :infinity], [timeout: -1], [time: 1], :timeout] do
-      assert_raise ArgumentError, ~r/:timeout.*got: /, fn -> NativeRegistry.Registry.drain(registry, options) end
+      assert_raise ArgumentError, ~r/:timeout.*got: /, fn ->
+        NativeRegistry.Registry.drain(registry, options)
+      end
     end
   end
 end

@@ -7,6 +7,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   # that is here, one module for each task:
   #
   #   Options, Config      the options, and the configuration that is kept of them
+  #   Lookup               finding the holder of a name
   #   Claim                registering a name: engine, then table
   #   Settle, NameLock     making the engine agree with the table about one name
   #   Reconcile            the same for all names
@@ -15,19 +16,21 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   #   Drain                giving all names of this node to the other nodes
   #   Subscription         events of other nodes, which a `Forwarder` there sends
   #   Monitor, Shutdown    what happens when the supervisor, the engine or a node comes or goes
-  #   Deadlines, Tasks     how long is waited for the engine, and who works when nobody waits
+  #   Deadlines, Tasks     how long the engine is waited for, and the processes that wait
   #   Report               log, telemetry and messages
   #   Peers, Remote        calls of other nodes, and what they call here
   #   Global, GlobalLock, Syn   the two engines
 
   alias WorkflowMetal.Registration.NativeRegistry
-  alias WorkflowMetal.Registration.NativeRegistry.{Registry, Table}
+  alias WorkflowMetal.Registration.NativeRegistry.{Local, Registry}
 
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.{
     Claim,
     Config,
     Drain,
+    Lookup,
     Monitor,
+    Monitors,
     Options,
     Peers,
     Settle,
@@ -54,8 +57,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   def open(registry, supervisor, config) do
     {:ok, _started} = Application.ensure_all_started(:workflow_metal_native_registry)
 
+    :ok = Monitors.start_monitor(registry)
+
     case Monitor.open(registry, supervisor, config) do
       :ok -> :ok
+      {:error, :not_running} -> open(registry, supervisor, config)
       {:error, {kind, reason, stacktrace}} -> :erlang.raise(kind, reason, stacktrace)
     end
   end
@@ -68,32 +74,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   defdelegate close(registry, supervisor), to: Monitor
 
   @doc "Suspends the registry that the supervisor has open. The engine keeps its names."
-  @spec suspend(Registry.registry(), supervisor :: pid) :: Table.suspended() | :no_registry
+  @spec suspend(Registry.registry(), supervisor :: pid) :: Local.suspended() | :no_registry
   defdelegate suspend(registry, supervisor), to: Monitor
 
   @doc "Closes the registry if it is still suspended, and gives its names back to the engine."
-  @spec close_suspended(Registry.registry(), supervisor :: pid, Table.suspended()) :: :ok
+  @spec close_suspended(Registry.registry(), supervisor :: pid, Local.suspended()) :: :ok
   defdelegate close_suspended(registry, supervisor, suspended), to: Monitor
 
   @doc "The holder of a name that no process of this node holds."
   @spec whereis(Registry.registry(), Registry.name()) :: pid | :undefined
-  def whereis(registry, name) do
-    with pid when is_pid(pid) <- Config.fetch!(registry).engine.whereis(registry, name) do
-      # Another node's process is taken to be alive until the engine says otherwise.
-      if node(pid) != node() or Process.alive?(pid), do: pid, else: :undefined
-    end
-  end
+  defdelegate whereis(registry, name), to: Lookup, as: :elsewhere
 
   @doc "The same with its value, for which the holder's node is asked."
   @spec lookup(Registry.registry(), Registry.name()) :: [{pid, Registry.value()}]
-  def lookup(registry, name) do
-    case whereis(registry, name) do
-      :undefined -> []
-      # It has registered the name since the table was asked.
-      pid when node(pid) == node() -> Table.lookup_here(registry, name)
-      pid -> Peers.lookup(node(pid), registry, name, Config.fetch!(registry).timeout)
-    end
-  end
+  defdelegate lookup(registry, name), to: Lookup
 
   @doc "Claims a name for a process of this node; see `Claim.claim/5`."
   @spec claim(Registry.registry(), Registry.name(), pid, ended :: pid | nil, encoded :: term) ::
@@ -109,11 +103,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   @spec unregister(Registry.registry(), Registry.name(), pid) :: :ok
   defdelegate unregister(registry, name, pid), to: Settle
 
-  @doc "Starts a child with this name; see `StartChild.start_child/4`."
-  @spec start_child(Registry.registry(), Registry.name(), Supervisor.supervisor(), child) ::
-          NativeRegistry.on_start_child()
-        when child: {module, keyword}
-  defdelegate start_child(registry, name, supervisor, child), to: StartChild
+  @doc "Starts a child with this name; see `StartChild.start_child/5`."
+  @spec start_child(
+          Registry.registry(),
+          Registry.name(),
+          Supervisor.supervisor(),
+          child :: {module, keyword},
+          StartChild.start_anew()
+        ) :: NativeRegistry.on_start_child()
+  defdelegate start_child(registry, name, supervisor, child, start_anew), to: StartChild
 
   @doc "Asks all nodes; see `Peers.ask/4`."
   @spec ask(Registry.registry(), Peers.question(), (() -> answer), timeout) ::

@@ -29,6 +29,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Config do
     :ok
   end
 
+  @doc "The clustered registries of this node."
+  @spec registries() :: [Registry.registry()]
+  def registries,
+    do: for({{__MODULE__, registry}, _config} <- :persistent_term.get(), do: registry)
+
   @doc "Whether a registry of this node uses the engine."
   @spec engine_used?(module) :: boolean
   def engine_used?(engine) do

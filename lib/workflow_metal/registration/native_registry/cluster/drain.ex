@@ -3,8 +3,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
   # A node gives its names to the other nodes before it stops: it registers no name any more, and every
   # holder is ended by its supervisor, which neither restarts nor counts it.
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Registry, Table}
-  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Config, Evictor, Report}
+  alias WorkflowMetal.Registration.NativeRegistry.{Local, Registry}
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Config, Evictor, Report, Tasks}
 
   @timeout 30_000
 
@@ -20,6 +20,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
     # Raises when the registry was stopped meanwhile.
     _config = Config.fetch!(registry)
     deadline = now() + timeout
+
     # Before the names are listed: one that the table takes now is listed, or given back by `Claim`.
     :persistent_term.put(key(registry), true)
     drain_until(registry, MapSet.new(), MapSet.new(), %{}, deadline)
@@ -42,7 +43,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
   # `seen` are all names that were found, `reported` those that were reported as fenced, each with its
   # holder, `ending` the holders that are being ended, each with the process that sees to it.
   defp drain_until(registry, seen, reported, ending, deadline) do
-    records = Table.records(registry, :_)
+    records = Local.records(registry, :_)
     names = for {name, _pid, _value} <- records, into: MapSet.new(), do: name
     seen = MapSet.union(seen, names)
     held = for {name, pid, _value} <- records, pid != self(), into: MapSet.new(), do: {name, pid}
@@ -65,11 +66,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
             not is_map_key(ending, pid),
             not Enum.any?(Evictor.ancestors(pid), &(&1 in holders)),
             into: ending,
-            do: {pid, spawn(fn -> end_holder(pid) end)}
+            do: {pid, start_ending(pid)}
 
       Process.sleep(@pause)
       drain_until(registry, seen, MapSet.union(reported, held), ending, deadline)
     end
+  end
+
+  defp start_ending(pid) do
+    {:ok, ender} = Tasks.run(fn -> end_holder(pid) end)
+    ender
   end
 
   # It gets as much time as its supervisor gives it.

@@ -10,9 +10,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Global do
 
   @behaviour WorkflowMetal.Registration.NativeRegistry.Cluster.Engine
 
-  alias WorkflowMetal.Registration.NativeRegistry
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.{GlobalLock, Remote, Tasks}
   alias WorkflowMetal.Registration.NativeRegistry.Registry
+
+  # The adapter's name is part of what is a name in `:global`. Nothing of the module is called from here.
+  @adapter :"Elixir.WorkflowMetal.Registration.NativeRegistry"
 
   @server :global_name_server
 
@@ -93,5 +95,5 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Global do
   def whereis(registry, name), do: :global.whereis_name(global_name(registry, name))
 
   @spec global_name(Registry.registry(), Registry.name()) :: term
-  defp global_name(registry, name), do: {NativeRegistry, registry, name}
+  defp global_name(registry, name), do: {@adapter, registry, name}
 end

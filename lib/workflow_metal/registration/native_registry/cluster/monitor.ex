@@ -9,7 +9,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Monitor do
 
   use GenServer, restart: :transient
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Registry, Table}
+  alias WorkflowMetal.Registration.NativeRegistry.{Local, Registry}
 
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.{
     Config,
@@ -66,10 +66,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Monitor do
     failures: 0
   ]
 
-  @doc "The supervisor of all monitors."
-  @spec supervisor() :: atom
-  def supervisor, do: __MODULE__.Supervisor
-
   @spec start_link(Registry.registry()) :: GenServer.on_start()
   def start_link(registry), do: GenServer.start_link(__MODULE__, registry, name: name(registry))
 
@@ -84,19 +80,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Monitor do
     :"#{name}.NativeRegistry.Cluster"
   end
 
-  @doc "Makes this node part of the registry's cluster, until the supervisor ends."
+  @doc """
+  Makes this node part of the registry's cluster, until the supervisor ends. `{:error, :not_running}`
+  when there is no monitor, or when it ends meanwhile: a registry of this name was just closed, say.
+  """
   @spec open(Registry.registry(), pid, Config.t()) :: :ok | {:error, term}
   def open(registry, supervisor, config) do
-    case DynamicSupervisor.start_child(supervisor(), {__MODULE__, registry}) do
-      {:ok, _pid} -> :ok
-      {:error, {:already_started, _pid}} -> :ok
-    end
-
     GenServer.call(name(registry), {:open, supervisor, config}, :infinity)
   catch
-    # The monitor of a registry of this name, which was closed, has just ended.
-    :exit, {reason, _call} when reason in [:noproc, :normal] ->
-      open(registry, supervisor, config)
+    :exit, {reason, _call} when reason in [:noproc, :normal, :shutdown, :killed] ->
+      {:error, :not_running}
   end
 
   @doc "Closes the registry that the supervisor has open, and gives its names back to the engine."
@@ -108,20 +101,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Monitor do
   end
 
   @doc "Suspends the registry that the supervisor has open."
-  @spec suspend(Registry.registry(), pid) :: Table.suspended() | :no_registry
+  @spec suspend(Registry.registry(), pid) :: Local.suspended() | :no_registry
   def suspend(registry, supervisor) do
     GenServer.call(name(registry), {:suspend, supervisor}, :infinity)
   catch
-    :exit, _reason -> Table.suspend(registry, supervisor)
+    :exit, _reason -> Local.suspend(registry, supervisor)
   end
 
   @doc "Closes the registry if it is still suspended, and gives its names back to the engine."
-  @spec close_suspended(Registry.registry(), pid, Table.suspended()) :: :ok
+  @spec close_suspended(Registry.registry(), pid, Local.suspended()) :: :ok
   def close_suspended(registry, supervisor, suspended) do
     GenServer.call(name(registry), {:close_suspended, supervisor, suspended}, :infinity)
   catch
     :exit, _reason ->
-      _ = Table.close_suspended(registry, suspended)
+      _ = Local.close_suspended(registry, suspended)
       :ok
   end
 
@@ -185,14 +178,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Monitor do
     # Before: the names of a suspended registry cannot be listed.
     held = Shutdown.held(state.registry)
 
-    case Table.suspend(state.registry, supervisor) do
+    case Local.suspend(state.registry, supervisor) do
       :no_registry -> {:reply, :no_registry, state}
       suspended -> {:reply, suspended, %{state | held: held}}
     end
   end
 
   def handle_call({:close_suspended, supervisor, suspended}, _from, state) do
-    if Table.close_suspended(state.registry, suspended) and state.supervisor == supervisor and
+    if Local.close_suspended(state.registry, suspended) and state.supervisor == supervisor and
          state.held != nil do
       Shutdown.close(state.registry, supervisor, state.held)
       {:stop, :normal, :ok, state}

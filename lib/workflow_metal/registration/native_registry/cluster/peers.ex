@@ -51,6 +51,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Peers do
       |> Enum.reduce({:ok, Node.list(), []}, fn chunk, {outcome, nodes, unknown} ->
         arguments = [registry, engine, chunk]
         answers = :erpc.multicall(nodes, @remote, :unknown, arguments, timeout)
+
         # A node that answers otherwise is no member: it has no registry of this name and engine, or has
         # not got this project. One that is gone is asked when it comes back.
         members = for {node, {:ok, {:ok, _names}}} <- Enum.zip(nodes, answers), do: node
@@ -67,7 +68,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Peers do
   Asks all connected nodes and calls `here` meanwhile. The answers, that of `here` first, and the nodes
   that have not answered within `timeout` milliseconds.
   """
-  @spec ask(Registry.registry(), question, (() -> answer), timeout) :: {[answer], missing :: [node]}
+  @spec ask(Registry.registry(), question, (() -> answer), timeout) ::
+          {[answer], missing :: [node]}
         when answer: term
   def ask(registry, question, here, timeout) do
     deadline = now() + timeout

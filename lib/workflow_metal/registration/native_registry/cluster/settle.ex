@@ -6,7 +6,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Settle do
   # by one process of this node at a time (`NameLock`), and by what the table says at that moment. So
   # what is late or done twice does no harm: a name that was registered again meanwhile stays.
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Registry, Table}
+  alias WorkflowMetal.Registration.NativeRegistry.{Local, Registry}
 
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.{
     Config,
@@ -17,7 +17,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Settle do
     Tasks
   }
 
-  # How long the engine gets for an answer that nobody waits for, and for how long it is asked again, in
+  # How long the engine gets for an answer when no caller waits, and for how long it is asked again, in
   # milliseconds.
   @patience 60_000
   @give_up 300_000
@@ -37,7 +37,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Settle do
   Makes the engine agree with the table about a name. `suspects` are processes of this node that the
   engine may take for its holder. An error when that took longer than `timeout` milliseconds.
   """
-  @spec settle(Registry.registry(), Registry.name(), [pid], timeout :: pos_integer, Config.t(), tell) ::
+  @spec settle(
+          Registry.registry(),
+          Registry.name(),
+          [pid],
+          timeout :: pos_integer,
+          Config.t(),
+          tell
+        ) ::
           :ok | {:error, reason :: term}
   def settle(registry, name, suspects, timeout, config, tell \\ :register) do
     settling = %{registry: registry, name: name, timeout: timeout, config: config, tell: tell}
@@ -152,7 +159,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Settle do
   # The holder by the table, as long as the registry still uses the engine that is asked.
   defp holder(%{registry: registry, name: name, config: %{engine: engine}}) do
     with %{engine: ^engine} <- Config.get(registry),
-         pid when is_pid(pid) <- Table.here(registry, name),
+         pid when is_pid(pid) <- Local.holder(registry, name),
          true <- Process.alive?(pid) do
       pid
     else
@@ -174,7 +181,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Settle do
 
   defp ensure(_settling, nil, _looks), do: :ok
 
-  defp ensure(%{registry: registry, name: name, config: %{engine: engine}} = settling, holder, looks) do
+  defp ensure(
+         %{registry: registry, name: name, config: %{engine: engine}} = settling,
+         holder,
+         looks
+       ) do
     case apply(engine, settling.tell, [registry, name, holder, settling.timeout]) do
       :yes -> :ok
       :no -> contest(settling, holder, engine.whereis(registry, name), looks)
@@ -187,7 +198,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Settle do
   defp contest(_settling, _holder, :undefined, _looks), do: {:again, @short_pause}
 
   # A process of this node that has given the name back.
-  defp contest(_settling, _holder, other, _looks) when node(other) == node(), do: {:release, other}
+  defp contest(_settling, _holder, other, _looks) when node(other) == node(),
+    do: {:release, other}
 
   # The engine decided while this node was not connected, or has only now heard of the table's holder.
   # The same rule decides as when nodes meet.

@@ -4,13 +4,35 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
   # another node.
 
   alias WorkflowMetal.Registration.NativeRegistry
-  alias WorkflowMetal.Registration.NativeRegistry.{Child, Registry, Table}
-  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Config, Deadlines, Peers, Remote}
+  alias WorkflowMetal.Registration.NativeRegistry.Registry
+
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{
+    Config,
+    Deadlines,
+    Lookup,
+    Peers,
+    Remote
+  }
+
+  # The adapter's name is part of what is the reason of an exit. Nothing of the module is called from here.
+  @adapter :"Elixir.WorkflowMetal.Registration.NativeRegistry"
 
   # The pause between two lookups of what has been started, and the one in which the winner of a conflict
   # becomes known here, in milliseconds.
   @pause 1
   @winner_pause 10
+
+  @typedoc """
+  Calls the first function, which starts the child, until there is no reason to try again. The second
+  function says what an error of the start means in a cluster, and `nil` for any other error.
+  """
+  @type start_anew ::
+          (start :: (() -> DynamicSupervisor.on_start_child()),
+           read :: (reason :: term -> reading | nil) ->
+             NativeRegistry.on_start_child())
+
+  @typedoc "The holder of the name, an error, or why the start is tried again: see `Child`."
+  @type reading :: {:ok, pid} | {:error, reason :: term} | {:gone, pid} | :conflict
 
   @doc """
   The process that holds the name: a new child of the supervisor, or one that another caller or node has
@@ -19,22 +41,22 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
   The engine gets no more time for the child than the caller waits, also when the supervisor has other
   children to start first.
   """
-  @spec start_child(Registry.registry(), Registry.name(), Supervisor.supervisor(), child) ::
-          NativeRegistry.on_start_child()
-        when child: {module, keyword}
-  def start_child(registry, name, supervisor, child) do
+  @spec start_child(
+          Registry.registry(),
+          Registry.name(),
+          Supervisor.supervisor(),
+          child :: {module, keyword},
+          start_anew
+        ) :: NativeRegistry.on_start_child()
+  def start_child(registry, name, supervisor, child, start_anew) do
     timeout = Config.fetch!(registry).timeout
     deadline = now() + timeout
     Deadlines.put(registry, name, deadline)
 
     try do
-      registry
-      |> Child.start_anew(
-        name,
-        fn -> start_under(supervisor, child) end,
-        fn reason -> refused(registry, name, reason, timeout) end
-      )
-      |> await_visible(registry, name, timeout)
+      start = fn -> start_under(supervisor, child) end
+      read = fn reason -> read(registry, name, reason, timeout) end
+      start_anew.(start, read) |> await_visible(registry, name, timeout)
     after
       Deadlines.delete(registry, name, deadline)
     end
@@ -69,10 +91,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
     end
   end
 
-  # What the error of a start means, see `Child.start_anew/4`.
-  defp refused(registry, name, {:already_started, holder}, timeout)
+  defp read(registry, name, {:already_started, holder}, timeout)
        when is_pid(holder) and node(holder) != node() do
-    with :undefined <- Table.whereis(registry, name) do
+    with :undefined <- Lookup.whereis(registry, name) do
       # This node may not have heard of the name yet.
       if Peers.lookup(node(holder), registry, name, timeout) == [],
         do: {:gone, holder},
@@ -82,17 +103,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
     end
   end
 
-  defp refused(registry, name, reason, _timeout) do
+  defp read(registry, name, reason, _timeout) do
     case ended_by_cluster(reason) do
       :conflict ->
-        if Table.whereis(registry, name) == :undefined, do: Process.sleep(@winner_pause)
+        if Lookup.whereis(registry, name) == :undefined, do: Process.sleep(@winner_pause)
         :conflict
 
       {:refused, reason} ->
         {:error, reason}
 
       nil ->
-        Child.refused(registry, name, reason)
+        nil
     end
   end
 
@@ -100,7 +121,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
   # name by `register_name/2`. When a child of the child lost its name, this name is lost as well.
   defp ended_by_cluster({:shutdown, {:name_conflict, _name, _winner}}), do: :conflict
 
-  defp ended_by_cluster({:shutdown, {reason, {NativeRegistry, _registry, _name}}}),
+  defp ended_by_cluster({:shutdown, {reason, {@adapter, _registry, _name}}}),
     do: {:refused, reason}
 
   defp ended_by_cluster({:shutdown, {:failed_to_start_child, _id, {:already_started, pid}}})
@@ -132,7 +153,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
   # Also when it has ended: then there is nothing to wait for.
   defp visible?(registry, name, monitor, deadline) do
     cond do
-      Table.whereis(registry, name) != :undefined ->
+      Lookup.whereis(registry, name) != :undefined ->
         true
 
       now() >= deadline ->

@@ -1,0 +1,38 @@
+defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Lookup do
+  @moduledoc false
+  # Finds the holder of a name in the cluster.
+
+  alias WorkflowMetal.Registration.NativeRegistry.{Local, Registry}
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Config, Peers}
+
+  @doc "The holder of the name: by the table of this node, or else by the engine."
+  @spec whereis(Registry.registry(), Registry.name()) :: pid | :undefined
+  def whereis(registry, name) do
+    with holder when is_pid(holder) <- Local.holder(registry, name),
+         true <- Process.alive?(holder) do
+      holder
+    else
+      _no_holder -> elsewhere(registry, name)
+    end
+  end
+
+  @doc "The holder of a name that no process of this node holds, by the engine."
+  @spec elsewhere(Registry.registry(), Registry.name()) :: pid | :undefined
+  def elsewhere(registry, name) do
+    with pid when is_pid(pid) <- Config.fetch!(registry).engine.whereis(registry, name) do
+      # Another node's process is taken to be alive until the engine says otherwise.
+      if node(pid) != node() or Process.alive?(pid), do: pid, else: :undefined
+    end
+  end
+
+  @doc "The same with its value, for which the holder's node is asked."
+  @spec lookup(Registry.registry(), Registry.name()) :: [{pid, Registry.value()}]
+  def lookup(registry, name) do
+    case elsewhere(registry, name) do
+      :undefined -> []
+      # It has registered the name since the table was looked at.
+      pid when node(pid) == node() -> Local.lookup(registry, name)
+      pid -> Peers.lookup(node(pid), registry, name, Config.fetch!(registry).timeout)
+    end
+  end
+end

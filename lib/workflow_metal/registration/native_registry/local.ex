@@ -1,0 +1,234 @@
+defmodule WorkflowMetal.Registration.NativeRegistry.Local do
+  @moduledoc false
+  # The table of this node alone: the protocol with the NIFs about names. The cluster uses it, so it
+  # knows nothing of the cluster.
+  #
+  # A NIF answers in one of these ways:
+  #
+  #   * what was asked for;
+  #   * a refusal: `Name.prepare!/3` raises, or answers the name in a form that the NIF takes;
+  #   * `:heavy`: the value takes long to copy, and the NIF of that name does it on a dirty
+  #     scheduler;
+  #   * a holder that may have ended, because only the VM knows of the signals that are on their way
+  #     to a process;
+  #   * `:elsewhere`: no process of this node has the name, and the registry is part of a cluster.
+  #
+  # The first three are dealt with here, and what becomes of the last two says each function.
+
+  alias WorkflowMetal.Registration.NativeRegistry.{Name, Native, Registry, Value}
+
+  @typep registry :: Registry.registry()
+  @typep name :: Registry.name()
+
+  @typedoc "Identifies one suspension of one registry."
+  @type suspended :: Native.suspended()
+
+  @doc "The process of this node that holds the name, and its value."
+  @spec lookup(registry, name) :: [{pid, Registry.value()}]
+  def lookup(registry, name) do
+    with {pid, value} <- record(registry, name),
+         true <- Process.alive?(pid) do
+      [{pid, Value.decode(value)}]
+    else
+      _nobody -> []
+    end
+  end
+
+  @doc "The holder by the table, which may have ended, and its value as the NIF answers it."
+  @spec record(registry, name) :: {pid, Native.kept()} | :undefined | :elsewhere
+  def record(registry, name) do
+    answer = with :heavy <- Native.lookup(registry, name), do: Native.lookup_heavy(registry, name)
+
+    case answer do
+      {pid, _value} when is_pid(pid) -> answer
+      answer when answer in [:undefined, :elsewhere] -> answer
+      refusal -> record(registry, Name.prepare!(refusal, registry, name))
+    end
+  end
+
+  @doc "The holder of the name by the table, also if it has ended."
+  @spec holder(registry, name) :: pid | nil | :no_registry
+  def holder(registry, name) do
+    case Native.whereis(registry, name) do
+      pid when is_pid(pid) -> pid
+      answer when answer in [:undefined, :elsewhere] -> nil
+      :no_registry -> :no_registry
+      refusal -> holder(registry, Name.prepare!(refusal, registry, name))
+    end
+  end
+
+  @doc """
+  Makes the process the holder of the name, instead of `ended`, a holder that has ended, if there is one.
+  A pid is the holder, which may have ended; `:ended` says that `pid` has.
+  """
+  @spec insert(registry, name, pid, ended :: pid | nil, Value.encoded()) ::
+          :yes | pid | :ended | :elsewhere
+  def insert(registry, name, pid, ended, value) do
+    answer =
+      with :heavy <- Native.register(registry, name, pid, ended, value),
+           do: Native.register_heavy(registry, name, pid, ended, value)
+
+    case answer do
+      answer when is_pid(answer) or answer in [:yes, :ended, :elsewhere] ->
+        answer
+
+      refusal ->
+        opened = Name.prepare!(refusal, registry, name)
+        insert(registry, opened, pid, ended, {:name, name, value})
+    end
+  end
+
+  @doc """
+  Writes down that the process holds a name, which the engine of a cluster has given to it. `ended` is
+  a holder that has ended, if there is one.
+  """
+  @spec hold(registry, name, pid, ended :: pid | nil, Value.encoded()) ::
+          :yes | {:held, pid} | :ended | :no_registry
+  def hold(registry, name, pid, ended, value) do
+    case insert_held(registry, name, pid, ended, value) do
+      holder when is_pid(holder) -> living(holder) || hold(registry, name, pid, holder, value)
+      answer -> answer
+    end
+  end
+
+  defp living(holder), do: if(Process.alive?(holder), do: {:held, holder})
+
+  defp insert_held(registry, name, pid, ended, value) do
+    answer =
+      with :heavy <- Native.hold(registry, name, pid, ended, value),
+           do: Native.hold_heavy(registry, name, pid, ended, value)
+
+    case answer do
+      answer when is_pid(answer) or answer in [:yes, :ended, :no_registry] ->
+        answer
+
+      refusal ->
+        opened = Name.prepare!(refusal, registry, name)
+        insert_held(registry, opened, pid, ended, {:name, name, value})
+    end
+  end
+
+  @doc """
+  Frees the name in this table if the process holds it. `:elsewhere` says that it did, and that the
+  engine of the cluster has to be told.
+  """
+  @spec release(registry, name, pid) :: :yes | :no | :elsewhere | :no_registry
+  def release(registry, name, pid) do
+    case Native.unregister(registry, name, pid) do
+      answer when answer in [:yes, :no, :elsewhere, :no_registry] -> answer
+      refusal -> release(registry, Name.prepare!(refusal, registry, name), pid)
+    end
+  end
+
+  @doc "Whether a process of this node held the name until it ended, a short time ago."
+  @spec was_held?(registry, name) :: boolean
+  def was_held?(registry, name) do
+    case Native.was_held(registry, name) do
+      answer when is_boolean(answer) -> answer
+      :no_registry -> false
+      refusal -> was_held?(registry, Name.prepare!(refusal, registry, name))
+    end
+  end
+
+  @doc "Replaces the value of a name that the process holds."
+  @spec update(registry, name, pid, Value.encoded()) :: :yes | :no
+  def update(registry, name, pid, value) do
+    answer =
+      with :heavy <- Native.update(registry, name, pid, value),
+           do: Native.update_heavy(registry, name, pid, value)
+
+    case answer do
+      answer when answer in [:yes, :no] ->
+        answer
+
+      refusal ->
+        update(registry, Name.prepare!(refusal, registry, name), pid, {:name, name, value})
+    end
+  end
+
+  @doc "The names that a process of this node holds."
+  @spec keys(registry, pid) :: [name]
+  def keys(registry, pid) when is_pid(pid) and node(pid) == node() do
+    case Native.keys(registry, pid) do
+      :no_registry -> Name.unknown_registry!(registry)
+      # The names of a process that has ended may not all be free yet.
+      names -> if Process.alive?(pid), do: names, else: []
+    end
+  end
+
+  def keys(_registry, pid), do: Name.not_of_this_node!(pid)
+
+  @doc "How many names processes of this node hold."
+  @spec count(registry) :: non_neg_integer
+  def count(registry) do
+    case Native.sizes(registry) do
+      {names, _processes} -> names
+      :no_registry -> Name.unknown_registry!(registry)
+    end
+  end
+
+  @doc "How many of them match the pattern."
+  @spec count(registry, Registry.pattern()) :: non_neg_integer
+  def count(registry, pattern) do
+    with :no_registry <- Native.count_matching(registry, Name.pattern!(pattern)) do
+      Name.unknown_registry!(registry)
+    end
+  end
+
+  @doc "Every name of this node that matches the pattern, with its holder and value, in no order."
+  @spec records(registry, Registry.pattern()) :: [{name, pid, Registry.value()}]
+  def records(registry, pattern), do: reduce(registry, pattern, [], &[&1 | &2])
+
+  @doc """
+  What the function makes of these, one after the other, and of `acc`. The table is copied in pieces,
+  and never stands in memory as a whole.
+  """
+  @spec reduce(registry, Registry.pattern(), acc, ({name, pid, Registry.value()}, acc -> acc)) ::
+          acc
+        when acc: term
+  def reduce(registry, pattern, acc, fun) do
+    reduce(registry, Name.pattern!(pattern), 0, acc, fun)
+  end
+
+  defp reduce(_registry, _prepared, nil, acc, _fun), do: acc
+
+  defp reduce(registry, prepared, from, acc, fun) do
+    case Native.piece(registry, prepared, from) do
+      {records, next} ->
+        acc =
+          for {name, pid, value} <- records, Process.alive?(pid), reduce: acc do
+            acc -> fun.({name, pid, Value.decode(value)}, acc)
+          end
+
+        reduce(registry, prepared, next, acc, fun)
+
+      :no_registry ->
+        Name.unknown_registry!(registry)
+    end
+  end
+
+  @doc "What there is to know of the registry on this node."
+  @spec info(registry) :: Registry.info()
+  def info(registry) do
+    case Native.info(registry) do
+      :no_registry -> Name.unknown_registry!(registry)
+      info -> Map.put(info, :terms, if(Native.reads_words(), do: :direct, else: :documented))
+    end
+  end
+
+  @doc "Closes the table if this supervisor has it open."
+  @spec close(registry, supervisor :: pid) :: boolean
+  def close(registry, supervisor), do: Native.close(registry, supervisor)
+
+  @doc "Suspends the table if this supervisor has it open: it answers nothing, and keeps its names."
+  @spec suspend(registry, supervisor :: pid) :: suspended | :no_registry
+  def suspend(registry, supervisor), do: Native.suspend(registry, supervisor)
+
+  @doc "Closes a table that is still suspended. Answers whether it was."
+  @spec close_suspended(registry, suspended) :: boolean
+  def close_suspended(registry, suspended), do: Native.close_suspended(registry, suspended)
+
+  @doc "Whether the registry is part of a cluster."
+  @spec clustered?(registry) :: boolean | :no_registry
+  def clustered?(registry), do: Native.clustered(registry)
+end
