@@ -56,7 +56,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
     * [Troubleshooting](guides/troubleshooting.md)
   """
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Child, Options, Owner, Registry, Table}
+  alias WorkflowMetal.Registration.NativeRegistry.{Child, Names, Options, Owner, Registry}
 
   @adapter WorkflowMetal.Registration.Adapter
   @has_adapter Code.ensure_loaded?(@adapter)
@@ -148,13 +148,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   @doc since: "0.1.0"
   if @has_adapter, do: @impl(@adapter)
   @spec whereis_name(adapter_meta, Registry.name()) :: pid | :undefined
-  def whereis_name(%{registry: registry}, name), do: Table.whereis(registry, name)
+  def whereis_name(%{registry: registry}, name), do: Names.whereis(registry, name)
 
   @doc "The same by what the via tuple holds; called by OTP."
   @doc since: "0.1.0"
   @spec whereis_name(Registry.via_name()) :: pid | :undefined
-  def whereis_name({registry, name}), do: Table.whereis(registry, name)
-  def whereis_name({registry, name, _value}), do: Table.whereis(registry, name)
+  def whereis_name({registry, name}), do: Names.whereis(registry, name)
+  def whereis_name({registry, name, _value}), do: Names.whereis(registry, name)
 
   @doc """
   Makes a process of this node the holder of a name; `:no` when a living process has it.
@@ -166,10 +166,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   @doc since: "0.1.0"
   @spec register_name(Registry.via_name(), pid) :: :yes | :no
   def register_name({registry, name}, pid) when is_pid(pid),
-    do: Table.register_name(registry, name, nil, pid)
+    do: Names.register_name(registry, name, nil, pid)
 
   def register_name({registry, name, value}, pid) when is_pid(pid),
-    do: Table.register_name(registry, name, value, pid)
+    do: Names.register_name(registry, name, value, pid)
 
   @doc """
   Frees a name of the calling process. The name of any other process stays as it is, for which there
@@ -177,8 +177,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   """
   @doc since: "0.1.0"
   @spec unregister_name(Registry.via_name()) :: :ok
-  def unregister_name({registry, name}), do: Table.unregister_name(registry, name)
-  def unregister_name({registry, name, _value}), do: Table.unregister_name(registry, name)
+  def unregister_name({registry, name}), do: Names.unregister_name(registry, name)
+  def unregister_name({registry, name, _value}), do: Names.unregister_name(registry, name)
 
   @doc """
   Sends a message to the holder of the name and answers its pid.
@@ -187,5 +187,5 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   """
   @doc since: "0.1.0"
   @spec send(Registry.via_name(), message) :: pid when message: term
-  def send(via_name, message), do: Table.send(via_name, message)
+  def send(via_name, message), do: Names.send(via_name, message)
 end

@@ -1,29 +1,57 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Events do
   @moduledoc false
-  # Events of this node and, if it is wanted, of the other nodes of the cluster.
+  # Who is told of changes. The native library sends the messages.
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Audience, Cluster, Local, Options, Registry}
+  alias WorkflowMetal.Registration.NativeRegistry.{Name, Native, Registry}
 
   @typep registry :: Registry.registry()
 
-  @doc "Has the calling process told of changes of names that match."
-  @spec subscribe(registry, Registry.pattern(), Registry.wide()) :: :ok | {:ok, missing :: [node]}
-  def subscribe(registry, pattern, options) do
-    timeout = Options.wide!(options)
-    :ok = Audience.subscribe(registry, pattern)
-    if timeout, do: {:ok, follow(registry, pattern, timeout)}, else: :ok
+  @doc "Has the calling process told of changes, on this node, of names that match."
+  @spec subscribe(registry, Registry.pattern()) :: :ok
+  def subscribe(registry, pattern) do
+    case Native.subscribe(registry, Name.pattern!(pattern), self()) do
+      :ok -> :ok
+      :no_thread -> no_thread!()
+      # The caller is alive, so it is the registry that is about to stop.
+      refusal when refusal in [:ended, :no_registry] -> Name.unknown_registry!(registry)
+    end
   end
 
-  defp follow(registry, pattern, timeout) do
-    if Local.clustered?(registry) == true,
-      do: Cluster.follow(registry, pattern, timeout),
-      else: []
-  end
-
-  @doc "Takes back what `subscribe/3` asked for."
+  @doc "Takes that back."
   @spec unsubscribe(registry, Registry.pattern()) :: :ok
   def unsubscribe(registry, pattern) do
-    :ok = Audience.unsubscribe(registry, pattern)
-    if Local.clustered?(registry) == true, do: Cluster.unfollow(registry, pattern), else: :ok
+    with :no_registry <- Native.unsubscribe(registry, Name.pattern!(pattern), self()) do
+      Name.unknown_registry!(registry)
+    end
+
+    :ok
   end
+
+  @doc "Has the processes of these names told of all changes."
+  @spec listen(registry, [atom]) :: :ok
+  def listen(registry, listeners) do
+    case Native.listen(registry, listeners) do
+      :ok -> :ok
+      :no_thread -> no_thread!()
+      :no_registry -> Name.unknown_registry!(registry)
+    end
+  end
+
+  @doc "Whom to tell of something that concerns the name."
+  @spec audience(registry, Registry.name()) :: [pid | atom] | :no_registry
+  def audience(registry, name) do
+    case Native.audience(registry, name) do
+      audience when is_list(audience) -> audience
+      :no_registry -> :no_registry
+      refusal -> audience(registry, Name.prepare!(refusal, registry, name))
+    end
+  end
+
+  @doc "Whom to tell of something that concerns the registry as a whole."
+  @spec everybody(registry) :: [pid | atom] | :no_registry
+  def everybody(registry), do: Native.everybody(registry)
+
+  @doc "Raises when the native library could not start the thread that sends messages."
+  @spec no_thread!() :: no_return
+  def no_thread!, do: raise("the system has no thread left to tell of changes of names")
 end

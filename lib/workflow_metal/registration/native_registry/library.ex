@@ -1,6 +1,6 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Library do
   @moduledoc false
-  # Where the native library lies, and what to say where there is none.
+  # Where the native library is, and what to say when it cannot be used.
 
   @application :workflow_metal_native_registry
 
@@ -13,7 +13,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Library do
     end
   end
 
-  @doc "Raises, and says why, when the module with the NIFs cannot be loaded."
+  @doc "Raises with the reason when the module that loads the library cannot be loaded."
   @spec ensure_loaded!(module) :: :ok
   def ensure_loaded!(native) do
     case Code.ensure_loaded(native) do

@@ -14,16 +14,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
 
   use GenServer
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Audience, Cluster, Local, Meta, Name, Native}
-  alias WorkflowMetal.Registration.NativeRegistry.Registry
+  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Events, Meta, Native, Registry, Table}
 
   @has_telemetry Code.ensure_loaded?(:telemetry)
-
-  # The public modules, by which a registry is started. Nothing of them is called from here.
-  @starters [
-    :"Elixir.WorkflowMetal.Registration.NativeRegistry",
-    :"Elixir.WorkflowMetal.Registration.NativeRegistry.Registry"
-  ]
 
   # How often telemetry is told of the backlog of events, in milliseconds.
   @backlog 5_000
@@ -114,18 +107,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
   @spec drain(Registry.registry(), timeout: non_neg_integer) ::
           {drained :: [Registry.name()], remaining :: [Registry.name()]}
   def drain(registry, options) do
-    case Local.clustered?(registry) do
-      true ->
-        Cluster.drain(registry, options)
+    unless Table.clustered?(registry) do
+      # Raises for a registry that does not run.
+      _names = Table.count(registry)
 
-      false ->
-        raise ArgumentError,
-              "expected a registry with the option :cluster, whose names others can take, " <>
-                "got: #{inspect(registry)}"
-
-      :no_registry ->
-        Name.unknown_registry!(registry)
+      raise ArgumentError,
+            "expected a registry with the option :cluster, whose names others can take, " <>
+              "got: #{inspect(registry)}"
     end
+
+    Cluster.drain(registry, options)
   end
 
   @impl GenServer
@@ -139,7 +130,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
 
     case open(registry, supervisor, cluster) do
       :ok ->
-        :ok = Audience.listen(registry, listeners)
+        :ok = Events.listen(registry, listeners)
         # The registry may be one that was suspended, or whose owner was killed.
         for {key, value} <- meta, do: Meta.put_new(registry, key, value)
         if @has_telemetry, do: Process.send_after(self(), :backlog, @backlog)
@@ -227,14 +218,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
 
   defp starts?({__MODULE__, :start_link, [%{registry: registry}]}, registry), do: true
 
-  defp starts?({module, :start_link, [options]}, registry)
-       when module in @starters,
-       do: Keyword.get(options, :name) == registry
+  # As of `Registry.start_link/1` and the adapter's.
+  defp starts?({_module, :start_link, [options]}, registry) when is_list(options),
+    do: Keyword.keyword?(options) and Keyword.get(options, :name) == registry
 
   defp starts?(_start, _registry), do: false
 
   defp open(registry, supervisor, cluster) do
-    case Native.open(registry, supervisor, cluster != nil) do
+    case Table.open(registry, supervisor, cluster != nil) do
       :ok ->
         if cluster || clustered?(registry),
           do: Cluster.open(registry, supervisor, cluster),
@@ -254,19 +245,19 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
   defp close(registry, supervisor) do
     if clustered?(registry),
       do: Cluster.close(registry, supervisor),
-      else: Native.close(registry, supervisor)
+      else: Table.close(registry, supervisor)
   end
 
   defp suspend(registry, supervisor) do
     if clustered?(registry),
       do: Cluster.suspend(registry, supervisor),
-      else: Native.suspend(registry, supervisor)
+      else: Table.suspend(registry, supervisor)
   end
 
   defp close_suspended(registry, supervisor, suspended) do
     if clustered?(registry),
       do: Cluster.close_suspended(registry, supervisor, suspended),
-      else: Native.close_suspended(registry, suspended)
+      else: Table.close_suspended(registry, suspended)
   end
 
   # Whether a registry of this name is part of a cluster, or was and has not been closed there yet. The

@@ -1,66 +1,14 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Records do
   @moduledoc false
-  # Many records at once: by patterns over names, which the native library matches, and by match
-  # specifications, which the VM does.
-
-  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Name, Native, Options, Registry}
-  alias WorkflowMetal.Registration.NativeRegistry.{Local, Table, Value}
-
-  @typep registry :: Registry.registry()
-  @typep name :: Registry.name()
-
-  ## Patterns over names
-
-  @spec match_names(registry, Registry.pattern(), Registry.wide()) ::
-          [{name, pid, Registry.value()}] | {[{name, pid, Registry.value()}], missing :: [node]}
-  def match_names(registry, pattern, options) do
-    here = fn -> Local.records(registry, pattern) end
-    ask(registry, {:select, pattern}, options, here, &Enum.concat/1)
-  end
-
-  @spec count_names(registry, Registry.pattern(), Registry.wide()) ::
-          non_neg_integer | {non_neg_integer, missing :: [node]}
-  def count_names(registry, pattern, options) do
-    here = fn -> Local.count(registry, pattern) end
-    ask(registry, {:count, pattern}, options, here, &Enum.sum/1)
-  end
-
-  @spec count(registry, Registry.wide()) ::
-          non_neg_integer | {non_neg_integer, missing :: [node]}
-  def count(registry, options) do
-    ask(registry, {:count, :_}, options, fn -> Local.count(registry) end, &Enum.sum/1)
-  end
-
-  @spec names(registry, Registry.wide()) :: [name] | {[name], missing :: [node]}
-  def names(registry, options) do
-    case match_names(registry, :_, options) do
-      {found, missing} -> {Enum.uniq(for({name, _pid, _value} <- found, do: name)), missing}
-      found -> for {name, _pid, _value} <- found, do: name
-    end
-  end
-
-  # What this node answers or, with `cluster: true`, what all nodes answer, joined, and the nodes that
-  # do not answer.
-  defp ask(registry, question, options, here, join) do
-    timeout = Options.wide!(options)
-
-    cond do
-      timeout == nil ->
-        here.()
-
-      Local.clustered?(registry) == true ->
-        {answers, missing} = Cluster.ask(registry, question, here, timeout)
-        {join.(answers), missing}
-
-      true ->
-        {join.([here.()]), []}
-    end
-  end
-
-  ## Match specifications
+  # Match specifications over the records of this node, and over the record of one name.
   #
   # As in Elixir's `Registry`, the head of a clause is `{key, pid, value}`, and the object that `:"$_"`
   # stands for is `{key, {pid, value}}`.
+
+  alias WorkflowMetal.Registration.NativeRegistry.{Name, Names, Native, Registry, Table, Value}
+
+  @typep registry :: Registry.registry()
+  @typep name :: Registry.name()
 
   @spec select(registry, Registry.spec()) :: [term]
   def select(registry, spec), do: reduce(registry, spec, [], &(&1 ++ &2))
@@ -76,12 +24,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Records do
 
     case scope(spec) do
       {:name, name} ->
-        for {pid, value} <- Local.lookup(registry, name), reduce: acc do
+        for {pid, value} <- Table.lookup_here(registry, name), reduce: acc do
           acc -> fun.(run({name, {pid, value}}, compiled), acc)
         end
 
       {:pattern, pattern} ->
-        Local.reduce(registry, pattern, acc, fn {name, pid, value}, acc ->
+        Table.reduce(registry, pattern, acc, fn {name, pid, value}, acc ->
           fun.(run({name, {pid, value}}, compiled), acc)
         end)
     end
@@ -96,7 +44,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Records do
   @spec match(registry, name, Registry.match_pattern(), Registry.guards()) ::
           [{pid, Registry.value()}]
   def match(registry, name, pattern, guards),
-    do: matching(Table.lookup(registry, name), name, pattern, guards)
+    do: matching(Names.lookup(registry, name), name, pattern, guards)
 
   @spec count_match(registry, name, Registry.match_pattern(), Registry.guards()) :: 0 | 1
   def count_match(registry, name, pattern, guards),
@@ -107,8 +55,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Records do
   def unregister_match(registry, name, pattern, guards) do
     caller = self()
 
-    case matching(Local.lookup(registry, name), name, pattern, guards) do
-      [{^caller, _value}] -> Table.unregister(registry, name, caller)
+    case matching(Table.lookup_here(registry, name), name, pattern, guards) do
+      [{^caller, _value}] -> Names.unregister(registry, name, caller)
       _not_its_own -> :ok
     end
   end
@@ -121,7 +69,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Records do
 
   @spec dispatch(registry, name, Registry.dispatcher()) :: :ok
   def dispatch(registry, name, dispatcher) do
-    case {Table.lookup(registry, name), dispatcher} do
+    case {Names.lookup(registry, name), dispatcher} do
       {[], _dispatcher} -> :ok
       {found, {module, function, arguments}} -> apply(module, function, [found | arguments])
       {found, fun} -> fun.(found)

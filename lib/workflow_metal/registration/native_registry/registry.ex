@@ -52,18 +52,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   '''
 
   alias WorkflowMetal.Registration.NativeRegistry
-
-  alias WorkflowMetal.Registration.NativeRegistry.{
-    Events,
-    Local,
-    Meta,
-    Options,
-    Owner,
-    Records,
-    Table
-  }
-
-  alias WorkflowMetal.Registration.NativeRegistry.Waiting
+  alias WorkflowMetal.Registration.NativeRegistry.{Meta, Names, Options, Owner, Records, Table}
+  alias WorkflowMetal.Registration.NativeRegistry.{Waiting, Wide}
 
   ## Types
 
@@ -232,7 +222,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   """
   @doc since: "0.1.0"
   @spec register(registry, name, value) :: {:ok, pid} | {:error, register_error}
-  def register(registry, name, value), do: Table.register(registry, name, value)
+  def register(registry, name, value), do: Names.register(registry, name, value)
 
   @doc """
   Frees a name of the calling process. The name of any other process stays as it is.
@@ -246,7 +236,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   """
   @doc since: "0.1.0"
   @spec unregister(registry, name) :: :ok
-  def unregister(registry, name), do: Table.unregister(registry, name, self())
+  def unregister(registry, name), do: Names.unregister(registry, name, self())
 
   @doc """
   Frees a name of a process of this node, so that whoever registered the name for it by
@@ -265,7 +255,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   """
   @doc since: "0.1.0"
   @spec unregister(registry, name, pid) :: :ok
-  def unregister(registry, name, pid), do: Table.unregister(registry, name, pid)
+  def unregister(registry, name, pid), do: Names.unregister(registry, name, pid)
 
   @doc """
   The holder of the name and its value as `[{pid, value}]`, or `[]`.
@@ -281,7 +271,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   """
   @doc since: "0.1.0"
   @spec lookup(registry, name) :: [{pid, value}]
-  def lookup(registry, name), do: Table.lookup(registry, name)
+  def lookup(registry, name), do: Names.lookup(registry, name)
 
   @doc """
   The value of a name as `[value]` if this process holds the name, or `[]`.
@@ -294,7 +284,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   @doc since: "0.1.0"
   @spec values(registry, name, pid) :: [value]
   def values(registry, name, pid),
-    do: for({^pid, value} <- Table.lookup(registry, name), do: value)
+    do: for({^pid, value} <- Names.lookup(registry, name), do: value)
 
   @doc """
   Replaces the value of a name of the calling process by what the function makes of it.
@@ -323,7 +313,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   """
   @doc since: "0.1.0"
   @spec keys(registry, pid) :: [name]
-  def keys(registry, pid), do: Local.keys(registry, pid)
+  def keys(registry, pid), do: Table.keys(registry, pid)
 
   @doc """
   As `lookup/2`, if the value matches the pattern and the guards.
@@ -390,8 +380,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   @doc "The process that holds the name, or `:undefined`."
   @doc since: "0.1.0"
   @spec whereis_name(via_name) :: pid | :undefined
-  def whereis_name({registry, name}), do: Table.whereis(registry, name)
-  def whereis_name({registry, name, _value}), do: Table.whereis(registry, name)
+  def whereis_name({registry, name}), do: Names.whereis(registry, name)
+  def whereis_name({registry, name, _value}), do: Names.whereis(registry, name)
 
   @doc """
   Makes a process of this node the holder of a name; `:no` when a living process has it.
@@ -401,16 +391,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   @doc since: "0.1.0"
   @spec register_name(via_name, pid) :: :yes | :no
   def register_name({registry, name}, pid) when is_pid(pid),
-    do: Table.register_name(registry, name, nil, pid)
+    do: Names.register_name(registry, name, nil, pid)
 
   def register_name({registry, name, value}, pid) when is_pid(pid),
-    do: Table.register_name(registry, name, value, pid)
+    do: Names.register_name(registry, name, value, pid)
 
   @doc "Frees a name of the calling process, if the registry runs."
   @doc since: "0.1.0"
   @spec unregister_name(via_name) :: :ok
-  def unregister_name({registry, name}), do: Table.unregister_name(registry, name)
-  def unregister_name({registry, name, _value}), do: Table.unregister_name(registry, name)
+  def unregister_name({registry, name}), do: Names.unregister_name(registry, name)
+  def unregister_name({registry, name, _value}), do: Names.unregister_name(registry, name)
 
   @doc """
   Sends a message to the holder of the name and answers its pid. Exits with `t:no_holder_exit/0` when
@@ -418,7 +408,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   """
   @doc since: "0.1.0"
   @spec send(via_name, message) :: pid when message: term
-  def send(via_name, message), do: Table.send(via_name, message)
+  def send(via_name, message), do: Names.send(via_name, message)
 
   ## All names
 
@@ -483,7 +473,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   @spec match_names(registry, pattern, wide) ::
           [{name, pid, value}] | {[{name, pid, value}], missing :: [node]}
   def match_names(registry, pattern, options \\ []),
-    do: Records.match_names(registry, pattern, options)
+    do: Wide.match_names(registry, pattern, options)
 
   @doc """
   How many names match the pattern; see `match_names/3`, for the options as well. Names of processes
@@ -498,7 +488,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   @spec count_names(registry, pattern, wide) ::
           non_neg_integer | {non_neg_integer, missing :: [node]}
   def count_names(registry, pattern, options \\ []),
-    do: Records.count_names(registry, pattern, options)
+    do: Wide.count_names(registry, pattern, options)
 
   @doc """
   How many names are held. Names of processes that have just ended may still count.
@@ -512,7 +502,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   """
   @doc since: "0.1.0"
   @spec count(registry, wide) :: non_neg_integer | {non_neg_integer, missing :: [node]}
-  def count(registry, options \\ []), do: Records.count(registry, options)
+  def count(registry, options \\ []), do: Wide.count(registry, options)
 
   @doc """
   All names, in no order; see `match_names/3` for what may be missing, and for the options.
@@ -524,7 +514,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   """
   @doc since: "0.1.0"
   @spec names(registry, wide) :: [name] | {[name], missing :: [node]}
-  def names(registry, options \\ []), do: Records.names(registry, options)
+  def names(registry, options \\ []), do: Wide.names(registry, options)
 
   ## The registry as a whole
 
@@ -597,7 +587,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   """
   @doc since: "0.1.0"
   @spec info(registry) :: info
-  def info(registry), do: Local.info(registry)
+  def info(registry), do: Table.info(registry)
 
   ## Events and waiting
 
@@ -633,7 +623,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   @doc since: "0.1.0"
   @spec subscribe(registry, pattern, wide) :: :ok | {:ok, missing :: [node]}
   def subscribe(registry, pattern \\ :_, options \\ []),
-    do: Events.subscribe(registry, pattern, options)
+    do: Wide.subscribe(registry, pattern, options)
 
   @doc """
   Takes back what `subscribe/3` with the same pattern asked for. Messages that are on their way still
@@ -646,7 +636,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   """
   @doc since: "0.1.0"
   @spec unsubscribe(registry, pattern) :: :ok
-  def unsubscribe(registry, pattern \\ :_), do: Events.unsubscribe(registry, pattern)
+  def unsubscribe(registry, pattern \\ :_), do: Wide.unsubscribe(registry, pattern)
 
   @doc """
   Waits until a process has registered the name, and answers it.

@@ -1,96 +1,75 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Table do
   @moduledoc false
-  # The names of a registry. `Local`, the table of this node, answers first: what a process of this node
-  # holds is known there. For what it cannot answer in a registry that is part of a cluster, `Cluster`
-  # is asked. Nothing else leads there.
+  # The table of names of this node's processes: the only module that calls the NIFs about names.
+  #
+  # A NIF answers in one of these ways, and each is dealt with here:
+  #
+  #   * what was asked for;
+  #   * a refusal: `Name.prepare!/3` raises, or answers the name in a form that the NIF takes;
+  #   * `:heavy`: the value takes long to copy, and the NIF of that name does it on a dirty
+  #     scheduler;
+  #   * a holder that may have ended, because only the VM knows of the signals that are on their way
+  #     to a process. A lookup does not answer it, and a registration takes its place;
+  #   * `:elsewhere`: no process of this node has the name, and the registry is part of a cluster.
+  #     This is also the answer here; `Names` asks the cluster then.
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Local, Name, Native, Registry, Value}
-
-  # The adapter's name is part of what is said by an exit. Nothing of the module is called from here.
-  @adapter :"Elixir.WorkflowMetal.Registration.NativeRegistry"
+  alias WorkflowMetal.Registration.NativeRegistry.{Name, Native, Registry, Value}
 
   @typep registry :: Registry.registry()
   @typep name :: Registry.name()
 
   @doc "The process that holds the name."
-  @spec whereis(registry, name) :: pid | :undefined
+  @spec whereis(registry, name) :: pid | :undefined | :elsewhere
   def whereis(registry, name) do
     case Native.whereis(registry, name) do
-      pid when is_pid(pid) -> if Process.alive?(pid), do: pid, else: whereis_ended(registry, name)
-      :undefined -> :undefined
-      :elsewhere -> Cluster.whereis(registry, name)
-      refusal -> whereis_opened(registry, name, Name.prepare!(refusal, registry, name))
-    end
-  end
-
-  defp whereis_opened(registry, name, opened) do
-    case Native.whereis(registry, opened) do
-      pid when is_pid(pid) -> if Process.alive?(pid), do: pid, else: whereis_ended(registry, name)
-      :undefined -> :undefined
-      :elsewhere -> Cluster.whereis(registry, name)
-      :no_registry -> Name.unknown_registry!(registry)
+      pid when is_pid(pid) -> if Process.alive?(pid), do: pid, else: nobody(registry)
+      answer when answer in [:undefined, :elsewhere] -> answer
+      refusal -> whereis(registry, Name.prepare!(refusal, registry, name))
     end
   end
 
   # A name whose holder here has ended may have a new one on another node.
-  defp whereis_ended(registry, name) do
-    if Local.clustered?(registry) == true, do: Cluster.whereis(registry, name), else: :undefined
-  end
-
-  @doc "Sends the message to the holder of the name. Exits as `:global` does when there is none."
-  @spec send(Registry.via_name(), message :: term) :: pid
-  def send(via_name, message) do
-    case whereis(elem(via_name, 0), elem(via_name, 1)) do
-      :undefined ->
-        exit({:badarg, {via_name, message}})
-
-      pid ->
-        Kernel.send(pid, message)
-        pid
-    end
-  end
+  defp nobody(registry), do: if(clustered?(registry), do: :elsewhere, else: :undefined)
 
   @doc "The process that holds the name, and its value."
-  @spec lookup(registry, name) :: [{pid, Registry.value()}]
+  @spec lookup(registry, name) :: [{pid, Registry.value()}] | :elsewhere
   def lookup(registry, name) do
-    case Local.record(registry, name) do
+    case record(registry, name) do
       {pid, value} ->
-        cond do
-          Process.alive?(pid) -> [{pid, Value.decode(value)}]
-          Local.clustered?(registry) == true -> Cluster.lookup(registry, name)
-          true -> []
-        end
+        if Process.alive?(pid),
+          do: [{pid, Value.decode(value)}],
+          else: with(:undefined <- nobody(registry), do: [])
 
       :undefined ->
         []
 
       :elsewhere ->
-        Cluster.lookup(registry, name)
+        :elsewhere
     end
   end
 
-  @doc "Registers the name for the calling process."
-  @spec register(registry, name, Registry.value()) ::
-          {:ok, pid} | {:error, Registry.register_error()}
-  def register(registry, name, value) do
-    encoded = Value.encode!(value)
+  @doc "The same of this node's processes alone."
+  @spec lookup_here(registry, name) :: [{pid, Registry.value()}]
+  def lookup_here(registry, name), do: with(:elsewhere <- lookup(registry, name), do: [])
 
-    case claim(registry, name, self(), encoded) do
-      :yes -> {:ok, self()}
-      {:held, holder} -> {:error, {:already_registered, holder}}
-      :no -> Cluster.register(registry, name, encoded)
-      {:error, reason} -> {:error, reason}
+  defp record(registry, name) do
+    answer = with :heavy <- Native.lookup(registry, name), do: Native.lookup_heavy(registry, name)
+
+    case answer do
+      {pid, _value} when is_pid(pid) -> answer
+      answer when answer in [:undefined, :elsewhere] -> answer
+      refusal -> record(registry, Name.prepare!(refusal, registry, name))
     end
   end
 
-  @doc "Registers the name for a process of this node, by the rules of a via module."
-  @spec register_name(registry, name, Registry.value(), pid) :: :yes | :no
-  def register_name(registry, name, value, pid) do
-    case claim(registry, name, pid, Value.encode!(value)) do
-      :yes -> :yes
-      # The contract knows no error. The caller is a new process, which ends without a report.
-      {:error, reason} -> exit({:shutdown, {reason, {@adapter, registry, name}}})
-      _held_by_another -> :no
+  @doc "The holder of the name by the table, also if it has ended."
+  @spec here(registry, name) :: pid | nil | :no_registry
+  def here(registry, name) do
+    case Native.whereis(registry, name) do
+      pid when is_pid(pid) -> pid
+      answer when answer in [:undefined, :elsewhere] -> nil
+      :no_registry -> :no_registry
+      refusal -> here(registry, Name.prepare!(refusal, registry, name))
     end
   end
 
@@ -98,48 +77,87 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
   Makes the process the holder of the name.
 
   Answers `{:held, holder}` when a process of this node has the name; the holder is `pid` itself when
-  that has ended. `:no` and errors come from a cluster only: another node has the name, or the
-  cluster cannot say.
+  that has ended. `{:elsewhere, ended}` says that a cluster has to be asked; `ended` was the holder here
+  until it ended, if there was one.
   """
   @spec claim(registry, name, pid, Value.encoded()) ::
-          :yes | {:held, pid} | :no | {:error, Registry.reason()}
+          :yes | {:held, pid} | {:elsewhere, ended :: pid | nil}
   def claim(registry, name, pid, value), do: claim(registry, name, pid, nil, value)
 
-  # `ended` has been found as the holder, and has ended.
   defp claim(registry, name, pid, ended, value) do
-    case Local.insert(registry, name, pid, ended, value) do
+    case insert(registry, name, pid, ended, value) do
       :yes -> :yes
-      :elsewhere -> Cluster.claim(registry, name, pid, ended, value)
+      :elsewhere -> {:elsewhere, ended}
       :ended when node(pid) == node() -> {:held, pid}
       :ended -> Name.not_of_this_node!(pid)
-      holder -> held(holder) || claim(registry, name, pid, holder, value)
+      holder -> living(holder) || claim(registry, name, pid, holder, value)
     end
   end
 
-  defp held(holder), do: if(Process.alive?(holder), do: {:held, holder})
+  defp living(holder), do: if(Process.alive?(holder), do: {:held, holder})
 
-  @doc "Frees the name if this process, which is of this node, holds it."
-  @spec unregister(registry, name, pid) :: :ok
-  def unregister(registry, name, pid) when is_pid(pid) and node(pid) == node() do
-    with :no_registry <- free(registry, name, pid), do: Name.unknown_registry!(registry)
+  defp insert(registry, name, pid, ended, value) do
+    answer =
+      with :heavy <- Native.register(registry, name, pid, ended, value),
+           do: Native.register_heavy(registry, name, pid, ended, value)
+
+    case answer do
+      answer when is_pid(answer) or answer in [:yes, :ended, :elsewhere] ->
+        answer
+
+      refusal ->
+        opened = Name.prepare!(refusal, registry, name)
+        insert(registry, opened, pid, ended, {:name, name, value})
+    end
   end
-
-  def unregister(_registry, _name, pid), do: Name.not_of_this_node!(pid)
 
   @doc """
-  Frees a name of the calling process, by the rules of a via module: a process that fails to start
-  calls it, and an error would hide the reason.
+  Writes down that the process holds a name, which the engine of a cluster has given to it. `ended` is
+  a holder that has ended, if there is one.
   """
-  @spec unregister_name(registry, name) :: :ok
-  def unregister_name(registry, name) do
-    with :no_registry <- free(registry, name, self()), do: :ok
+  @spec hold(registry, name, pid, ended :: pid | nil, Value.encoded()) ::
+          :yes | {:held, pid} | :ended | :no_registry
+  def hold(registry, name, pid, ended, value) do
+    case insert_held(registry, name, pid, ended, value) do
+      holder when is_pid(holder) -> living(holder) || hold(registry, name, pid, holder, value)
+      answer -> answer
+    end
   end
 
-  defp free(registry, name, pid) do
-    case Local.release(registry, name, pid) do
-      answer when answer in [:yes, :no] -> :ok
-      :elsewhere -> Cluster.unregister(registry, name, pid)
-      :no_registry -> :no_registry
+  defp insert_held(registry, name, pid, ended, value) do
+    answer =
+      with :heavy <- Native.hold(registry, name, pid, ended, value),
+           do: Native.hold_heavy(registry, name, pid, ended, value)
+
+    case answer do
+      answer when is_pid(answer) or answer in [:yes, :ended, :no_registry] ->
+        answer
+
+      refusal ->
+        opened = Name.prepare!(refusal, registry, name)
+        insert_held(registry, opened, pid, ended, {:name, name, value})
+    end
+  end
+
+  @doc """
+  Frees the name if the process holds it. `:elsewhere` says that it did, and that a cluster has to be
+  told.
+  """
+  @spec release(registry, name, pid) :: :yes | :no | :elsewhere | :no_registry
+  def release(registry, name, pid) do
+    case Native.unregister(registry, name, pid) do
+      answer when answer in [:yes, :no, :elsewhere, :no_registry] -> answer
+      refusal -> release(registry, Name.prepare!(refusal, registry, name), pid)
+    end
+  end
+
+  @doc "Whether a process of this node held the name until it ended, a short time ago."
+  @spec was_held?(registry, name) :: boolean
+  def was_held?(registry, name) do
+    case Native.was_held(registry, name) do
+      answer when is_boolean(answer) -> answer
+      :no_registry -> false
+      refusal -> was_held?(registry, Name.prepare!(refusal, registry, name))
     end
   end
 
@@ -149,9 +167,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
   def update_value(registry, name, fun) when is_function(fun, 1) do
     caller = self()
 
-    with [{^caller, old}] <- Local.lookup(registry, name),
+    with [{^caller, old}] <- lookup_here(registry, name),
          new = fun.(old),
-         :yes <- Local.update(registry, name, caller, Value.encode!(new)) do
+         :yes <- update(registry, name, caller, Value.encode!(new)) do
       {new, old}
     else
       _not_its_own -> :error
@@ -161,4 +179,114 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
   def update_value(_registry, _name, fun) do
     raise ArgumentError, "expected a function of one argument, got: #{inspect(fun)}"
   end
+
+  defp update(registry, name, pid, value) do
+    answer =
+      with :heavy <- Native.update(registry, name, pid, value),
+           do: Native.update_heavy(registry, name, pid, value)
+
+    case answer do
+      answer when answer in [:yes, :no] ->
+        answer
+
+      refusal ->
+        update(registry, Name.prepare!(refusal, registry, name), pid, {:name, name, value})
+    end
+  end
+
+  @doc "The names that a process of this node holds."
+  @spec keys(registry, pid) :: [name]
+  def keys(registry, pid) when is_pid(pid) and node(pid) == node() do
+    case Native.keys(registry, pid) do
+      :no_registry -> Name.unknown_registry!(registry)
+      # The names of a process that has ended may not all be free yet.
+      names -> if Process.alive?(pid), do: names, else: []
+    end
+  end
+
+  def keys(_registry, pid), do: Name.not_of_this_node!(pid)
+
+  @doc "How many names processes of this node hold."
+  @spec count(registry) :: non_neg_integer
+  def count(registry) do
+    case Native.sizes(registry) do
+      {names, _processes} -> names
+      :no_registry -> Name.unknown_registry!(registry)
+    end
+  end
+
+  @doc "How many of them match the pattern."
+  @spec count(registry, Registry.pattern()) :: non_neg_integer
+  def count(registry, pattern) do
+    with :no_registry <- Native.count_matching(registry, Name.pattern!(pattern)) do
+      Name.unknown_registry!(registry)
+    end
+  end
+
+  @doc "Every name of this node that matches the pattern, with its holder and value, in no order."
+  @spec records(registry, Registry.pattern()) :: [{name, pid, Registry.value()}]
+  def records(registry, pattern), do: reduce(registry, pattern, [], &[&1 | &2])
+
+  @doc """
+  What the function makes of these, one after the other, and of `acc`. The table is copied in pieces,
+  and never stands in memory as a whole.
+  """
+  @spec reduce(registry, Registry.pattern(), acc, ({name, pid, Registry.value()}, acc -> acc)) ::
+          acc
+        when acc: term
+  def reduce(registry, pattern, acc, fun) do
+    reduce(registry, Name.pattern!(pattern), 0, acc, fun)
+  end
+
+  defp reduce(_registry, _prepared, nil, acc, _fun), do: acc
+
+  defp reduce(registry, prepared, from, acc, fun) do
+    case Native.piece(registry, prepared, from) do
+      {records, next} ->
+        acc =
+          for {name, pid, value} <- records, Process.alive?(pid), reduce: acc do
+            acc -> fun.({name, pid, Value.decode(value)}, acc)
+          end
+
+        reduce(registry, prepared, next, acc, fun)
+
+      :no_registry ->
+        Name.unknown_registry!(registry)
+    end
+  end
+
+  @doc "What there is to know of the registry on this node."
+  @spec info(registry) :: Registry.info()
+  def info(registry) do
+    case Native.info(registry) do
+      :no_registry -> Name.unknown_registry!(registry)
+      info -> Map.put(info, :terms, if(Native.reads_words(), do: :direct, else: :documented))
+    end
+  end
+
+  @typedoc "Identifies one suspension of one registry."
+  @type suspended :: Native.suspended()
+
+  @doc """
+  Opens the table for a supervisor, whose end closes it, or resumes it. Answers the supervisor that has it
+  open already.
+  """
+  @spec open(registry, supervisor :: pid, clustered? :: boolean) :: :ok | pid
+  def open(registry, supervisor, clustered?), do: Native.open(registry, supervisor, clustered?)
+
+  @doc "Closes the table if this supervisor has it open."
+  @spec close(registry, supervisor :: pid) :: boolean
+  def close(registry, supervisor), do: Native.close(registry, supervisor)
+
+  @doc "Suspends the table if this supervisor has it open: it answers nothing, and keeps its names."
+  @spec suspend(registry, supervisor :: pid) :: suspended | :no_registry
+  def suspend(registry, supervisor), do: Native.suspend(registry, supervisor)
+
+  @doc "Closes a table that is still suspended. Answers whether it was."
+  @spec close_suspended(registry, suspended) :: boolean
+  def close_suspended(registry, suspended), do: Native.close_suspended(registry, suspended)
+
+  @doc "Whether the registry runs and is part of a cluster."
+  @spec clustered?(registry) :: boolean
+  def clustered?(registry), do: Native.clustered(registry) == true
 end

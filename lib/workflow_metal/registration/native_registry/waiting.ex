@@ -3,7 +3,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Waiting do
   # Waiting for a name: the native library sends the waiting process a message
   # `{:workflow_metal_native_registry, number, pid | :closed}`, once for each number.
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Audience, Local, Name, Native, Registry, Table}
+  alias WorkflowMetal.Registration.NativeRegistry.{Events, Name, Names, Native, Registry, Table}
 
   # Engines do not say when another node registers a name. This is the time between two lookups in a
   # cluster, in milliseconds.
@@ -22,7 +22,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Waiting do
   end
 
   defp await_until(registry, name, deadline) do
-    with :undefined <- Table.whereis(registry, name) do
+    with :undefined <- Names.whereis(registry, name) do
       number = wait(registry, name)
 
       case answer(registry, name, deadline, number) do
@@ -45,7 +45,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Waiting do
   defp wait(registry, name) do
     case Native.wait(registry, name, self()) do
       number when is_integer(number) -> number
-      :no_thread -> Audience.no_thread!()
+      :no_thread -> Events.no_thread!()
       refusal -> wait(registry, Name.prepare!(refusal, registry, name))
     end
   end
@@ -53,7 +53,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Waiting do
   # The lookup finds a name that was registered before the wait began. It raises when the registry has
   # been stopped.
   defp answer(registry, name, deadline, number) do
-    with :undefined <- Table.whereis(registry, name) do
+    with :undefined <- Names.whereis(registry, name) do
       receive_answer(registry, name, deadline, number, poll(registry))
     else
       pid -> {:ok, pid}
@@ -64,7 +64,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Waiting do
       :erlang.raise(kind, reason, __STACKTRACE__)
   end
 
-  defp poll(registry), do: if(Local.clustered?(registry) == true, do: @poll, else: :infinity)
+  defp poll(registry), do: if(Table.clustered?(registry), do: @poll, else: :infinity)
 
   defp receive_answer(registry, name, deadline, number, poll) do
     receive do
@@ -72,7 +72,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Waiting do
     after
       # In the order of terms every number comes before the atom `:infinity`.
       min(left(deadline), poll) ->
-        case {Table.whereis(registry, name), left(deadline)} do
+        case {Names.whereis(registry, name), left(deadline)} do
           {:undefined, 0} -> {:error, :timeout}
           {:undefined, _left} -> receive_answer(registry, name, deadline, number, poll)
           {pid, _left} -> {:ok, pid}

@@ -5,17 +5,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModulesTest do
   alias WorkflowMetal.Registration.NativeRegistry
 
   alias WorkflowMetal.Registration.NativeRegistry.{
-    Audience,
+    Attempts,
     Cluster,
-    Local,
+    Events,
     Name,
-    Native
+    Native,
+    Table
   }
 
   @application :workflow_metal_native_registry
 
   # What the cluster may call of the rest, besides its own modules.
-  @below [Local, Audience, Name]
+  @below [Table, Events, Attempts, Name]
 
   # The application starts the supervisor of the cluster's processes.
   @door [Cluster, Cluster.Supervisor]

@@ -3,7 +3,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
   # Registers a name for a process of this node: the engine is asked for the name, the table takes it,
   # and the engine's answer is confirmed if the name was settled in between.
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Local, Name, Registry}
+  alias WorkflowMetal.Registration.NativeRegistry.{Name, Registry, Table}
 
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.{
     Config,
@@ -82,7 +82,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
       not Deadlines.late?(registry) ->
         ask(registry, name, pid, held?, timeout, config)
 
-      held? or Local.was_held?(registry, name) ->
+      held? or Table.was_held?(registry, name) ->
         :unsettled
 
       true ->
@@ -103,7 +103,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
         :no
 
       _error ->
-        if held? or Local.was_held?(registry, name),
+        if held? or Table.was_held?(registry, name),
           do: :unsettled,
           else: refuse(registry, name, pid, answer)
     end
@@ -135,7 +135,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
 
   # The engine has given the name to this node, or cannot answer and the name was this node's.
   defp hold(registry, name, pid, ended, value, config) do
-    case Local.hold(registry, name, pid, ended, value) do
+    case Table.hold(registry, name, pid, ended, value) do
       :yes ->
         :yes
 
@@ -157,16 +157,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
   # The name may have been settled after the engine answered and before the table had the holder, and the
   # engine does not have it any more. A process that settles it from now on sees the holder.
   defp confirm(registry, name, pid, version, config) do
-    with {:error, reason} <- ask_again(registry, name, pid, version, config) do
+    with refused when refused != :yes <- ask_again(registry, name, pid, version, config) do
       undo(registry, name, pid)
-      {:error, reason}
-    else
-      :no ->
-        undo(registry, name, pid)
-        :no
-
-      :yes ->
-        :yes
+      refused
     end
   end
 
@@ -186,7 +179,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
   end
 
   defp undo(registry, name, pid) do
-    _ = Local.release(registry, name, pid)
+    _ = Table.release(registry, name, pid)
     Settle.settle_later(registry, name, [pid])
   end
 
@@ -216,7 +209,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
   end
 
   defp claim_again(registry, name, value, deadline) do
-    case claim(registry, name, self(), nil, value) do
+    answer =
+      with {:elsewhere, ended} <- Table.claim(registry, name, self(), value),
+           do: claim(registry, name, self(), ended, value)
+
+    case answer do
       :yes -> {:ok, self()}
       :no -> register_until(registry, name, value, deadline)
       {:held, holder} -> {:error, {:already_registered, holder}}

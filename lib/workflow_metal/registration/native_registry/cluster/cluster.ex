@@ -6,23 +6,23 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   # module with the behaviour `Engine`, knows the holder of each name in the cluster. What follows from
   # that is here, one module for each task:
   #
-  #   Options, Config      the options, and the configuration that is kept of them
-  #   Lookup               finding the holder of a name
-  #   Claim                registering a name: engine, then table
-  #   Settle, NameLock     making the engine agree with the table about one name
-  #   Reconcile            the same for all names
-  #   Conflict, Evictor    two holders of one name: which one stays, and how the other one ends
-  #   StartChild           starting a child whose name another node may take
-  #   Drain                giving all names of this node to the other nodes
-  #   Subscription         events of other nodes, which a `Forwarder` there sends
-  #   Monitor, Shutdown    what happens when the supervisor, the engine or a node comes or goes
-  #   Deadlines, Tasks     how long the engine is waited for, and the processes that wait
-  #   Report               log, telemetry and messages
-  #   Peers, Remote        calls of other nodes, and what they call here
-  #   Global, GlobalLock, Syn   the two engines
+  #   Options, Config        the options, and the configuration that is kept of them
+  #   Lookup                 finding the holder of a name
+  #   Claim                  registering a name: engine, then table
+  #   Settle, NameLock       making the engine agree with the table about one name
+  #   Reconcile              the same for all names
+  #   Conflict, Evictor      two holders of one name: which one stays, and how the other one ends
+  #   StartChild             starting a child whose name another node may take
+  #   Drain                  giving all names of this node to the other nodes
+  #   Subscription           events of other nodes, which a Forwarder there sends
+  #   Monitor, Shutdown      what happens when the supervisor, the engine or a node comes or goes
+  #   Deadlines, Tasks       how long the engine is waited for, and the processes that wait
+  #   Report                 log, telemetry and messages
+  #   Peers, Remote          calls of other nodes, and what other nodes call here
+  #   Global, Syn            the engines; GlobalLock repairs a lock of the first
+  #   Supervisor, Monitors   the processes of all this
 
-  alias WorkflowMetal.Registration.NativeRegistry
-  alias WorkflowMetal.Registration.NativeRegistry.{Local, Registry}
+  alias WorkflowMetal.Registration.NativeRegistry.{Attempts, Registry, Table}
 
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.{
     Claim,
@@ -74,11 +74,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   defdelegate close(registry, supervisor), to: Monitor
 
   @doc "Suspends the registry that the supervisor has open. The engine keeps its names."
-  @spec suspend(Registry.registry(), supervisor :: pid) :: Local.suspended() | :no_registry
+  @spec suspend(Registry.registry(), supervisor :: pid) :: Table.suspended() | :no_registry
   defdelegate suspend(registry, supervisor), to: Monitor
 
   @doc "Closes the registry if it is still suspended, and gives its names back to the engine."
-  @spec close_suspended(Registry.registry(), supervisor :: pid, Local.suspended()) :: :ok
+  @spec close_suspended(Registry.registry(), supervisor :: pid, Table.suspended()) :: :ok
   defdelegate close_suspended(registry, supervisor, suspended), to: Monitor
 
   @doc "The holder of a name that no process of this node holds."
@@ -103,15 +103,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   @spec unregister(Registry.registry(), Registry.name(), pid) :: :ok
   defdelegate unregister(registry, name, pid), to: Settle
 
-  @doc "Starts a child with this name; see `StartChild.start_child/5`."
-  @spec start_child(
-          Registry.registry(),
-          Registry.name(),
-          Supervisor.supervisor(),
-          child :: {module, keyword},
-          StartChild.start_anew()
-        ) :: NativeRegistry.on_start_child()
-  defdelegate start_child(registry, name, supervisor, child, start_anew), to: StartChild
+  @doc "Starts a child with this name; see `StartChild.start_child/4`."
+  @spec start_child(Registry.registry(), Registry.name(), Supervisor.supervisor(), child) ::
+          Attempts.answer()
+        when child: {module, keyword}
+  defdelegate start_child(registry, name, supervisor, child), to: StartChild
 
   @doc "Asks all nodes; see `Peers.ask/4`."
   @spec ask(Registry.registry(), Peers.question(), (() -> answer), timeout) ::

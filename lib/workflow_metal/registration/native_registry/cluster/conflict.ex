@@ -4,7 +4,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Conflict do
 
   require Logger
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Local, Registry}
+  alias WorkflowMetal.Registration.NativeRegistry.{Registry, Table}
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Config, Evictor, Peers, Report, Tasks}
 
   # How long the function `:on_conflict` may take, in milliseconds.
@@ -76,7 +76,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Conflict do
 
   def evict(registry, name, loser, winner, looks) do
     # The name is freed before the process ends, so that no lookup finds the loser any more.
-    case Local.release(registry, name, loser) do
+    case Table.release(registry, name, loser) do
       :elsewhere ->
         Report.conflict(registry, name, winner, loser)
         Evictor.evict(loser, {:shutdown, {:name_conflict, name, winner}})

@@ -3,7 +3,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
   # A node gives its names to the other nodes before it stops: it registers no name any more, and every
   # holder is ended by its supervisor, which neither restarts nor counts it.
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Local, Registry}
+  alias WorkflowMetal.Registration.NativeRegistry.{Registry, Table}
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Config, Evictor, Report, Tasks}
 
   @timeout 30_000
@@ -43,7 +43,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
   # `seen` are all names that were found, `reported` those that were reported as fenced, each with its
   # holder, `ending` the holders that are being ended, each with the process that sees to it.
   defp drain_until(registry, seen, reported, ending, deadline) do
-    records = Local.records(registry, :_)
+    records = Table.records(registry, :_)
     names = for {name, _pid, _value} <- records, into: MapSet.new(), do: name
     seen = MapSet.union(seen, names)
     held = for {name, pid, _value} <- records, pid != self(), into: MapSet.new(), do: {name, pid}

@@ -4,7 +4,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Forwarder do
   # subscriber gets all messages about this node from one process, and so in order: `:nodeup` before the
   # first event, `:nodedown` after the last. `Remote.feed/3` says what is sent.
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Audience, Local, Registry}
+  alias WorkflowMetal.Registration.NativeRegistry.{Events, Registry, Table}
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.Config
 
   # How often it looks whether the registry was opened or closed, in milliseconds.
@@ -87,13 +87,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Forwarder do
   end
 
   defp opened_at(registry) do
-    if Config.get(registry), do: now() - Local.info(registry).uptime
+    if Config.get(registry), do: now() - Table.info(registry).uptime
   rescue
     ArgumentError -> nil
   end
 
   defp up(state) do
-    Enum.each(state.patterns, &Audience.subscribe(state.registry, &1))
+    Enum.each(state.patterns, &Events.subscribe(state.registry, &1))
     # Events that come from now on wait in the mailbox, and are forwarded after this message.
     tell(state, {:nodeup, state.registry, node()})
     %{state | since: now()}
@@ -123,8 +123,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Forwarder do
   defp change(%{since: nil} = state, patterns), do: %{state | patterns: patterns}
 
   defp change(state, patterns) do
-    Enum.each(patterns -- state.patterns, &Audience.subscribe(state.registry, &1))
-    Enum.each(state.patterns -- patterns, &Audience.unsubscribe(state.registry, &1))
+    Enum.each(patterns -- state.patterns, &Events.subscribe(state.registry, &1))
+    Enum.each(state.patterns -- patterns, &Events.unsubscribe(state.registry, &1))
     %{state | patterns: patterns}
   rescue
     ArgumentError -> down(%{state | patterns: patterns})

@@ -2,18 +2,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Lookup do
   @moduledoc false
   # Finds the holder of a name in the cluster.
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Local, Registry}
+  alias WorkflowMetal.Registration.NativeRegistry.{Registry, Table}
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Config, Peers}
 
   @doc "The holder of the name: by the table of this node, or else by the engine."
   @spec whereis(Registry.registry(), Registry.name()) :: pid | :undefined
   def whereis(registry, name) do
-    with holder when is_pid(holder) <- Local.holder(registry, name),
-         true <- Process.alive?(holder) do
-      holder
-    else
-      _no_holder -> elsewhere(registry, name)
-    end
+    with :elsewhere <- Table.whereis(registry, name), do: elsewhere(registry, name)
   end
 
   @doc "The holder of a name that no process of this node holds, by the engine."
@@ -31,7 +26,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Lookup do
     case elsewhere(registry, name) do
       :undefined -> []
       # It has registered the name since the table was looked at.
-      pid when node(pid) == node() -> Local.lookup(registry, name)
+      pid when node(pid) == node() -> Table.lookup_here(registry, name)
       pid -> Peers.lookup(node(pid), registry, name, Config.fetch!(registry).timeout)
     end
   end

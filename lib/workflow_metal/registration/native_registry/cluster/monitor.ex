@@ -9,7 +9,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Monitor do
 
   use GenServer, restart: :transient
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Local, Registry}
+  alias WorkflowMetal.Registration.NativeRegistry.{Registry, Table}
 
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.{
     Config,
@@ -101,20 +101,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Monitor do
   end
 
   @doc "Suspends the registry that the supervisor has open."
-  @spec suspend(Registry.registry(), pid) :: Local.suspended() | :no_registry
+  @spec suspend(Registry.registry(), pid) :: Table.suspended() | :no_registry
   def suspend(registry, supervisor) do
     GenServer.call(name(registry), {:suspend, supervisor}, :infinity)
   catch
-    :exit, _reason -> Local.suspend(registry, supervisor)
+    :exit, _reason -> Table.suspend(registry, supervisor)
   end
 
   @doc "Closes the registry if it is still suspended, and gives its names back to the engine."
-  @spec close_suspended(Registry.registry(), pid, Local.suspended()) :: :ok
+  @spec close_suspended(Registry.registry(), pid, Table.suspended()) :: :ok
   def close_suspended(registry, supervisor, suspended) do
     GenServer.call(name(registry), {:close_suspended, supervisor, suspended}, :infinity)
   catch
     :exit, _reason ->
-      _ = Local.close_suspended(registry, suspended)
+      _ = Table.close_suspended(registry, suspended)
       :ok
   end
 
@@ -178,14 +178,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Monitor do
     # Before: the names of a suspended registry cannot be listed.
     held = Shutdown.held(state.registry)
 
-    case Local.suspend(state.registry, supervisor) do
+    case Table.suspend(state.registry, supervisor) do
       :no_registry -> {:reply, :no_registry, state}
       suspended -> {:reply, suspended, %{state | held: held}}
     end
   end
 
   def handle_call({:close_suspended, supervisor, suspended}, _from, state) do
-    if Local.close_suspended(state.registry, suspended) and state.supervisor == supervisor and
+    if Table.close_suspended(state.registry, suspended) and state.supervisor == supervisor and
          state.held != nil do
       Shutdown.close(state.registry, supervisor, state.held)
       {:stop, :normal, :ok, state}

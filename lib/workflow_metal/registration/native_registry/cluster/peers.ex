@@ -81,7 +81,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Peers do
       catch
         kind, reason ->
           # So that no response stays in the mailbox of the caller.
-          for {node, request} <- requests, do: response(node, request, now())
+          _ = for {node, request} <- requests, do: response(node, request, now())
           :erlang.raise(kind, reason, __STACKTRACE__)
       end
 

@@ -5,7 +5,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Reconcile do
   # An engine resolves conflicts when nodes meet, and reports each once: a node that was not connected at
   # that moment does not hear of it. An engine that was restarted knows no names.
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Local, Registry}
+  alias WorkflowMetal.Registration.NativeRegistry.{Registry, Table}
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Config, Peers, Report, Settle}
 
   @doc """
@@ -15,7 +15,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Reconcile do
   @spec reconcile(Registry.registry(), all? :: boolean) :: :ok | {:error, reason :: term}
   def reconcile(registry, all? \\ false) do
     %{engine: engine} = config = Config.fetch!(registry)
-    held = for {name, pid, _value} <- Local.records(registry, :_), do: {name, pid}
+    held = for {name, pid, _value} <- Table.records(registry, :_), do: {name, pid}
     differing = for {name, pid} <- held, all? or engine.whereis(registry, name) != pid, do: name
 
     with :ok <- settle_all(registry, differing, config, :register),

@@ -25,7 +25,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Remote do
   # A node where the registry does not run, or is not clustered, answers `:no_member`. One without this
   # project answers as `:erpc` does for an undefined function.
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Local, Registry}
+  alias WorkflowMetal.Registration.NativeRegistry.{Registry, Table}
 
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.{
     Config,
@@ -44,13 +44,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Remote do
     ArgumentError -> :no_member
   end
 
-  defp answer_here(registry, {:select, pattern}), do: Local.records(registry, pattern)
-  defp answer_here(registry, {:count, :_}), do: Local.count(registry)
-  defp answer_here(registry, {:count, pattern}), do: Local.count(registry, pattern)
+  defp answer_here(registry, {:select, pattern}), do: Table.records(registry, pattern)
+  defp answer_here(registry, {:count, :_}), do: Table.count(registry)
+  defp answer_here(registry, {:count, pattern}), do: Table.count(registry, pattern)
 
   @doc "The holder of the name on this node, and its value."
   @spec lookup(Registry.registry(), Registry.name()) :: [{pid, Registry.value()}]
-  def lookup(registry, name), do: Local.lookup(registry, name)
+  def lookup(registry, name), do: Table.lookup_here(registry, name)
 
   @doc "The names that the engine of this node does not know as held by these processes."
   @spec unknown(Registry.registry(), engine :: module, [{Registry.name(), pid}]) ::

@@ -1,7 +1,7 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Report do
   @moduledoc false
   # Reports what happens to a clustered registry besides changes of names: by the log, by telemetry and
-  # by a message to the subscribers and listeners on this node. Audience that concern a name go to those
+  # by a message to the subscribers and listeners on this node. Events that concern a name go to those
   # who are told of the name, the others to all.
   #
   # Any process may call it, an engine's own among them, whether the registry runs or not: no function
@@ -9,7 +9,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Report do
 
   require Logger
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Audience, Registry}
+  alias WorkflowMetal.Registration.NativeRegistry.{Events, Registry}
 
   @doc "Two processes held the name. The loser, which runs on this node, is about to be ended."
   @spec conflict(Registry.registry(), Registry.name(), winner :: pid, loser :: pid) ::
@@ -94,9 +94,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Report do
   end
 
   defp tell_audience(registry, name, message),
-    do: tell(Audience.audience(registry, name), message)
+    do: tell(Events.audience(registry, name), message)
 
-  defp tell_everybody(registry, message), do: tell(Audience.everybody(registry), message)
+  defp tell_everybody(registry, message), do: tell(Events.everybody(registry), message)
 
   defp tell(:no_registry, _message), do: :ok
 

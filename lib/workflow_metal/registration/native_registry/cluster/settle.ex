@@ -6,7 +6,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Settle do
   # by one process of this node at a time (`NameLock`), and by what the table says at that moment. So
   # what is late or done twice does no harm: a name that was registered again meanwhile stays.
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Local, Registry}
+  alias WorkflowMetal.Registration.NativeRegistry.{Registry, Table}
 
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.{
     Config,
@@ -159,7 +159,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Settle do
   # The holder by the table, as long as the registry still uses the engine that is asked.
   defp holder(%{registry: registry, name: name, config: %{engine: engine}}) do
     with %{engine: ^engine} <- Config.get(registry),
-         pid when is_pid(pid) <- Local.holder(registry, name),
+         pid when is_pid(pid) <- Table.here(registry, name),
          true <- Process.alive?(pid) do
       pid
     else

@@ -2,7 +2,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Shutdown do
   @moduledoc false
   # Ends this node's part in the cluster of a registry.
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Local, Registry}
+  alias WorkflowMetal.Registration.NativeRegistry.{Registry, Table}
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Config, Drain, Settle, Tasks}
 
   @type held :: [{Registry.name(), pid}]
@@ -20,12 +20,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Shutdown do
         # From now on a registration raises, so that no name comes after those that are listed here.
         Config.delete(registry)
         held = held || held(registry)
-        Local.close(registry, supervisor)
+        Table.close(registry, supervisor)
         Drain.stop(registry)
         give_back_later(registry, held, config)
 
       _closed_or_opened_by_another ->
-        Local.close(registry, supervisor)
+        Table.close(registry, supervisor)
     end
 
     :ok
@@ -34,7 +34,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Shutdown do
   @doc "The names and holders of this node; none when the registry does not run."
   @spec held(Registry.registry()) :: held
   def held(registry) do
-    for {name, pid, _value} <- Local.records(registry, :_), do: {name, pid}
+    for {name, pid, _value} <- Table.records(registry, :_), do: {name, pid}
   rescue
     ArgumentError -> []
   end

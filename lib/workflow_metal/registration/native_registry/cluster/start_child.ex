@@ -3,8 +3,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
   # Starts a child whose name another node may take at the same time, under a supervisor that may run on
   # another node.
 
-  alias WorkflowMetal.Registration.NativeRegistry
-  alias WorkflowMetal.Registration.NativeRegistry.Registry
+  alias WorkflowMetal.Registration.NativeRegistry.{Attempts, Registry}
 
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.{
     Config,
@@ -14,25 +13,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
     Remote
   }
 
-  # The adapter's name is part of what is the reason of an exit. Nothing of the module is called from here.
+  # The name of the adapter is part of an exit's reason. Nothing of that module is called from here.
   @adapter :"Elixir.WorkflowMetal.Registration.NativeRegistry"
 
   # The pause between two lookups of what has been started, and the one in which the winner of a conflict
   # becomes known here, in milliseconds.
   @pause 1
   @winner_pause 10
-
-  @typedoc """
-  Calls the first function, which starts the child, until there is no reason to try again. The second
-  function says what an error of the start means in a cluster, and `nil` for any other error.
-  """
-  @type start_anew ::
-          (start :: (() -> DynamicSupervisor.on_start_child()),
-           read :: (reason :: term -> reading | nil) ->
-             NativeRegistry.on_start_child())
-
-  @typedoc "The holder of the name, an error, or why the start is tried again: see `Child`."
-  @type reading :: {:ok, pid} | {:error, reason :: term} | {:gone, pid} | :conflict
 
   @doc """
   The process that holds the name: a new child of the supervisor, or one that another caller or node has
@@ -41,22 +28,21 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
   The engine gets no more time for the child than the caller waits, also when the supervisor has other
   children to start first.
   """
-  @spec start_child(
-          Registry.registry(),
-          Registry.name(),
-          Supervisor.supervisor(),
-          child :: {module, keyword},
-          start_anew
-        ) :: NativeRegistry.on_start_child()
-  def start_child(registry, name, supervisor, child, start_anew) do
+  @spec start_child(Registry.registry(), Registry.name(), Supervisor.supervisor(), child) ::
+          Attempts.answer()
+        when child: {module, keyword}
+  def start_child(registry, name, supervisor, child) do
     timeout = Config.fetch!(registry).timeout
     deadline = now() + timeout
     Deadlines.put(registry, name, deadline)
 
     try do
+      find = fn -> Lookup.whereis(registry, name) end
       start = fn -> start_under(supervisor, child) end
-      read = fn reason -> read(registry, name, reason, timeout) end
-      start_anew.(start, read) |> await_visible(registry, name, timeout)
+
+      find
+      |> Attempts.start(start, &refused(registry, name, &1, timeout))
+      |> await_visible(registry, name, timeout)
     after
       Deadlines.delete(registry, name, deadline)
     end
@@ -67,10 +53,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
   # sends the error to the caller of the first start.
   defp start_under(supervisor, child) do
     reply_to = :erlang.alias()
-    spec = Supervisor.child_spec(child, [])
-    {module, function, arguments} = spec.start
-    start = {Remote, :start_link, [{module, function, arguments, reply_to}]}
-    spec = spec |> Map.put_new(:modules, [module]) |> Map.put(:start, start)
+
+    # The supervisor refuses a specification that is none.
+    spec =
+      with %{start: {module, function, arguments}} = spec <- Supervisor.child_spec(child, []) do
+        start = {Remote, :start_link, [{module, function, arguments, reply_to}]}
+        spec |> Map.put_new(:modules, [module]) |> Map.put(:start, start)
+      end
 
     try do
       DynamicSupervisor.start_child(supervisor, spec)
@@ -91,7 +80,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
     end
   end
 
-  defp read(registry, name, {:already_started, holder}, timeout)
+  # What the error of a start means, see `Attempts.start/3`.
+  defp refused(registry, name, {:already_started, holder}, timeout)
        when is_pid(holder) and node(holder) != node() do
     with :undefined <- Lookup.whereis(registry, name) do
       # This node may not have heard of the name yet.
@@ -103,7 +93,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
     end
   end
 
-  defp read(registry, name, reason, _timeout) do
+  defp refused(registry, name, reason, _timeout) do
     case ended_by_cluster(reason) do
       :conflict ->
         if Lookup.whereis(registry, name) == :undefined, do: Process.sleep(@winner_pause)
@@ -113,7 +103,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
         {:error, reason}
 
       nil ->
-        nil
+        Attempts.refused(fn -> Lookup.whereis(registry, name) end, reason)
     end
   end
 
