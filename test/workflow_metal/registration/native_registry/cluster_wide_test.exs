@@ -8,6 +8,7 @@ for engine <- [:global, :syn] do
     alias WorkflowMetal.Registration.NativeRegistry.{OtherVM, WideNode}
 
     @moduletag engine
+    @moduletag reuse_nodes: true
     @moduletag timeout: 300_000
     @engine engine
     @wide [cluster: true, timeout: 30_000]
@@ -71,6 +72,7 @@ for engine <- [:global, :syn] do
         assert Enum.sort(call(one, NativeRegistry, :names, [registry])) == [case: 0, task: 0]
       end
 
+      @tag reuse_nodes: false
       test "do not miss a node whose registry does not run, or that has none", context do
         %{nodes: [one, two, three] = nodes, registry: registry} = context
         register_each(nodes, registry, :case)
@@ -98,6 +100,7 @@ for engine <- [:global, :syn] do
         assert call(one, NativeRegistry, :count, [registry, @wide]) == {1, [name(three)]}
       end
 
+      @tag reuse_nodes: false
       test "name a node that does not answer in time, and answer what the others said", context do
         %{nodes: [one, _two, three] = nodes, registry: registry} = context
         register_each(nodes, registry, :case)
@@ -215,6 +218,7 @@ for engine <- [:global, :syn] do
             do: assert(%{subscribers: 0} = call(node, NativeRegistry, :info, [registry]))
       end
 
+      @tag reuse_nodes: false
       test "answers which nodes do not tell yet, and has them tell later", context do
         %{nodes: [one, _two, three], registry: registry} = context
         os = call(three, :os, :getpid, []) |> to_string()
