@@ -34,8 +34,8 @@ impl<'a> Hashed<'a> {
 const SHORT_WORDS: usize = 5;
 const MEDIUM_WORDS: usize = 12;
 
-/// The seeds of all hashes of names in this process. Not one for each table: a lookup would have to
-/// wait for them to come from memory.
+/// The seeds of all hashes of names. They are the same for all tables, because a lookup would have to
+/// load those of its table from memory first.
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// Canonical name to holder, and to what is kept with the name, a `V`.
@@ -46,7 +46,7 @@ pub(crate) struct Table<V> {
     pub(crate) journal: Arc<Journal<V>>,
 }
 
-/// A name with all that the table knows of it.
+/// A name, its holder and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record<V> {
     /// In canonical bytes.
@@ -60,8 +60,7 @@ pub struct Record<V> {
 /// How full the table is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fill {
-    /// Bytes of memory: of the names and of where values and holders are kept. Not what lies behind
-    /// the pointers of values, nor what the journal has.
+    /// Bytes of memory, without the values themselves and without the journal.
     pub bytes: usize,
     /// Shards of one map.
     pub shards: usize,
@@ -147,7 +146,7 @@ impl<V: Clone> Table<V> {
         value: Option<V>,
     ) -> Result<(), Pid> {
         let hash = name.hash.get();
-        // The value before is dropped when the shard is free again.
+        // The value before is dropped after the shard was unlocked.
         #[allow(clippy::single_match_else)] // Both ways are as likely.
         let dropped = with_map!(self, hash, |map| {
             let mut locked = map.lock(hash);
@@ -175,7 +174,7 @@ impl<V: Clone> Table<V> {
     /// Gives the name another value if `pid` holds it.
     pub(crate) fn update(&self, name: Hashed<'_>, pid: Pid, value: Option<V>) -> bool {
         let hash = name.hash.get();
-        // The value before is dropped when the shard is free again.
+        // The value before is dropped after the shard was unlocked.
         let before = with_map!(self, hash, |map| {
             let mut locked = map.lock(hash);
             let place = locked.find(hash, name.name);
@@ -197,19 +196,19 @@ impl<V: Clone> Table<V> {
             let (name, value) = locked.remove(hash, place, self::hash);
             self.write(&name, pid, Change::Unregistered, || value.clone());
             drop(locked);
-            // When the shard is free again: freeing takes a while, and a value may do anything.
+            // After the shard was unlocked: freeing takes a while, and may call any destructor.
             drop((name, value));
             true
         })
     }
 
-    /// Frees so many names with this hash, of those that `pid` holds now; answers how many there were.
-    /// In one step: none that is registered later is freed in place of one that has gone already.
+    /// Frees so many names with this hash that `pid` holds; answers how many there were. In one step,
+    /// so that no name is freed that was registered later.
     pub(crate) fn release_hash(&self, hash: NonZeroU64, pid: Pid, names: usize) -> usize {
         let hash = hash.get();
         with_map!(self, hash, |map| {
             let mut locked = map.lock(hash);
-            // Dropped when the shard is free again, as in `release`. There is next to always one.
+            // Dropped after the shard was unlocked, as in `release`. There is nearly always one.
             let (mut freed, mut last, mut others) = (0, None, Vec::new());
             while freed < names {
                 let place = locked.find_held(hash, pid, |name| self::hash(name) == hash);
@@ -226,7 +225,7 @@ impl<V: Clone> Table<V> {
         })
     }
 
-    /// The names with this hash that `pid` holds: next to always one.
+    /// The names with this hash that `pid` holds: nearly always one.
     pub(crate) fn names_of(&self, hash: NonZeroU64, pid: Pid) -> Vec<Box<[u8]>> {
         let hash = hash.get();
         let mut names: Vec<Box<[u8]>> = Vec::new();
@@ -242,7 +241,7 @@ impl<V: Clone> Table<V> {
         names
     }
 
-    /// The names of one shard of one map that match, and the piece to go on with, if there is one.
+    /// The names of a piece that match, and the next piece, if there is one.
     pub(crate) fn piece(
         &self,
         piece: usize,
@@ -294,8 +293,8 @@ impl<V: Clone> Table<V> {
         self.long.clear();
     }
 
-    /// The entries of a shard that match. The shard is copied while it is locked and looked through
-    /// afterwards: copying is the least that whoever wants to write there can be made to wait for.
+    /// The entries of a shard that match. The shard is copied while it is locked and compared with the
+    /// pattern afterwards, so that writers wait as short as possible.
     fn copy_shard<const W: usize>(
         &self,
         map: &Slots<W, V>,
@@ -309,7 +308,7 @@ impl<V: Clone> Table<V> {
                 return None;
             }
             let (pid, value) = if entry.has_value() {
-                // As both are now: the shard may have changed since.
+                // Read again, so that holder and value belong together: the shard may have changed.
                 self.lookup(Hashed::of(&name))?
             } else {
                 (entry.pid(), None)
@@ -320,7 +319,7 @@ impl<V: Clone> Table<V> {
         (matching.collect(), next)
     }
 
-    /// The same of long names.
+    /// The same for long names.
     fn copy_long(&self, shard: usize, matches: impl Fn(&[u8]) -> bool) -> Vec<Record<V>> {
         let places = self.long.places(shard);
         let matching = places.into_iter().filter_map(|(hash, place)| {
@@ -337,7 +336,7 @@ impl<V: Clone> Table<V> {
         matching.collect()
     }
 
-    /// Writes a change down if anybody wants to know. The name's shard is locked.
+    /// Writes a change down if anybody asked for it. The shard of the name is locked.
     #[inline]
     fn write(&self, name: &[u8], pid: Pid, change: Change, kept: impl FnOnce() -> Option<V>) {
         self.journal.changed(name, pid, change, kept);
