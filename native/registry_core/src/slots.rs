@@ -44,8 +44,8 @@
 //! twice the memory after keys have come and gone. A key that is not there costs more here than in
 //! either.
 
-use crate::Pid;
 use crate::epoch::{Current, Guard, Shared};
+use crate::pid::Pid;
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, fence, spin_loop};
 use std::array;
 use std::hint::black_box;
