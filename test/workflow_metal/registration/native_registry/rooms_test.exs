@@ -169,8 +169,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RoomsTest do
     test "that speak with the native library are few, and none of a cluster" do
       speakers = for module <- modules(), Native in called_by(module), do: last(module)
 
-      assert Enum.sort(speakers) ==
-               ~w(Events Meta Name Native Options Owner Records Table Value Waiting) -- ["Native"]
+      assert Enum.sort(speakers) == ~w(Events Meta Name Owner Records Table Value Waiting)
     end
 
     test "of a cluster are entered by one only" do
