@@ -54,7 +54,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
 
     def register(registry, name, pid, timeout), do: take(registry, name, pid, timeout)
 
-    defp take(registry, name, pid, timeout \\ 5_000) do
+    defp take(registry, name, pid, timeout) do
       ask(registry, timeout, fn names ->
         case names[name] do
           holder when is_pid(holder) and holder != pid ->
@@ -71,7 +71,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
 
     # The test that has started the registry.
     defp tell(registry, message) do
-      send(Application.fetch_env!(:workflow_metal_native_registry, registry), message)
+      with pid when is_pid(pid) <-
+             Application.get_env(:workflow_metal_native_registry, registry),
+           do: send(pid, message)
     end
 
     defp ask(registry, timeout, function) do
@@ -363,24 +365,22 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
     end
 
     test "too late is an error, and is taken back", %{registry: registry, meta: meta} do
+      supervisor = start_dynamic_supervisor()
+
+      assert NativeRegistry.start_child(meta, {:hangs, 1}, supervisor, Worker) ==
+               {:error, :cluster_timeout}
+
+      assert DynamicSupervisor.count_children(supervisor).specs == 0
+
       Engine.hang(registry)
 
       assert NativeRegistry.Registry.register(registry, :name, nil) ==
                {:error, :cluster_timeout}
 
-      supervisor = start_dynamic_supervisor()
-
-      assert NativeRegistry.start_child(meta, :child, supervisor, Worker) ==
-               {:error, :cluster_timeout}
-
-      assert DynamicSupervisor.count_children(supervisor).specs == 0
       Engine.go_on(registry)
-
-      for name <- [:name, :child] do
-        assert_receive {:registered, ^name}, 30_000
-        assert_receive {:freed, ^name}, 30_000
-        assert NativeRegistry.whereis_name(meta, name) == :undefined
-      end
+      assert_receive {:registered, :name}, 30_000
+      assert_receive {:freed, :name}, 30_000
+      assert NativeRegistry.whereis_name(meta, :name) == :undefined
     end
 
     test "for a process whose registration was asked for by one that was killed is kept",
@@ -469,5 +469,31 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
     test "in failing is an error", %{registry: registry} do
       assert NativeRegistry.Registry.register(registry, :fails, nil) == {:error, :broken}
     end
+  end
+end
+
+defmodule WorkflowMetal.Registration.NativeRegistry.ClusterMonitorsTest do
+  # Not at the same time as others: it ends what their registries use.
+  use WorkflowMetal.Registration.NativeRegistry.RegistryCase
+
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Config, Monitor, Monitors}
+
+  test "a registry has a monitor again when the supervisor of all monitors was killed" do
+    registry = unique_registry()
+    start_supervised!({NativeRegistry, name: registry, cluster: :global}, id: :clustered)
+    assert NativeRegistry.Registry.register(registry, :name, nil) == {:ok, self()}
+
+    for _time <- 1..20 do
+      monitor = Process.whereis(Monitor.name(registry))
+      reference = Process.monitor(monitor)
+      kill(Process.whereis(Monitors.Dynamic))
+      await_down(reference)
+      eventually(fn -> Process.whereis(Monitor.name(registry)) not in [nil, monitor] end)
+      assert NativeRegistry.whereis_name({registry, :name}) == self()
+    end
+
+    :ok = stop_supervised(:clustered)
+    eventually(fn -> Config.get(registry) == nil end)
+    eventually(fn -> Process.whereis(Monitor.name(registry)) == nil end)
   end
 end

@@ -155,18 +155,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
   end
 
   # The name may have been settled after the engine answered and before the table had the holder, and the
-  # engine does not have it any more. From now on whoever settles it sees the holder.
+  # engine does not have it any more. A process that settles it from now on sees the holder.
   defp confirm(registry, name, pid, version, config) do
-    with {:error, reason} <- ask_again(registry, name, pid, version, config) do
+    with refused when refused != :yes <- ask_again(registry, name, pid, version, config) do
       undo(registry, name, pid)
-      {:error, reason}
-    else
-      :no ->
-        undo(registry, name, pid)
-        :no
-
-      :yes ->
-        :yes
+      refused
     end
   end
 

@@ -6,20 +6,21 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   # module with the behaviour `Engine`, knows the holder of each name in the cluster. What follows from
   # that is here, one module for each task:
   #
-  #   Options, Config      the options, and the configuration that is kept of them
-  #   Lookup               the holder of a name
-  #   Claim                registering a name: engine, then table
-  #   Settle, NameLock     making the engine agree with the table about one name
-  #   Reconcile            the same for all names
-  #   Conflict, Evictor    two holders of one name: which one stays, and how the other one ends
-  #   StartChild           starting a child whose name another node may take
-  #   Drain                giving all names of this node to the other nodes
-  #   Subscription         events of other nodes, which a `Forwarder` there sends
-  #   Monitor, Shutdown    what happens when the supervisor, the engine or a node comes or goes
-  #   Deadlines, Tasks     how long is waited for the engine, and who works when nobody waits
-  #   Report               log, telemetry and messages
-  #   Peers, Remote        calls of other nodes, and what they call here
-  #   Global, GlobalLock, Syn   the two engines
+  #   Options, Config        the options, and the configuration that is kept of them
+  #   Lookup                 finding the holder of a name
+  #   Claim                  registering a name: engine, then table
+  #   Settle, NameLock       making the engine agree with the table about one name
+  #   Reconcile              the same for all names
+  #   Conflict, Evictor      two holders of one name: which one stays, and how the other one ends
+  #   StartChild             starting a child whose name another node may take
+  #   Drain                  giving all names of this node to the other nodes
+  #   Subscription           events of other nodes, which a Forwarder there sends
+  #   Monitor, Shutdown      what happens when the supervisor, the engine or a node comes or goes
+  #   Deadlines, Tasks       how long the engine is waited for, and the processes that wait
+  #   Report                 log, telemetry and messages
+  #   Peers, Remote          calls of other nodes, and what other nodes call here
+  #   Global, Syn            the engines; GlobalLock repairs a lock of the first
+  #   Supervisor, Monitors   the processes of all this
 
   alias WorkflowMetal.Registration.NativeRegistry.{Attempts, Registry, Table}
 
@@ -29,6 +30,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
     Drain,
     Lookup,
     Monitor,
+    Monitors,
     Options,
     Peers,
     Settle,
@@ -55,8 +57,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   def open(registry, supervisor, config) do
     {:ok, _started} = Application.ensure_all_started(:workflow_metal_native_registry)
 
+    :ok = Monitors.start_monitor(registry)
+
     case Monitor.open(registry, supervisor, config) do
       :ok -> :ok
+      {:error, :not_running} -> open(registry, supervisor, config)
       {:error, {kind, reason, stacktrace}} -> :erlang.raise(kind, reason, stacktrace)
     end
   end
@@ -80,7 +85,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   @spec whereis(Registry.registry(), Registry.name()) :: pid | :undefined
   defdelegate whereis(registry, name), to: Lookup, as: :elsewhere
 
-  @doc "The same with its value."
+  @doc "The same with its value, for which the holder's node is asked."
   @spec lookup(Registry.registry(), Registry.name()) :: [{pid, Registry.value()}]
   defdelegate lookup(registry, name), to: Lookup
 

@@ -18,7 +18,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Config do
 
   @doc "The configuration of a clustered registry; raises when there is none, as it was stopped."
   @spec fetch!(Registry.registry()) :: t
-  def fetch!(registry), do: get(registry) || Name.unknown_registry!(registry)
+  def fetch!(registry) do
+    with nil <- get(registry), do: Name.unknown_registry!(registry)
+  end
 
   @spec put(Registry.registry(), t) :: :ok
   def put(registry, config), do: :persistent_term.put(key(registry), config)
@@ -28,6 +30,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Config do
     :persistent_term.erase(key(registry))
     :ok
   end
+
+  @doc "The clustered registries of this node."
+  @spec registries() :: [Registry.registry()]
+  def registries,
+    do: for({{__MODULE__, registry}, _config} <- :persistent_term.get(), do: registry)
 
   @doc "Whether a registry of this node uses the engine."
   @spec engine_used?(module) :: boolean

@@ -4,7 +4,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
   # holder is ended by its supervisor, which neither restarts nor counts it.
 
   alias WorkflowMetal.Registration.NativeRegistry.{Registry, Table}
-  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Config, Evictor, Report}
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Config, Evictor, Report, Tasks}
 
   @timeout 30_000
 
@@ -66,11 +66,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
             not is_map_key(ending, pid),
             not Enum.any?(Evictor.ancestors(pid), &(&1 in holders)),
             into: ending,
-            do: {pid, spawn(fn -> end_holder(pid) end)}
+            do: {pid, start_ending(pid)}
 
       Process.sleep(@pause)
       drain_until(registry, seen, MapSet.union(reported, held), ending, deadline)
     end
+  end
+
+  defp start_ending(pid) do
+    {:ok, ender} = Tasks.run(fn -> end_holder(pid) end)
+    ender
   end
 
   # It gets as much time as its supervisor gives it.

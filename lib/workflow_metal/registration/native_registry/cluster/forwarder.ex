@@ -18,6 +18,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Forwarder do
   def start(registry, subscriber, subscription) do
     state = %{registry: registry, subscriber: subscriber, subscription: subscription}
 
+    # Not by `Tasks`, as the application may not have been started on this node yet.
     pid =
       spawn(fn ->
         monitor = Process.monitor(subscription)

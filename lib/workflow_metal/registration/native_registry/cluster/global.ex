@@ -13,7 +13,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Global do
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.{GlobalLock, Remote, Tasks}
   alias WorkflowMetal.Registration.NativeRegistry.Registry
 
-  # This is data here, and no call of that module.
+  # The name of the adapter is part of a name in `:global`. Nothing of that module is called from here.
   @adapter :"Elixir.WorkflowMetal.Registration.NativeRegistry"
 
   @server :global_name_server
@@ -53,7 +53,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Global do
     global = global_name(registry, name)
 
     Tasks.await(timeout, fn ->
-      synchronise()
+      _ = synchronise()
 
       case :global.register_name(global, pid, &Remote.resolve/3) do
         :yes -> :yes

@@ -1,11 +1,17 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Lookup do
   @moduledoc false
-  # Who holds a name in the cluster.
+  # Finds the holder of a name in the cluster.
 
   alias WorkflowMetal.Registration.NativeRegistry.{Registry, Table}
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Config, Peers}
 
-  @doc "The holder of a name that no process of this node holds."
+  @doc "The holder of the name: by the table of this node, or else by the engine."
+  @spec whereis(Registry.registry(), Registry.name()) :: pid | :undefined
+  def whereis(registry, name) do
+    with :elsewhere <- Table.whereis(registry, name), do: elsewhere(registry, name)
+  end
+
+  @doc "The holder of a name that no process of this node holds, by the engine."
   @spec elsewhere(Registry.registry(), Registry.name()) :: pid | :undefined
   def elsewhere(registry, name) do
     with pid when is_pid(pid) <- Config.fetch!(registry).engine.whereis(registry, name) do
@@ -14,21 +20,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Lookup do
     end
   end
 
-  @doc "The holder of a name, wherever it runs."
-  @spec whereis(Registry.registry(), Registry.name()) :: pid | :undefined
-  def whereis(registry, name) do
-    with :elsewhere <- Table.whereis(registry, name), do: elsewhere(registry, name)
-  end
-
-  @doc """
-  The holder of a name that no process of this node holds, and its value, for which the holder's node is
-  asked.
-  """
+  @doc "The same with its value, for which the holder's node is asked."
   @spec lookup(Registry.registry(), Registry.name()) :: [{pid, Registry.value()}]
   def lookup(registry, name) do
     case elsewhere(registry, name) do
       :undefined -> []
-      # It has registered the name since the table was asked.
+      # It has registered the name since the table was looked at.
       pid when node(pid) == node() -> Table.lookup_here(registry, name)
       pid -> Peers.lookup(node(pid), registry, name, Config.fetch!(registry).timeout)
     end

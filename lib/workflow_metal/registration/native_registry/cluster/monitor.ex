@@ -66,10 +66,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Monitor do
     failures: 0
   ]
 
-  @doc "The supervisor of all monitors."
-  @spec supervisor() :: atom
-  def supervisor, do: __MODULE__.Supervisor
-
   @spec start_link(Registry.registry()) :: GenServer.on_start()
   def start_link(registry), do: GenServer.start_link(__MODULE__, registry, name: name(registry))
 
@@ -84,19 +80,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Monitor do
     :"#{name}.NativeRegistry.Cluster"
   end
 
-  @doc "Makes this node part of the registry's cluster, until the supervisor ends."
+  @doc """
+  Makes this node part of the registry's cluster, until the supervisor ends. `{:error, :not_running}`
+  when there is no monitor, or when it ends meanwhile: a registry of this name was just closed, say.
+  """
   @spec open(Registry.registry(), pid, Config.t()) :: :ok | {:error, term}
   def open(registry, supervisor, config) do
-    case DynamicSupervisor.start_child(supervisor(), {__MODULE__, registry}) do
-      {:ok, _pid} -> :ok
-      {:error, {:already_started, _pid}} -> :ok
-    end
-
     GenServer.call(name(registry), {:open, supervisor, config}, :infinity)
   catch
-    # The monitor of a registry of this name, which was closed, has just ended.
-    :exit, {reason, _call} when reason in [:noproc, :normal] ->
-      open(registry, supervisor, config)
+    :exit, {reason, _call} when reason in [:noproc, :normal, :shutdown, :killed] ->
+      {:error, :not_running}
   end
 
   @doc "Closes the registry that the supervisor has open, and gives its names back to the engine."

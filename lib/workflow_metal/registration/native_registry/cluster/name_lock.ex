@@ -4,8 +4,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.NameLock do
   # a name; see `Settle`.
   #
   # A registration does not take the lock, as it would cost too much. It reads the name's version before
-  # it asks the engine, and calls `changed?/3` after it has written the name to the table. Whoever has
-  # the lock reads the table after it took it. So one of the two sees the other, and a registration whose
+  # it asks the engine, and calls `changed?/3` after it has written the name to the table. The holder of
+  # the lock reads the table after it took the lock. So one of the two sees the other, and a registration whose
   # name was freed in the engine meanwhile asks the engine again.
 
   alias WorkflowMetal.Registration.NativeRegistry.Registry

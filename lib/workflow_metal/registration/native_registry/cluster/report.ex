@@ -93,7 +93,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Report do
     :ok
   end
 
-  defp tell_audience(registry, name, message), do: tell(Events.audience(registry, name), message)
+  defp tell_audience(registry, name, message),
+    do: tell(Events.audience(registry, name), message)
+
   defp tell_everybody(registry, message), do: tell(Events.everybody(registry), message)
 
   defp tell(:no_registry, _message), do: :ok

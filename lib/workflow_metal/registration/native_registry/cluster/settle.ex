@@ -17,7 +17,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Settle do
     Tasks
   }
 
-  # How long the engine gets for an answer that nobody waits for, and for how long it is asked again, in
+  # How long the engine gets for an answer when no caller waits, and for how long it is asked again, in
   # milliseconds.
   @patience 60_000
   @give_up 300_000

@@ -13,7 +13,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
     Remote
   }
 
-  # This is data here, and no call of that module.
+  # The name of the adapter is part of an exit's reason. Nothing of that module is called from here.
   @adapter :"Elixir.WorkflowMetal.Registration.NativeRegistry"
 
   # The pause between two lookups of what has been started, and the one in which the winner of a conflict
@@ -53,10 +53,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
   # sends the error to the caller of the first start.
   defp start_under(supervisor, child) do
     reply_to = :erlang.alias()
-    spec = Supervisor.child_spec(child, [])
-    {module, function, arguments} = spec.start
-    start = {Remote, :start_link, [{module, function, arguments, reply_to}]}
-    spec = spec |> Map.put_new(:modules, [module]) |> Map.put(:start, start)
+
+    # The supervisor refuses a specification that is none.
+    spec =
+      with %{start: {module, function, arguments}} = spec <- Supervisor.child_spec(child, []) do
+        start = {Remote, :start_link, [{module, function, arguments, reply_to}]}
+        spec |> Map.put_new(:modules, [module]) |> Map.put(:start, start)
+      end
 
     try do
       DynamicSupervisor.start_child(supervisor, spec)

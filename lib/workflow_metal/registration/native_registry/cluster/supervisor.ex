@@ -8,7 +8,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Supervisor do
     Deadlines,
     Evictor,
     Global,
-    Monitor,
+    Monitors,
     NameLock,
     Tasks
   }
@@ -27,8 +27,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Supervisor do
     children = [
       Tasks,
       Evictor,
-      {DynamicSupervisor,
-       name: Monitor.supervisor(), strategy: :one_for_one, max_restarts: @restarts}
+      {Monitors, @restarts}
     ]
 
     Supervisor.init(children, strategy: :one_for_one, max_restarts: @restarts)

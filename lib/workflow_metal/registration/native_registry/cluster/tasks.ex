@@ -1,11 +1,11 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Tasks do
   @moduledoc false
-  # The supervisor of all work that is done for a clustered registry but not by its caller.
+  # The supervisor of all tasks of clustered registries.
 
   @spec child_spec(term) :: Supervisor.child_spec()
   def child_spec(_options), do: Task.Supervisor.child_spec(name: __MODULE__)
 
-  @doc "Runs the function in a process of its own, for whose end nobody waits."
+  @doc "Runs the function in a process of its own, and does not wait for it."
   @spec run((() -> term)) :: {:ok, pid}
   def run(function), do: {:ok, _pid} = Task.Supervisor.start_child(__MODULE__, function)
 
