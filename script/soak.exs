@@ -107,15 +107,15 @@ defmodule Soak do
     end
   end
 
-  # Two workers a scheduler, those that start and stop registries, kill the owner and load the NIF
-  # module again, and a listener who reads. All have ended when this is over.
+  # Two workers a scheduler, those that start and stop registries and kill the owner, and a listener
+  # that reads. All have ended when this is over.
   defp work(world, time) do
     deadline = System.monotonic_time(:millisecond) + time
     listener = spawn_link(fn -> listen(0) end)
     Process.register(listener, Soak.Listener)
     workers = for _worker <- 1..(2 * System.schedulers_online()), do: fn -> step(world) end
     comings = for registry <- @coming, do: fn -> come_and_go(world, registry) end
-    faults = [fn -> kill_owner(world) end, fn -> load_again(world) end]
+    faults = [fn -> kill_owner(world) end]
 
     (workers ++ comings ++ faults)
     |> Enum.map(&Task.async(fn -> until(deadline, &1) end))
@@ -143,7 +143,7 @@ defmodule Soak do
 
   defp kinds do
     [:lookup, :register, :take_over, :start_child, :subscribe, :await, :select, :value] ++
-      [:give_to_keeper, :long_name, :start_and_stop, :kill_owner, :load_again]
+      [:give_to_keeper, :long_name, :start_and_stop, :kill_owner]
   end
 
   defp step(world) do
@@ -328,16 +328,6 @@ defmodule Soak do
     Process.exit(owner, :kill)
     await_down(owner, reference)
     count(world, :kill_owner, 1)
-  end
-
-  defp load_again(world) do
-    # Not while somebody is in a call of the code before: purging would kill him.
-    if :code.soft_purge(Native) do
-      {:module, Native} = :code.load_file(Native)
-      count(world, :load_again, 1)
-    end
-
-    Process.sleep(20)
   end
 
   defp start_registry(registry, options \\ []) do

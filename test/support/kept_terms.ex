@@ -30,8 +30,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTerms do
     rename(:"two@127.0.0.1")
     check(nameless: nameless, one: one, again: again)
 
-    {:module, Native} = :code.load_file(Native)
+    true = :code.delete(Native)
     :code.purge(Native)
+    {:module, Native} = :code.load_file(Native)
     check(nameless: nameless, one: one, again: again)
     rename(nil)
   end

@@ -1,29 +1,27 @@
 //! Registries that are part of a cluster.
 //!
-//! The table has the names of this node's processes. Which processes of other nodes hold which
-//! names, the cluster's engine knows. What is kept here are the names that were held on this node
-//! until their holders ended: an engine that hangs has not given such a name to another node, so
-//! that a restarted process may have it back without asking.
+//! The table has the names of this node's processes; the cluster's engine knows which processes of
+//! other nodes hold which names. What is kept here are the names that were held on this node until
+//! their holders ended. An engine that hangs has not given such a name to another node, so a
+//! restarted process may have it back without asking the engine.
 
-use crate::directory::{self, Open};
-use crate::names::with_name;
-use crate::word;
+use crate::argument::{with_name, with_open};
+use crate::open::Open;
 use rustler::{Encoder, Env, Term};
 
-rustler::atoms! { undefined, elsewhere, no_registry }
+rustler::atoms! { undefined, elsewhere }
 
-/// What is to be said of a name that no process of this node holds: `:undefined` when the registry
-/// is this node's alone, else `:elsewhere`.
+/// The answer about a name that no process of this node holds: `:undefined` when the registry is
+/// this node's alone, else `:elsewhere`.
 #[inline]
-pub(crate) fn look_elsewhere<'a>(env: Env<'a>, open: &Open) -> Term<'a> {
+pub(crate) fn not_here<'a>(env: Env<'a>, open: &Open) -> Term<'a> {
     match open.ended {
         None => undefined().encode(env),
         Some(_) => elsewhere().encode(env),
     }
 }
 
-/// `(registry, name)`: whether a process of this node held the name until it ended, a short while
-/// ago.
+/// `(registry, name)`: whether a process of this node held the name and ended a short while ago.
 #[rustler::nif]
 fn was_held<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Term<'a> {
     with_name(env, registry, name, |open, _, name| {
@@ -32,12 +30,8 @@ fn was_held<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Term<'a> {
     })
 }
 
-/// `(registry)`: whether the registry is part of a cluster, or `:no_registry`.
+/// `(registry)`: whether the registry is part of a cluster.
 #[rustler::nif]
 fn clustered<'a>(env: Env<'a>, registry: Term<'a>) -> Term<'a> {
-    let registry = word::of(registry.as_c_arg());
-    match directory::with(registry, |open, _, _| open.ended.is_some()) {
-        Some(clustered) => clustered.encode(env),
-        None => no_registry().encode(env),
-    }
+    with_open(env, registry, |open| open.ended.is_some().encode(env))
 }

@@ -1,6 +1,6 @@
 //! The thread that tells of changes, for all registries.
 
-use crate::directory::Value;
+use crate::background;
 use crate::kept::Kept;
 use crate::word;
 use once_cell::sync::OnceCell;
@@ -18,7 +18,7 @@ use std::time::Duration;
 rustler::atoms! { register, unregister, events_lost, workflow_metal_native_registry, closed }
 
 /// A journal that has something to take, and the atom of its registry.
-type Pending = (u64, Arc<Journal<Value>>);
+type Pending = (u64, Arc<Journal<Kept>>);
 
 /// The journals that wait for their turn. Each stands here once at most.
 struct Turns {
@@ -77,14 +77,9 @@ impl Turns {
 
 /// Has the changes of a registry told. The thread that does so is started by the first, and never
 /// ends; the library stays loaded, see `directory::PIN`.
-pub(crate) fn attach(registry: u64, journal: &Arc<Journal<Value>>) -> io::Result<()> {
+pub(crate) fn attach(registry: u64, journal: &Arc<Journal<Kept>>) -> io::Result<()> {
     static THREAD: OnceCell<()> = OnceCell::new();
-    THREAD.get_or_try_init(|| {
-        std::thread::Builder::new()
-            .name("native_registry".into())
-            .spawn(deliver)
-            .map(drop)
-    })?;
+    THREAD.get_or_try_init(|| background::spawn(deliver))?;
     let weak = Arc::downgrade(journal);
     let wake = move || {
         if let Some(journal) = weak.upgrade() {
@@ -120,7 +115,7 @@ fn deliver() {
 const MESSAGES: usize = 1_000;
 
 /// Answers whether there may be more to tell.
-fn turn(env: &mut OwnedEnv, registry: u64, journal: &Journal<Value>) -> bool {
+fn turn(env: &mut OwnedEnv, registry: u64, journal: &Journal<Kept>) -> bool {
     let mut sent = 0;
     while sent < MESSAGES {
         // From here on, so that a panic leaves nothing behind.
@@ -135,7 +130,7 @@ fn turn(env: &mut OwnedEnv, registry: u64, journal: &Journal<Value>) -> bool {
 
 /// Sends the messages of a notice, and answers how many. The terms are made once, and copied for each
 /// process in the size that they have.
-fn tell(env: Env<'_>, registry: u64, notice: &Notice<Value>) -> usize {
+fn tell(env: Env<'_>, registry: u64, notice: &Notice<Kept>) -> usize {
     match notice {
         Notice::Event(_, recipients) | Notice::Lost(_, recipients) if recipients.is_empty() => 0,
         Notice::Event(event, recipients) => {
@@ -198,7 +193,7 @@ fn whereis(name: Term<'_>) -> Option<LocalPid> {
 }
 
 /// `{:register, registry, name, pid, value}` or `{:unregister, registry, name, pid}`.
-fn message<'a>(env: Env<'a>, registry: u64, event: &Event<Value>) -> Option<Term<'a>> {
+fn message<'a>(env: Env<'a>, registry: u64, event: &Event<Kept>) -> Option<Term<'a>> {
     let registry = word::to_term(env, registry);
     let kept = event.kept.as_ref();
     let name = Kept::name(kept, env, &event.name, event.pid)?;

@@ -7,17 +7,17 @@
 //! alive there. A term with such a part, with a function, or with anything that is not known, is
 //! copied into an env of its own, which the VM keeps as it keeps terms of a process.
 
-use crate::term;
+use crate::api;
+use crate::background;
+use crate::read;
+use once_cell::sync::Lazy;
 use registry_core::Pid;
-use rustler::sys::{ErlNifEnv, ErlNifTerm, enif_alloc_env, enif_free_env, enif_make_copy};
-use rustler::{Binary, Encoder, Env, Term};
+use rustler::env::SavedTerm;
+use rustler::{Binary, Encoder, Env, OwnedEnv, Term};
+use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, LazyLock};
 
 rustler::atoms! { nil }
-
-/// The largest value, in external format.
-pub(crate) const MAX_BYTES: usize = 1024 * 1024;
 
 /// From that size on, in bytes of external format, a term with an env of its own is copied on dirty
 /// schedulers only: an element of a list takes 16 bytes for one of those, and copying a megabyte
@@ -37,12 +37,13 @@ pub(crate) enum Kept {
     Terms(Arc<Terms>),
 }
 
-/// Terms in an env of their own.
+/// Terms in an env of their own, which belongs to no process. It is written to before any other
+/// thread knows of it, and only read afterwards.
 pub(crate) struct Terms {
-    /// Until it goes.
-    env: Option<Own>,
-    /// As it was given, if it has to be kept so.
-    name: Option<ErlNifTerm>,
+    /// `None` only while this is being dropped.
+    env: Option<OwnedEnv>,
+    /// The name as it was given, if its bytes cannot bring it back.
+    name: Option<SavedTerm>,
     value: Value,
 }
 
@@ -50,51 +51,21 @@ enum Value {
     None,
     Plain(Box<[u8]>),
     /// The term, and its size in external format.
-    Term(ErlNifTerm, usize),
+    Term(SavedTerm, usize),
 }
 
-/// An env that belongs to no process. It is written to before anybody else knows it, and only read
-/// afterwards.
-struct Own(*mut ErlNifEnv);
+// SAFETY: what threads share is read only. They copy terms out of the env, which reads them: what the
+// copies share, such as large binaries, the VM counts for all threads; and the one thing that copying
+// a term changes in it, the spare room of a growing binary, was given up when the term was copied in.
+// Of `Arc`s and `Weak`s only the atomic counts change. Whoever drops this is the last to have it.
+unsafe impl Sync for Terms {}
 
-// SAFETY: the VM lets an env that belongs to no process be used by any thread, by one at a time where
-// it is changed. This one is changed by `Own::copy`, before it is shared, and by `drop`, when nobody
-// has it any more.
-unsafe impl Send for Own {}
-// SAFETY: as above. In between terms are copied out of it, which only reads them: what the copies share,
-// such as large binaries, the VM counts for all threads; and the one thing that copying a term
-// changes in it, the room that a growing binary has to spare, was given up when the term was copied in.
-unsafe impl Sync for Own {}
-
-impl Own {
-    fn new() -> Self {
-        // SAFETY: no conditions; it is freed by `drop` alone.
-        Self(unsafe { enif_alloc_env() })
-    }
-
-    /// Copies a term in. `self` is not shared yet.
-    fn copy(&mut self, term: Term<'_>) -> ErlNifTerm {
-        // SAFETY: the env is ours, and nobody else uses it; the term lives.
-        unsafe { enif_make_copy(self.0, term.as_c_arg()) }
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        // SAFETY: `new` made it, and nobody else frees it.
-        unsafe { enif_free_env(self.0) }
-    }
-}
-
-/// Where envs go that are not needed any more. Freeing one may be the last word on something with a
-/// destructor of whatever kind, and take long; and who lets go of it may hold a lock.
-static FREER: LazyLock<Option<Sender<Own>>> = LazyLock::new(|| {
+/// Where envs go that are not needed any more. Freeing one may call a destructor of any kind, and
+/// take long, and whoever lets go of it may hold a lock.
+static FREER: Lazy<Option<Sender<OwnedEnv>>> = Lazy::new(|| {
     let (sender, freed) = channel();
-    std::thread::Builder::new()
-        .name("native_registry".into())
-        .spawn(move || freed.into_iter().for_each(drop))
-        .is_ok()
-        .then_some(sender)
+    let spawned = background::spawn(move || freed.into_iter().for_each(drop));
+    spawned.is_ok().then_some(sender)
 });
 
 impl Drop for Terms {
@@ -103,6 +74,14 @@ impl Drop for Terms {
             // What cannot be sent is dropped here.
             let _ = freer.send(env);
         }
+    }
+}
+
+impl Terms {
+    /// A copy of one of these terms.
+    fn copy<'a>(&self, term: &SavedTerm, env: Env<'a>) -> Option<Term<'a>> {
+        let own = self.env.as_ref()?;
+        Some(own.run(|own| term.load(own).in_env(env)))
     }
 }
 
@@ -125,11 +104,11 @@ impl Kept {
         if bound.is_none() && value.is_none() {
             return plain.map(|bytes| Self::Plain(Arc::from(bytes.as_slice())));
         }
-        let mut env = Own::new();
-        let name = bound.map(|name| env.copy(name));
+        let env = OwnedEnv::new();
+        let name = bound.map(|name| env.save(name));
         let value = match (plain, value) {
             (Some(bytes), _) => Value::Plain(Box::from(bytes.as_slice())),
-            (None, Some((size, value))) => Value::Term(env.copy(value), size),
+            (None, Some((size, value))) => Value::Term(env.save(value), size),
             (None, None) => Value::None,
         };
         Some(Self::Terms(Arc::new(Terms {
@@ -176,11 +155,11 @@ impl Kept {
     pub(crate) fn encode<'a>(kept: Option<&Self>, env: Env<'a>) -> Term<'a> {
         match kept {
             None => nil().encode(env),
-            Some(Self::Plain(bytes)) => term::binary(env, bytes),
+            Some(Self::Plain(bytes)) => api::binary(env, bytes),
             Some(Self::Terms(terms)) => match &terms.value {
                 Value::None => nil().encode(env),
-                Value::Plain(bytes) => term::binary(env, bytes),
-                Value::Term(value, _) => (copy_out(env, terms, *value),).encode(env),
+                Value::Plain(bytes) => api::binary(env, bytes),
+                Value::Term(value, _) => (terms.copy(value, env),).encode(env),
             },
         }
     }
@@ -194,7 +173,7 @@ impl Kept {
             Some(Self::Terms(terms)) => match &terms.value {
                 Value::None => Some(nil().encode(env)),
                 Value::Plain(bytes) => plain(bytes),
-                Value::Term(value, _) => Some(copy_out(env, terms, *value)),
+                Value::Term(value, _) => terms.copy(value, env),
             },
         }
     }
@@ -206,18 +185,11 @@ impl Kept {
         bytes: &[u8],
         pid: Pid,
     ) -> Option<Term<'a>> {
-        match kept {
-            Some(Self::Terms(terms)) if terms.name.is_some() => {
-                terms.name.map(|name| copy_out(env, terms, name))
-            }
-            _ => term::read(env, bytes, pid),
+        if let Some(Self::Terms(terms)) = kept
+            && let Some(name) = &terms.name
+        {
+            return terms.copy(name, env);
         }
+        read::name(env, bytes, pid)
     }
-}
-
-/// A copy, for a caller, of one of these terms.
-fn copy_out<'a>(env: Env<'a>, _lives: &Terms, term: ErlNifTerm) -> Term<'a> {
-    // SAFETY: the term lies in the env of `_lives`; it is copied to the env of a caller, who has that
-    // to himself.
-    unsafe { Term::new(env, enif_make_copy(env.as_c_arg(), term)) }
 }

@@ -1,22 +1,21 @@
-//! The one place that knows how the emulator lays out terms.
+//! How the emulator lays out terms in memory. No other file knows.
 //!
-//! A name is read part by part, and a call into the VM for each part is most of what that costs.
-//! This spares the calls for the parts that names mostly have:
+//! A name is read part by part. Calls of the VM, one for each part, would take most of the time.
+//! With the layout, the kinds of parts that names mostly have need no call:
 //!
-//! - a word whose two lowest bits are set *is* its term: an atom, a small integer, a pid or port of
-//!   this node, the empty list. Where such a word is short it goes into a name as it is;
-//! - a word whose three lowest bits are `010` points to a header on the heap, which tells a tuple,
-//!   whose elements follow, and a small binary, whose size and bytes follow. Some emulators set the
-//!   third bit of pointers to literals; nothing is read by such a pointer.
+//! - A word whose two lowest bits are set *is* its term: an atom, a small integer, a pid or port of
+//!   this node, the empty list. If such a word has no more than 32 bits, a name has it as it is.
+//! - A word whose three lowest bits are `010` points to a header on the heap. The header tells a
+//!   tuple, whose elements follow, and a small binary, whose size and bytes follow. Some emulators
+//!   set the third bit of pointers to literals; nothing is read by such a pointer.
 //!
-//! The layout (`erts/emulator/beam/erl_term.h`) is not part of the documented API. [`check`] compares
-//! it with what that API makes and reads when the library is loaded, and with samples of all kinds
-//! of terms that the Elixir side has; where they differ, or where the portable way is asked for,
-//! nothing here knows anything and every term goes through the documented API. How the size of a
-//! small binary is written has changed with OTP 27, so that is not known here but learnt by the
-//! check.
+//! The layout (`erts/emulator/beam/erl_term.h`) is not part of the documented API. When the library
+//! is loaded, [`check`] compares it with what that API makes and reads, and with samples of all
+//! kinds of terms from the Elixir side. If anything differs, or if the portable way was asked for,
+//! the layout is not used and every term goes through the documented API. The size of a small
+//! binary is written in another way since OTP 27; the check finds out which.
 
-use crate::term::{elements, is_local_port};
+use crate::api::{elements, is_local_port};
 use crate::word;
 use once_cell::sync::OnceCell;
 use registry_core::name::MAX_BYTES;
@@ -24,19 +23,19 @@ use rustler::sys::ErlNifTerm;
 use rustler::{Binary, Encoder, Env, LocalPid, NewBinary, Term};
 use std::slice;
 
-/// What the check has learnt; nothing when it failed.
+/// What the check has found out.
 #[derive(Clone, Copy)]
 pub(crate) struct Layout {
     /// The six lowest bits of the header of a small binary.
     pub(crate) binary: u8,
-    /// The size word of a small binary counts this many to the byte: 1, or 8 where it counts bits.
+    /// What one byte counts for in the size word of a small binary: 1, or 8 if it counts bits.
     pub(crate) unit: u8,
-    /// The headers of parts of binaries, where the check has found out about them.
+    /// Parts of binaries, if the check has found out about them.
     pub(crate) part: Option<Part>,
 }
 
-/// How a part of a binary is told, which points to the whole. The API copies one that does not begin
-/// where a byte does before it says how large it is, so of a very large one that is asked here.
+/// How to tell a part of a binary and its size. The API copies a part that does not begin at a byte
+/// before it answers the size, which takes long for a very large one.
 #[derive(Clone, Copy)]
 pub(crate) struct Part {
     /// The six lowest bits of its header.
@@ -46,9 +45,9 @@ pub(crate) struct Part {
 
 #[derive(Clone, Copy)]
 enum PartSize {
-    /// The first word behind the header is the size in bytes: before OTP 27.
+    /// The first word behind the header is the size in bytes, as before OTP 27.
     Bytes,
-    /// The second and the third are where it begins and ends, in bits.
+    /// The second and third words behind the header are its begin and end, in bits.
     Bits,
 }
 
@@ -76,10 +75,10 @@ pub(crate) fn trusted() -> Option<Layout> {
 
 const PRIMARY: u64 = 0b11;
 const BOXED: u64 = 0b10;
-/// The lowest bits of a pointer to eight-byte words; the third is no part of the address.
+/// The lowest bits of a pointer to eight-byte words; the third is not part of the address.
 const POINTER: u64 = 0b111;
 const IMMEDIATE: u64 = 0b11;
-/// The bits of a header that tell what kind of term it begins; a tuple's are zero.
+/// The bits of a header that tell the kind of its term; a tuple's are zero.
 const KIND: u64 = 0x3F;
 const ARITY_SHIFT: u32 = 6;
 
@@ -96,25 +95,24 @@ impl Layout {
         }
         let header = (word - BOXED) as *const u64;
         // SAFETY: the check has found that a word with these bits points to the header of a term
-        // on the heap. The term is alive, and does not move, for `'a`: until the NIF returns.
+        // on the heap. The term lives, and does not move, for `'a`: until the NIF returns.
         let kind = unsafe { *header };
         if kind & KIND == 0 {
-            // The words behind the header: `ErlNifTerm` is a transparent wrapper of one.
+            // `ErlNifTerm` is a transparent wrapper of a word.
             let arity = usize::try_from(kind >> ARITY_SHIFT).unwrap_or(0);
             // SAFETY: as above; the header of a tuple is followed by as many terms as it says.
             return Shape::Tuple(unsafe { slice::from_raw_parts(header.add(1).cast(), arity) });
         }
         if kind & KIND == u64::from(self.binary) {
-            // SAFETY: as above; the header of a small binary is followed by its size and bytes.
-            let size = unsafe { *header.add(1) };
-            // A bitstring has the same header where the size counts bits.
             let unit = u64::from(self.unit);
-            if size % unit == 0 {
-                let bytes = usize::try_from(size / unit).unwrap_or(0);
-                // SAFETY: as above.
-                return Shape::Binary(unsafe {
-                    slice::from_raw_parts(header.add(2).cast(), bytes)
-                });
+            // SAFETY: as above; the header of a small binary is followed by its size and bytes.
+            unsafe {
+                let size = *header.add(1);
+                // A bitstring has the same header where the size counts bits.
+                if size % unit == 0 {
+                    let bytes = usize::try_from(size / unit).unwrap_or(0);
+                    return Shape::Binary(slice::from_raw_parts(header.add(2).cast(), bytes));
+                }
             }
         } else if let Some(part) = self.part
             && kind & KIND == u64::from(part.kind)
@@ -144,37 +142,40 @@ impl Part {
         }
     }
 
-    /// What is so for all of these parts of binaries, none of which begins where a byte does.
+    /// What holds for all of these parts of binaries, none of which begins at a byte.
     fn learn(parts: &[Term<'_>]) -> Option<Self> {
-        let headers: Vec<*const u64> = parts.iter().map(header).collect::<Option<_>>()?;
-        // SAFETY: headers of terms that live.
-        let kind = |header: &*const u64| (unsafe { **header } & KIND) as u8;
-        let kind_of_all = kind(headers.first()?);
-        if headers.iter().any(|header| kind(header) != kind_of_all) {
+        let kind = |part| header(part).map(|header| header & KIND);
+        let kind_of_all = kind(parts.first()?)?;
+        if parts.iter().any(|part| kind(part) != Some(kind_of_all)) {
             return None;
         }
-        let learnt = [PartSize::Bytes, PartSize::Bits].map(|size| Self {
-            kind: kind_of_all,
-            size,
-        });
+        let kind = u8::try_from(kind_of_all).ok()?;
+        let learnt = [PartSize::Bytes, PartSize::Bits].map(|size| Self { kind, size });
         learnt.into_iter().find(|learnt| {
-            parts.iter().zip(&headers).all(|(part, header)| {
-                // SAFETY: a binary that does not begin where a byte does is a part of another.
-                let bytes = unsafe { learnt.bytes(*header) };
-                Binary::from_term(*part).is_ok_and(|part| part.len() as u64 == bytes)
+            parts.iter().all(|part| {
+                // SAFETY: a binary that does not begin at a byte is always a part of another.
+                let bytes = boxed(part).map(|header| unsafe { learnt.bytes(header) });
+                Binary::from_term(*part).is_ok_and(|part| bytes == Some(part.len() as u64))
             })
         })
     }
 }
 
-/// Where the header of a term is, if its word says that there is one.
-fn header(term: &Term<'_>) -> Option<*const u64> {
+/// Where the header of a term lies, if the word of the term says that it has one.
+fn boxed(term: &Term<'_>) -> Option<*const u64> {
     let word = word::of(term.as_c_arg());
     (word & POINTER == BOXED).then(|| (word - BOXED) as *const u64)
 }
 
+/// The header of a term, if it has one.
+fn header(term: &Term<'_>) -> Option<u64> {
+    // SAFETY: the word of a term that is no immediate and no list is, in all releases, a pointer to
+    // the term's aligned memory with two bits added. The term lives.
+    boxed(term).map(|header| unsafe { *header })
+}
+
 impl Layout {
-    /// Whether this takes a term for what the documented API takes it for.
+    /// Whether the documented API reads the term in the same way.
     fn agrees(self, term: &Term<'_>) -> bool {
         let shape = self.shape(term);
         if let Some(expected) = elements(*term) {
@@ -197,12 +198,12 @@ impl Layout {
     }
 }
 
-/// Whether the two are the same memory.
+/// Whether both are the same memory.
 fn same<T>(one: &[T], other: &[T]) -> bool {
     one.len() == other.len() && (one.is_empty() || one.as_ptr() == other.as_ptr())
 }
 
-/// The word of a term that is its own word, where that has no more than 32 bits.
+/// The word, if it is its own term and has no more than 32 bits.
 #[inline]
 pub(crate) fn short_immediate(word: u64) -> Option<u32> {
     match u32::try_from(word) {
@@ -211,8 +212,8 @@ pub(crate) fn short_immediate(word: u64) -> Option<u32> {
     }
 }
 
-/// Decides, once, whether the layout can be trusted.
-/// `samples`: terms of every kind that there is; `parts`: parts of binaries, as for `Part::learn`.
+/// Decides whether the layout can be trusted. `samples`: terms of every kind; `parts`: parts of
+/// binaries that do not begin at a byte.
 pub(crate) fn check<'a>(env: Env<'a>, portable: bool, samples: &[Term<'a>], parts: &[Term<'a>]) {
     let layout = if portable || size_of::<usize>() != 8 || !samples.iter().all(plain_pointer) {
         None
@@ -224,17 +225,17 @@ pub(crate) fn check<'a>(env: Env<'a>, portable: bool, samples: &[Term<'a>], part
             })
             .filter(|layout| samples.iter().all(|sample| layout.agrees(sample)))
     };
-    // A second load of the library finds it decided already, for the same VM.
+    // If the library is loaded a second time, this was decided before, for the same VM.
     let _ = LAYOUT.set(layout);
 }
 
-/// Whether the word is no pointer to a header, or one without a bit that means something else.
+/// Whether the word is not a pointer to a header, or one whose third bit is zero.
 pub(crate) fn plain_pointer(term: &Term<'_>) -> bool {
     let word = word::of(term.as_c_arg());
     word & PRIMARY != BOXED || word & POINTER == BOXED
 }
 
-/// The layout, if all that is built on it is so for real terms.
+/// The layout, if everything that relies on it holds for terms made here.
 fn learn(env: Env<'_>) -> Option<Layout> {
     let words = |terms: &[Term<'_>]| -> Vec<u64> {
         terms.iter().map(|term| word::of(term.as_c_arg())).collect()
@@ -256,7 +257,7 @@ fn learn(env: Env<'_>) -> Option<Layout> {
     {
         return None;
     }
-    // Longer ones must not be cut off, and what lies on the heap must not look like one.
+    // Longer words must not be cut off, and pointers must not look like immediates.
     let others = words(&[
         (-1_i64).encode(env),
         (1_i64 << 28).encode(env),
@@ -268,10 +269,7 @@ fn learn(env: Env<'_>) -> Option<Layout> {
         return None;
     }
 
-    // From here on headers are looked at; only where the word says that there is one.
-    // SAFETY: the word of a term that lives in `env`, and is no immediate and no list, is a pointer
-    // to aligned memory of the term with two bits added, of whichever release.
-    let header = |term: &Term<'_>| header(term).map(|header| unsafe { *header });
+    // From here on headers are read.
     let binary = |size: u8| -> Term<'_> {
         let mut binary = NewBinary::new(env, usize::from(size));
         let numbers = 1..=size;
@@ -283,8 +281,8 @@ fn learn(env: Env<'_>) -> Option<Layout> {
         binary.into()
     };
     let kind = header(&binary(36))? & KIND;
-    // SAFETY: a binary of 36 bytes has more than its header.
-    let size = unsafe { *((word::of(binary(36).as_c_arg()) - BOXED) as *const u64).add(1) };
+    // SAFETY: the memory of a binary of 36 bytes is longer than its header.
+    let size = boxed(&binary(36)).map(|header| unsafe { *header.add(1) })?;
     let kind = u8::try_from(kind).ok()?;
     let unit = match size {
         36 => 1,
@@ -297,7 +295,7 @@ fn learn(env: Env<'_>) -> Option<Layout> {
         part: None,
     };
 
-    // Everything else on the heap has another header.
+    // All other terms on the heap have other headers.
     let many: Vec<_> = (0..100_i64).map(|key| (key, key)).collect();
     let strangers = [
         1.5_f64.encode(env),
@@ -314,7 +312,7 @@ fn learn(env: Env<'_>) -> Option<Layout> {
     if kind == 0 || !strangers.iter().all(strange) {
         return None;
     }
-    // Part of a binary may have a header of its own or be a copy, by release and size.
+    // A part of a binary has a header of its own or is a copy, depending on release and size.
     let parts = [1, 20, 150].into_iter().all(|size| {
         let whole = Binary::from_term(binary(200)).ok();
         let part = whole.and_then(|whole| whole.make_subbinary(1, size).ok());

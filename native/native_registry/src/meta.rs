@@ -1,8 +1,8 @@
 //! NIFs on what users keep with a registry as a whole. Keys are terms like names; values go in and
 //! out like those of names, with `:heavy` where one takes long to copy.
 
+use crate::argument::{self, keep, with_bound_name, with_name};
 use crate::kept::Kept;
-use crate::names::{keep, pay_for_value, with_bound_name, with_name};
 use rustler::{Encoder, Env, Term};
 
 rustler::atoms! { ok, error, heavy }
@@ -13,7 +13,8 @@ fn meta<'a>(env: Env<'a>, registry: Term<'a>, key: Term<'a>) -> Term<'a> {
     with_name(env, registry, key, |open, _, key| {
         match open.meta.get(key) {
             Some(Some(kept)) if kept.is_heavy() => heavy().encode(env),
-            value => found(env, value),
+            Some(kept) => found(env, kept.as_ref()),
+            None => error().encode(env),
         }
     })
 }
@@ -22,16 +23,15 @@ fn meta<'a>(env: Env<'a>, registry: Term<'a>, key: Term<'a>) -> Term<'a> {
 #[rustler::nif(schedule = "DirtyCpu")]
 fn meta_heavy<'a>(env: Env<'a>, registry: Term<'a>, key: Term<'a>) -> Term<'a> {
     with_name(env, registry, key, |open, _, key| {
-        found(env, open.meta.get(key))
+        match open.meta.get(key) {
+            Some(kept) => found(env, kept.as_ref()),
+            None => error().encode(env),
+        }
     })
 }
 
-fn found(env: Env<'_>, value: Option<Option<Kept>>) -> Term<'_> {
-    let Some(kept) = value else {
-        return error().encode(env);
-    };
-    pay_for_value(env, kept.as_ref().map_or((0, 0), Kept::size));
-    (ok(), Kept::encode(kept.as_ref(), env)).encode(env)
+fn found<'a>(env: Env<'a>, kept: Option<&Kept>) -> Term<'a> {
+    (ok(), argument::value(env, kept)).encode(env)
 }
 
 /// `(registry, key, value)`: `:ok`.

@@ -4,14 +4,14 @@
 //! on a dirty scheduler, has to be called. In a registry that is part of a cluster, `:elsewhere`
 //! says that this node's table is not the last word.
 
-use crate::cluster::look_elsewhere;
-use crate::directory::{self, Open};
-use crate::kept::{HEAVY, Kept};
+use crate::argument::{self, keep, pay, with_bound_name, with_name};
+use crate::cluster::not_here;
+use crate::kept::Kept;
 use crate::nif::hot_nif;
-use crate::term;
+use crate::open::Open;
 use crate::word;
-use registry_core::epoch::Guard;
-use registry_core::name::{Buffer, Encoder as NameEncoder, MAX_BYTES};
+use crate::write;
+use registry_core::name::{Buffer, Encoder as NameEncoder};
 use registry_core::{Pid, RegisterError};
 use rustler::{Encoder, Env, LocalPid, Term};
 
@@ -19,61 +19,12 @@ rustler::atoms! {
     ok, elsewhere, no_registry, heavy, ended, yes, no
 }
 
-/// Calls `f` with the registry and the name in canonical bytes.
-#[inline]
-pub(crate) fn with_name<'a>(
-    env: Env<'a>,
-    registry: Term<'a>,
-    name: Term<'a>,
-    f: impl FnOnce(&Open, &Guard, &[u8]) -> Term<'a>,
-) -> Term<'a> {
-    with_bound_name(env, registry, name, |open, guard, name, _bound| {
-        f(open, guard, name)
-    })
-}
-
-/// Calls `f` with the registry and the name in canonical bytes, and with the name itself where those
-/// cannot bring it back.
-#[inline]
-pub(crate) fn with_bound_name<'a>(
-    env: Env<'a>,
-    registry: Term<'a>,
-    name: Term<'a>,
-    f: impl FnOnce(&Open, &Guard, &[u8], Option<Term<'a>>) -> Term<'a>,
-) -> Term<'a> {
-    directory::with(word::of(registry.as_c_arg()), |open, guard, buffer| {
-        let mut encoder = NameEncoder::new(buffer);
-        let written = term::write(&mut encoder, name);
-        pay(env, encoder.work());
-        match written {
-            Ok(()) => {
-                let bound = encoder.bound().then_some(name);
-                f(open, guard, encoder.finish(), bound)
-            }
-            Err(refused) => refused.encode(env),
-        }
-    })
-    .unwrap_or_else(|| no_registry().encode(env))
-}
-
-/// Has the caller pay with its time slice for what was read of a name, whether it was taken or
-/// refused; otherwise a NIF takes hardly anything of it, and a loop over long names would keep its
-/// scheduler to itself for long. `work` is what the name's encoder says.
-#[inline]
-pub(crate) fn pay(env: Env<'_>, work: usize) {
-    // The longest names take about a slice, which is a millisecond.
-    let percent = work / (MAX_BYTES / 100);
-    if percent > 0 {
-        rustler::schedule::consume_timeslice(env, i32::try_from(percent.min(100)).unwrap_or(100));
-    }
-}
-
 /// `(name)`: `:ok`, or why it cannot be a name.
 #[rustler::nif]
 fn check<'a>(env: Env<'a>, name: Term<'a>) -> Term<'a> {
     let mut buffer = Buffer::new();
     let mut encoder = NameEncoder::new(&mut buffer);
-    let written = term::write(&mut encoder, name);
+    let written = write::name(&mut encoder, name);
     pay(env, encoder.work());
     match written {
         Ok(()) => ok().encode(env),
@@ -81,25 +32,25 @@ fn check<'a>(env: Env<'a>, name: Term<'a>) -> Term<'a> {
     }
 }
 
-/// `(registry, name)`: the holder's pid, which may have ended, or `:undefined`; see [`look_elsewhere`].
+/// `(registry, name)`: the holder's pid, which may have ended, or `:undefined`; see [`not_here`].
 fn whereis<'a>(env: Env<'a>, [registry, name]: [Term<'a>; 2]) -> Term<'a> {
     with_name(env, registry, name, |open, guard, name| {
         match open.registry.whereis(guard, name) {
             Some(holder) => word::to_pid(env, holder),
-            None => look_elsewhere(env, open),
+            None => not_here(env, open),
         }
     })
 }
 hot_nif!(whereis / 2);
 
-/// `(registry, name)`: `{pid, value}` or `:undefined`; see [`look_elsewhere`].
+/// `(registry, name)`: `{pid, value}` or `:undefined`; see [`not_here`].
 #[rustler::nif]
 fn lookup<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Term<'a> {
     with_name(env, registry, name, |open, _, name| {
         match open.registry.lookup(name) {
             Some((_, Some(kept))) if kept.is_heavy() => heavy().encode(env),
             Some((holder, kept)) => holder_and_value(env, holder, kept.as_ref()),
-            None => look_elsewhere(env, open),
+            None => not_here(env, open),
         }
     })
 }
@@ -110,23 +61,13 @@ fn lookup_heavy<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Term<'a
     with_name(env, registry, name, |open, _, name| {
         match open.registry.lookup(name) {
             Some((holder, kept)) => holder_and_value(env, holder, kept.as_ref()),
-            None => look_elsewhere(env, open),
+            None => not_here(env, open),
         }
     })
 }
 
 fn holder_and_value<'a>(env: Env<'a>, holder: Pid, kept: Option<&Kept>) -> Term<'a> {
-    pay_for_value(env, kept.map_or((0, 0), Kept::size));
-    (word::to_pid(env, holder), Kept::encode(kept, env)).encode(env)
-}
-
-/// Has the caller pay for copying a value of this size.
-pub(crate) fn pay_for_value(env: Env<'_>, (plain, terms): (usize, usize)) {
-    // A megabyte in external format takes about a tenth of a millisecond, terms a millisecond.
-    let percent = plain / (100 * 1024) + terms / (HEAVY / 50);
-    if percent > 0 {
-        rustler::schedule::consume_timeslice(env, i32::try_from(percent.min(100)).unwrap_or(100));
-    }
+    (word::to_pid(env, holder), argument::value(env, kept)).encode(env)
 }
 
 /// `(registry, name, pid, ended, value)`: `:yes`; or the pid that holds the name, unless it is
@@ -216,13 +157,6 @@ fn hold_any<'a>(
     with_bound_name(env, registry, name, |open, _, name, bound| {
         claim(env, open, name, pid, instead_of, keep(env, bound, value))
     })
-}
-
-/// What is to be kept with a name, which the caller pays for.
-pub(crate) fn keep<'a>(env: Env<'a>, bound: Option<Term<'a>>, value: Term<'a>) -> Option<Kept> {
-    let kept = Kept::new(bound, value);
-    pay_for_value(env, kept.as_ref().map_or((0, 0), Kept::size));
-    kept
 }
 
 fn claim<'a>(

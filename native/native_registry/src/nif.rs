@@ -1,8 +1,8 @@
 //! NIFs without an allocation.
 //!
-//! `#[rustler::nif]` collects the arguments into a `Vec` on every call, which costs a fifth of a
-//! whole lookup. [`hot_nif!`] registers a function the same way and hands it the arguments as an
-//! array; panics are caught alike.
+//! `#[rustler::nif]` collects the arguments of every call in a `Vec`, which takes a fifth of the time
+//! of a lookup. [`hot_nif!`] registers a function in the same way, and gives it the arguments as an
+//! array. Panics are caught in both.
 
 use rustler::sys::{ErlNifTerm, enif_raise_exception};
 use rustler::{Env, Term};
@@ -38,11 +38,11 @@ macro_rules! hot_nif {
 }
 pub(crate) use hot_nif;
 
-/// Calls the body of a NIF; a panic becomes the error `:nif_panicked`, as in rustler's own NIFs.
+/// Calls the body of a NIF. A panic becomes the error `:nif_panicked`, as in rustler's own NIFs.
 #[inline]
 pub(crate) fn guarded<'a>(env: Env<'a>, body: impl FnOnce() -> Term<'a>) -> ErlNifTerm {
-    // Nothing that a panic could leave half done is looked at again: this thread's buffer is
-    // written from its start, and a lock is taken even if somebody panicked who had it.
+    // Whatever a panic leaves half done is not read again: the thread's buffer is written from its
+    // start, and locks are taken even if they are poisoned.
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)) {
         Ok(term) => term.as_c_arg(),
         Err(_) => panicked(env),

@@ -2,11 +2,12 @@
 //! in a place; they come as the binary that `pattern` has made of them, whose bytes mean something
 //! in this VM only. Those that may take long run on dirty schedulers.
 
-use crate::directory::{self, Open, Value};
+use crate::api;
+use crate::argument::{pay, with_name, with_open};
 use crate::kept::Kept;
-use crate::names::{pay, with_name};
-use crate::term;
+use crate::layout;
 use crate::word;
+use crate::write;
 use registry_core::Record;
 use registry_core::journal::Recipient;
 use registry_core::name::{Buffer, Encoder as NameEncoder, Reader as NameReader};
@@ -17,25 +18,16 @@ rustler::atoms! {
     backlog, events_lost, uptime
 }
 
-/// Calls `f` with the registry.
-fn with_open<'a>(env: Env<'a>, registry: Term<'a>, f: impl FnOnce(&Open) -> Term<'a>) -> Term<'a> {
-    // Not `with`: some of these take long.
-    match directory::find(word::of(registry.as_c_arg())) {
-        Some(open) => f(&open),
-        None => no_registry().encode(env),
-    }
-}
-
 /// `(name)`: the pattern as a binary.
 #[rustler::nif]
 fn pattern<'a>(env: Env<'a>, name: Term<'a>) -> Term<'a> {
     // Not the thread's own buffer: a pattern belongs to no registry, and is made once.
     let mut buffer = Buffer::new();
     let mut encoder = NameEncoder::new(&mut buffer);
-    let written = term::write_pattern(&mut encoder, name);
+    let written = write::pattern(&mut encoder, name);
     pay(env, encoder.work());
     match written {
-        Ok(()) => term::binary(env, encoder.finish()),
+        Ok(()) => api::binary(env, encoder.finish()),
         Err(refused) => refused.encode(env),
     }
 }
@@ -55,7 +47,7 @@ fn piece<'a>(env: Env<'a>, registry: Term<'a>, pattern: Binary<'a>, from: usize)
             records.extend(found);
             next = then;
         }
-        let term = |record: &Record<Value>| {
+        let term = |record: &Record<Kept>| {
             let kept = record.value.as_ref();
             let name = Kept::name(kept, env, &record.name, record.pid)?;
             let value = Kept::encode(kept, env);
@@ -214,6 +206,14 @@ fn stop_waiting<'a>(env: Env<'a>, registry: Term<'a>, pid: LocalPid, number: u64
     })
 }
 
+/// `(registry)`: how many names and how many processes it has.
+#[rustler::nif]
+fn sizes<'a>(env: Env<'a>, registry: Term<'a>) -> Term<'a> {
+    with_open(env, registry, |open| {
+        (open.registry.len(), open.registry.holders()).encode(env)
+    })
+}
+
 /// `(registry)`: a map of what there is to know of it.
 #[rustler::nif]
 fn info<'a>(env: Env<'a>, registry: Term<'a>) -> Term<'a> {
@@ -236,4 +236,10 @@ fn info<'a>(env: Env<'a>, registry: Term<'a>) -> Term<'a> {
         ];
         Term::map_from_pairs(env, &pairs).unwrap_or_else(|_| Term::map_new(env))
     })
+}
+
+/// `()`: whether words of terms are read directly, see `layout`.
+#[rustler::nif]
+fn reads_words() -> bool {
+    layout::trusted().is_some()
 }

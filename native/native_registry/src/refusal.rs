@@ -1,8 +1,10 @@
 //! Why a term is not taken: as an error with a text, and as the atom that the Elixir side gets.
 
-use crate::kept::MAX_BYTES as MAX_VALUE_BYTES;
 use registry_core::name::{MAX_BYTES, MAX_DEPTH, MAX_MAP_WORK, NameError};
 use rustler::{Atom, Encoder, Env, Error, NifResult, Term};
+
+/// The largest value, in external format.
+const MAX_VALUE_BYTES: usize = 1024 * 1024;
 
 rustler::atoms! { too_large, too_deep, too_many_maps, odd, bad_pattern, value_too_large }
 
@@ -13,9 +15,9 @@ pub(crate) enum Refused {
     /// It cannot be a name.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// It has a part that the VM's API does not open: a function, an integer of more than 64
-    /// bits, a bitstring, or a kind of term that is not known here. The Elixir side opens the ones
-    /// it knows and calls again.
+    /// It has a part that the VM's API does not open: a function, an integer of more than 64 bits, a
+    /// bitstring, or a term of a kind that is not known here. The Elixir side opens those that it
+    /// knows, see `Mark`, and calls again.
     #[error(
         "expected a name of atoms, numbers, bitstrings, pids, ports, references, functions, \
          tuples, lists and maps"
@@ -24,7 +26,7 @@ pub(crate) enum Refused {
     /// It is no pattern: `:_` stands in the key of a map.
     #[error("expected a pattern without :_ in the key of a map")]
     Pattern,
-    /// It is too large for a value. The Elixir side finds that out, which has the term.
+    /// It is too large for a value. The Elixir side finds out, because it has the term.
     #[error("expected a value of at most {MAX_VALUE_BYTES} bytes in external format")]
     Value,
 }

@@ -1,7 +1,7 @@
 //! Terms as words.
 //!
-//! The VM hands terms to native code as words. That of an atom, or of a pid or port of this node,
-//! is the same for as long as the VM runs and means the same in every env, so it can be kept.
+//! The VM hands terms to native code as words. The word of an atom, or of a pid or port of this node,
+//! means the same in every env for as long as the VM runs, so it can be kept.
 
 use registry_core::Pid;
 use rustler::sys::ErlNifTerm;
@@ -38,7 +38,7 @@ pub(crate) fn to_term(env: Env<'_>, word: u64) -> Term<'_> {
     // The word was a `usize` in `of`.
     #[allow(clippy::cast_possible_truncation)]
     let word = word as usize;
-    // SAFETY: as in `of`; and words are kept of such terms only, which point to no memory and so
-    // belong to no env.
+    // SAFETY: as in `of`; and the word is one of a term that points to no memory, so it belongs to
+    // every env.
     unsafe { Term::new(env, std::mem::transmute::<usize, ErlNifTerm>(word)) }
 }

@@ -8,7 +8,7 @@ mod layout;
 mod word;
 
 /// The questions to the VM that the check asks; nothing here asks.
-mod term {
+mod api {
     use rustler::Term;
     use rustler::sys::ErlNifTerm;
 

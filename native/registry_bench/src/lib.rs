@@ -14,6 +14,15 @@ pub fn integers(buffer: &mut Buffer, number: u32) -> Result<&[u8], NameError> {
     Ok(encoder.finish())
 }
 
+/// `{:case, number}`
+pub fn case(buffer: &mut Buffer, number: u32) -> Result<&[u8], NameError> {
+    let mut encoder = Encoder::new(buffer);
+    encoder.tuple(2)?;
+    encoder.word(0x0004_560B)?;
+    encoder.word(number << 4 | 0xF)?;
+    Ok(encoder.finish())
+}
+
 /// Four UUIDs as text.
 pub fn texts(number: u32) -> [String; 4] {
     [number % 10, number % 97, number, number + 1].map(|id| {

@@ -5,6 +5,7 @@
 //! written there meanwhile.
 #![forbid(unsafe_code)]
 
+pub mod directory;
 pub mod ended;
 pub mod epoch;
 pub mod journal;

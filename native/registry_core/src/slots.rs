@@ -240,22 +240,17 @@ fn zeros(word: u64) -> u64 {
     word.wrapping_sub(all(1)) & !word & PLACES
 }
 
-struct Array<const W: usize> {
+/// Slots in groups, and their tags.
+#[derive(Clone, Copy)]
+struct Groups<'a, const W: usize> {
     /// A word for each group: a byte for each slot of it, and the count.
-    tags: Box<[AtomicU64]>,
-    slots: Box<[Slot<W>]>,
+    tags: &'a [AtomicU64],
+    slots: &'a [Slot<W>],
 }
 
-impl<const W: usize> Array<W> {
-    fn new(groups: usize) -> Self {
-        Self {
-            tags: (0..groups).map(|_| AtomicU64::new(0)).collect(),
-            slots: (0..groups * GROUP).map(|_| Slot::empty()).collect(),
-        }
-    }
-
+impl<const W: usize> Groups<'_, W> {
     #[inline]
-    fn find(&self, hash: u64, mut is: impl FnMut(&Slot<W>) -> bool) -> Option<usize> {
+    fn find(self, hash: u64, mut is: impl FnMut(&Slot<W>) -> bool) -> Option<usize> {
         let Home {
             mut group,
             place,
@@ -284,14 +279,14 @@ impl<const W: usize> Array<W> {
     /// Has the slot where a key most likely is come from memory while its tag is looked at. What is
     /// loaded here nobody waits for.
     #[inline]
-    fn fetch(&self, at: usize) {
+    fn fetch(self, at: usize) {
         let slot = &self.slots[at];
         black_box(slot.word(0));
         black_box(slot.word(W - 1));
     }
 
     #[inline]
-    fn after(&self, group: usize) -> usize {
+    fn after(self, group: usize) -> usize {
         if group + 1 == self.tags.len() {
             0
         } else {
@@ -299,7 +294,7 @@ impl<const W: usize> Array<W> {
         }
     }
 
-    fn tag(&self, at: usize, tag: u8) {
+    fn tag(self, at: usize, tag: u8) {
         let word = &self.tags[at / GROUP];
         let shift = at % GROUP * 8;
         let others = word.load(Ordering::Relaxed) & !(0xFF << shift);
@@ -307,7 +302,7 @@ impl<const W: usize> Array<W> {
     }
 
     /// Writes an entry into a free slot, of which there is one; answers its place.
-    fn put(&self, hash: u64, entry: &Entry<W>) -> Option<usize> {
+    fn put(self, hash: u64, entry: &Entry<W>) -> Option<usize> {
         let Home {
             mut group,
             place,
@@ -333,7 +328,7 @@ impl<const W: usize> Array<W> {
     }
 
     /// Takes out the entry at a place, which has this hash.
-    fn remove(&self, hash: u64, at: usize) {
+    fn remove(self, hash: u64, at: usize) {
         let mut group = home(self.tags.len(), hash).group;
         while group != at / GROUP {
             let tags = self.tags[group].load(Ordering::Relaxed);
@@ -346,7 +341,7 @@ impl<const W: usize> Array<W> {
     }
 
     /// All entries.
-    fn entries(&self) -> impl Iterator<Item = Entry<W>> {
+    fn entries(self) -> impl Iterator<Item = Entry<W>> {
         let groups = self.tags.iter().zip(self.slots.as_chunks::<GROUP>().0);
         groups.flat_map(|(tags, slots)| {
             let taken = tags.load(Ordering::Relaxed) & PLACES;
@@ -354,8 +349,67 @@ impl<const W: usize> Array<W> {
         })
     }
 
+    /// Takes out all entries.
+    fn clear(self) {
+        for tags in self.tags {
+            tags.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Slots that are allocated.
+struct Array<const W: usize> {
+    tags: Box<[AtomicU64]>,
+    slots: Box<[Slot<W>]>,
+}
+
+impl<const W: usize> Array<W> {
+    fn new(groups: usize) -> Self {
+        Self {
+            tags: (0..groups).map(|_| AtomicU64::new(0)).collect(),
+            slots: (0..groups * GROUP).map(|_| Slot::empty()).collect(),
+        }
+    }
+
+    #[inline]
+    fn groups(&self) -> Groups<'_, W> {
+        Groups {
+            tags: &self.tags,
+            slots: &self.slots,
+        }
+    }
+
     fn bytes(&self) -> usize {
         size_of::<Self>() + size_of_val(&*self.tags) + size_of_val(&*self.slots)
+    }
+}
+
+/// Groups that are not allocated but part of what they belong to.
+const NEAR_GROUPS: usize = if cfg!(loom) { 1 } else { 2 };
+/// So many keys lie in them at most: all slots may be taken, as a lookup ends after two groups.
+const NEAR: usize = if cfg!(loom) { 3 } else { NEAR_GROUPS * GROUP };
+
+/// Slots for a handful of keys. They lie beside the count, so that a lookup finds them without following
+/// a pointer, and has the slot come from memory at the same time as the count.
+struct Near<const W: usize> {
+    tags: [AtomicU64; NEAR_GROUPS],
+    slots: [[Slot<W>; GROUP]; NEAR_GROUPS],
+}
+
+impl<const W: usize> Near<W> {
+    fn new() -> Self {
+        Self {
+            tags: array::from_fn(|_| AtomicU64::new(0)),
+            slots: array::from_fn(|_| array::from_fn(|_| Slot::empty())),
+        }
+    }
+
+    #[inline]
+    fn groups(&self) -> Groups<'_, W> {
+        Groups {
+            tags: &self.tags,
+            slots: self.slots.as_flattened(),
+        }
     }
 }
 
@@ -372,14 +426,35 @@ const SPARSE: usize = 8;
 /// for longer ones.
 const KEPT: usize = 2 * GROUP;
 
-/// The slots of one shard.
-#[repr(align(64))]
-struct Shard<const W: usize, V> {
+/// What those who read a shard see of it, beside slots.
+struct Head<const W: usize> {
     /// Odd while slots are being changed.
     changes: AtomicU64,
-    /// What readers read; none as long as there is no key.
+    /// Where the keys are. Nowhere as long as there is none; in the one shard of few keys, the near slots
+    /// have them then.
     current: Current<Array<W>>,
+}
+
+/// One shard of few keys, with the first slots near. What a lookup reads comes first and lies together.
+#[repr(C, align(64))]
+struct Few<const W: usize, V> {
+    head: Head<W>,
+    near: Near<W>,
     content: Mutex<Content<W, V>>,
+}
+
+/// One shard of many keys.
+#[repr(C, align(64))]
+struct Shard<const W: usize, V> {
+    head: Head<W>,
+    content: Mutex<Content<W, V>>,
+}
+
+/// The parts of a shard of either kind, for those who write.
+struct Parts<'a, const W: usize, V> {
+    head: &'a Head<W>,
+    near: Option<&'a Near<W>>,
+    content: &'a Mutex<Content<W, V>>,
 }
 
 /// What only those who hold the mutex see.
@@ -454,34 +529,44 @@ impl<const W: usize, V> Content<W, V> {
     }
 }
 
-impl<const W: usize, V> Shard<W, V> {
+impl<const W: usize> Head<W> {
     fn new() -> Self {
         Self {
             changes: AtomicU64::new(0),
             current: Current::none(),
-            content: Mutex::new(Content::new()),
         }
     }
 
-    /// The content, and whether somebody else had it at first.
-    fn lock(&self) -> (MutexGuard<'_, Content<W, V>>, bool) {
-        match self.content.try_lock() {
-            Ok(content) => (content, false),
-            Err(TryLockError::Poisoned(content)) => (content.into_inner(), false),
-            Err(TryLockError::WouldBlock) => {
-                let content = self.content.lock();
-                (content.unwrap_or_else(PoisonError::into_inner), true)
+    /// Who holds the key of `entry`; `Err` when somebody was writing all the while. `near`: what is
+    /// found where there is no array.
+    #[inline]
+    fn holder(
+        &self,
+        guard: &Guard,
+        hash: u64,
+        entry: &Entry<W>,
+        near: Option<&Near<W>>,
+        mut before: u64,
+    ) -> Result<Option<Pid>, Busy> {
+        for _ in 0..TRIES {
+            if before % 2 == 1 {
+                spin_loop();
+                before = self.changes.load(Ordering::Acquire);
+                continue;
             }
+            let array = self.current.get(guard).map(Array::groups);
+            let holder = array.or(near.map(Near::groups)).and_then(|groups| {
+                let found = groups.find(hash, |slot| slot.has_key_of(entry));
+                found.map(|at| Pid(groups.slots[at].word(0)))
+            });
+            // The second look at the count comes after all that was read: with the fence in `change`.
+            fence(Ordering::Acquire);
+            if self.changes.load(Ordering::Relaxed) == before {
+                return Ok(holder);
+            }
+            before = self.changes.load(Ordering::Acquire);
         }
-    }
-
-    fn clear(&self) {
-        let (mut content, _) = self.lock();
-        let before = std::mem::replace(&mut *content, Content::new());
-        let retired = self.current.replace(None);
-        drop(content);
-        // After the lock is gone: freeing takes a while, and a value may do anything.
-        drop((before, retired));
+        Err(Busy)
     }
 
     /// Only with the mutex held.
@@ -496,6 +581,87 @@ impl<const W: usize, V> Shard<W, V> {
             after: changes + 2,
         };
         change()
+    }
+}
+
+/// Readers have to wait for the mutex.
+struct Busy;
+
+impl<const W: usize, V> Few<W, V> {
+    fn parts(&self) -> Parts<'_, W, V> {
+        Parts {
+            head: &self.head,
+            near: Some(&self.near),
+            content: &self.content,
+        }
+    }
+}
+
+impl<const W: usize, V> Shard<W, V> {
+    fn new() -> Self {
+        Self {
+            head: Head::new(),
+            content: Mutex::new(Content::new()),
+        }
+    }
+
+    fn parts(&self) -> Parts<'_, W, V> {
+        Parts {
+            head: &self.head,
+            near: None,
+            content: &self.content,
+        }
+    }
+}
+
+impl<'a, const W: usize, V> Parts<'a, W, V> {
+    /// The content, and whether somebody else had it at first.
+    fn lock(&self) -> (MutexGuard<'a, Content<W, V>>, bool) {
+        match self.content.try_lock() {
+            Ok(content) => (content, false),
+            Err(TryLockError::Poisoned(content)) => (content.into_inner(), false),
+            Err(TryLockError::WouldBlock) => {
+                let content = self.content.lock();
+                (content.unwrap_or_else(PoisonError::into_inner), true)
+            }
+        }
+    }
+
+    /// Where the keys are; nowhere, perhaps, if there is none.
+    fn groups<'c>(&self, content: &'c Content<W, V>) -> Option<Groups<'c, W>>
+    where
+        'a: 'c,
+    {
+        let array = content.array.as_ref().map(|array| array.groups());
+        array.or_else(|| self.near.map(Near::groups))
+    }
+
+    fn entries<'c>(
+        &self,
+        content: &'c Content<W, V>,
+    ) -> impl Iterator<Item = Entry<W>> + use<'c, W, V>
+    where
+        'a: 'c,
+    {
+        self.groups(content).into_iter().flat_map(Groups::entries)
+    }
+
+    fn clear(&self) {
+        let (mut content, _) = self.lock();
+        // Keys that have been moved are nowhere here.
+        if self.head.changes.load(Ordering::Relaxed) == MOVED {
+            return;
+        }
+        let before = std::mem::replace(&mut *content, Content::new());
+        let retired = self.head.change(|| {
+            if let Some(near) = self.near {
+                near.groups().clear();
+            }
+            self.head.current.replace(None)
+        });
+        drop(content);
+        // After the lock is gone: freeing takes a while, and a value may do anything.
+        drop((before, retired));
     }
 }
 
@@ -518,7 +684,7 @@ const MOVED: u64 = u64::MAX;
 /// Keys of up to [`room`]`(W)` bytes, each with its holder and perhaps a value.
 pub(crate) struct Slots<const W: usize, V> {
     /// All keys, until its count is [`MOVED`].
-    few: Shard<W, V>,
+    few: Few<W, V>,
     /// All keys since then.
     many: OnceLock<Box<[Shard<W, V>]>>,
 }
@@ -529,7 +695,11 @@ const TRIES: usize = if cfg!(loom) { 2 } else { 8 };
 impl<const W: usize, V> Slots<W, V> {
     pub(crate) fn new() -> Self {
         Self {
-            few: Shard::new(),
+            few: Few {
+                head: Head::new(),
+                near: Near::new(),
+                content: Mutex::new(Content::new()),
+            },
             many: OnceLock::new(),
         }
     }
@@ -538,7 +708,7 @@ impl<const W: usize, V> Slots<W, V> {
     #[inline]
     fn many(&self) -> Option<&[Shard<W, V>]> {
         // Whoever sees `MOVED` sees the keys in the many, as `spread` has put them there before.
-        if self.few.changes.load(Ordering::Acquire) == MOVED {
+        if self.few.head.changes.load(Ordering::Acquire) == MOVED {
             self.many.get().map(|many| &**many)
         } else {
             None
@@ -546,34 +716,33 @@ impl<const W: usize, V> Slots<W, V> {
     }
 
     /// The shard of a key with this hash.
-    #[inline]
-    fn shard(&self, hash: u64) -> &Shard<W, V> {
+    fn shard(&self, hash: u64) -> Parts<'_, W, V> {
         match self.many() {
-            Some(many) => &many[shard_of(hash)],
-            None => &self.few,
+            Some(many) => many[shard_of(hash)].parts(),
+            None => self.few.parts(),
         }
     }
 
     /// Who holds the key of `entry`.
     #[inline]
     pub(crate) fn holder(&self, guard: &Guard, hash: u64, entry: &Entry<W>) -> Option<Pid> {
-        let shard = self.shard(hash);
-        for _ in 0..TRIES {
-            // All of the changes before this count are seen.
-            let before = shard.changes.load(Ordering::Acquire);
-            if before % 2 == 1 {
-                spin_loop();
-                continue;
+        // All of the changes before this count are seen.
+        let before = self.few.head.changes.load(Ordering::Acquire);
+        // Whoever sees `MOVED` sees the keys in the many.
+        let many = if before == MOVED {
+            self.many.get()
+        } else {
+            None
+        };
+        let (head, near, before) = match many {
+            None => (&self.few.head, Some(&self.few.near), before),
+            Some(many) => {
+                let head = &many[shard_of(hash)].head;
+                (head, None, head.changes.load(Ordering::Acquire))
             }
-            let holder = shard.current.get(guard).and_then(|array| {
-                let found = array.find(hash, |slot| slot.has_key_of(entry));
-                found.map(|at| Pid(array.slots[at].word(0)))
-            });
-            // The second look at the count comes after all that was read: with the fence in `change`.
-            fence(Ordering::Acquire);
-            if shard.changes.load(Ordering::Relaxed) == before {
-                return holder;
-            }
+        };
+        if let Ok(holder) = head.holder(guard, hash, entry, near, before) {
+            return holder;
         }
         let locked = self.lock(hash);
         let place = locked.place_of(hash, entry)?;
@@ -585,7 +754,7 @@ impl<const W: usize, V> Slots<W, V> {
             let shard = self.shard(hash);
             let (content, crowded) = shard.lock();
             // Whoever moves keys holds the mutex of the shard they leave.
-            if std::ptr::eq(shard, self.shard(hash)) {
+            if std::ptr::eq(shard.head, self.shard(hash).head) {
                 return Locked {
                     slots: self,
                     shard,
@@ -600,22 +769,24 @@ impl<const W: usize, V> Slots<W, V> {
     /// The entries of a shard, and the number of the shard to go on with, below [`SHARDS`] if there is
     /// one. Whoever goes on so from 0 finds every key that is there all the while, and finds it once.
     pub(crate) fn entries(&self, shard: usize) -> (Vec<Entry<W>>, usize) {
-        let of = |content: &Content<W, V>| {
+        let of = |shard: &Parts<'_, W, V>, content: &Content<W, V>| {
             let mut entries = Vec::with_capacity(content.len);
-            if let Some(array) = &content.array {
-                entries.extend(array.entries());
-            }
+            entries.extend(shard.entries(content));
             entries
         };
         if self.many().is_none() {
-            let (content, _) = self.few.lock();
+            let few = self.few.parts();
+            let (content, _) = few.lock();
             if self.many().is_none() {
                 // Had somebody else looked at an earlier shard of many, there were many.
-                return (of(&content), SHARDS);
+                return (of(&few, &content), SHARDS);
             }
         }
-        let entries = self.many().and_then(|many| many.get(shard));
-        let entries = entries.map_or(Vec::new(), |shard| of(&shard.lock().0));
+        let shards = self.many().and_then(|many| many.get(shard));
+        let entries = shards.map_or(Vec::new(), |shard| {
+            let shard = shard.parts();
+            of(&shard, &shard.lock().0)
+        });
         (entries, shard + 1)
     }
 
@@ -625,24 +796,24 @@ impl<const W: usize, V> Slots<W, V> {
             None => (Some(&self.few), &[][..]),
             Some(many) => (None, many),
         };
-        let fill = |shard: &Shard<W, V>| {
+        let fill = |shard: Parts<'_, W, V>| {
             let content = shard.lock().0;
             (content.len, content.bytes())
         };
         // The one shard lies in this.
-        let few = few.into_iter().map(fill);
+        let few = few.into_iter().map(move |few| fill(few.parts()));
         few.chain(many.iter().map(move |shard| {
-            let (len, bytes) = fill(shard);
+            let (len, bytes) = fill(shard.parts());
             (len, bytes + size_of_val(shard))
         }))
     }
 
     /// Forgets all keys.
     pub(crate) fn clear(&self) {
-        self.few.clear();
+        self.few.parts().clear();
         // Afterwards: keys that had been there until then have been moved here.
         for shard in self.many().unwrap_or_default() {
-            shard.clear();
+            shard.parts().clear();
         }
     }
 }
@@ -659,7 +830,7 @@ pub(crate) fn shard_of(hash: u64) -> usize {
 /// has gone.
 pub(crate) struct Locked<'a, const W: usize, V> {
     slots: &'a Slots<W, V>,
-    shard: &'a Shard<W, V>,
+    shard: Parts<'a, W, V>,
     content: MutexGuard<'a, Content<W, V>>,
     /// Whether somebody else had the mutex at first.
     crowded: bool,
@@ -674,8 +845,7 @@ impl<const W: usize, V> Locked<'_, W, V> {
     }
 
     fn place_of(&self, hash: u64, entry: &Entry<W>) -> Option<usize> {
-        let array = self.content.array.as_ref()?;
-        array.find(hash, |slot| slot.has_key_of(entry))
+        self.groups()?.find(hash, |slot| slot.has_key_of(entry))
     }
 
     /// The first place, of a key of this hash, that `pid` holds and that `is` right.
@@ -685,17 +855,19 @@ impl<const W: usize, V> Locked<'_, W, V> {
         pid: Pid,
         mut is: impl FnMut(&[u8]) -> bool,
     ) -> Option<usize> {
-        let array = self.content.array.as_ref()?;
-        array.find(hash, |slot| {
+        self.groups()?.find(hash, |slot| {
             let entry = slot.get();
             entry.pid() == pid && is(&entry.key())
         })
     }
 
+    fn groups(&self) -> Option<Groups<'_, W>> {
+        self.shard.groups(&self.content)
+    }
+
     fn slot(&self, place: usize) -> &Slot<W> {
-        // Places come from an array that is there.
-        let array = self.content.array.as_ref();
-        &array.map_or(&[][..], |array| &array.slots)[place]
+        // Places come from slots that are there.
+        &self.groups().map_or(&[][..], |groups| groups.slots)[place]
     }
 
     pub(crate) fn pid(&self, _hash: u64, place: usize) -> Pid {
@@ -718,7 +890,7 @@ impl<const W: usize, V> Locked<'_, W, V> {
         let slot = self.slot(place);
         let before = slot.get();
         let entry = before.held_by(pid, value);
-        self.shard.change(|| slot.set(&entry));
+        self.shard.head.change(|| slot.set(&entry));
         self.content.values.take(before.value())
     }
 
@@ -731,7 +903,7 @@ impl<const W: usize, V> Locked<'_, W, V> {
         value: Option<V>,
         hash_of: impl Fn(&[u8]) -> u64,
     ) -> Option<usize> {
-        let few = std::ptr::eq(self.shard, &raw const self.slots.few);
+        let few = self.shard.near.is_some();
         if few && (self.crowded || self.content.len == FEW) {
             self.spread(hash, &hash_of);
         }
@@ -747,19 +919,19 @@ impl<const W: usize, V> Locked<'_, W, V> {
         hash_of: &impl Fn(&[u8]) -> u64,
     ) -> Option<usize> {
         let len = self.content.len + 1;
-        let slots = self
-            .content
-            .array
-            .as_ref()
-            .map_or(0, |array| array.slots.len());
-        if len * FULL.1 > slots * FULL.0 {
+        let most = match (&self.content.array, self.shard.near) {
+            (Some(array), _) => array.slots.len() * FULL.0 / FULL.1,
+            (None, Some(_)) => NEAR,
+            (None, None) => 0,
+        };
+        if len > most {
             self.resize(len, hash_of);
         }
         let value = self.content.values.keep(value);
         let entry = Entry::of(key).held_by(pid, value);
         self.content.len = len;
-        let array = self.content.array.as_ref()?;
-        self.shard.change(|| array.put(hash, &entry))
+        let groups = self.groups()?;
+        self.shard.head.change(|| groups.put(hash, &entry))
     }
 
     /// Moves the keys of the one shard to many. Afterwards it is the one of `hash` that is locked.
@@ -769,19 +941,20 @@ impl<const W: usize, V> Locked<'_, W, V> {
             .many
             .get_or_init(|| (0..SHARDS).map(|_| Shard::new()).collect());
         let locked = |hash| {
-            let shard = &many[shard_of(hash)];
+            let shard = many[shard_of(hash)].parts();
+            let (content, _) = shard.lock();
             Locked {
                 slots,
                 shard,
-                content: shard.lock().0,
+                content,
                 crowded: false,
                 retired: Vec::new(),
             }
         };
         // The mutexes of the many are taken with that of the one held, and never the other way round.
-        let few = std::mem::replace(&mut *self.content, Content::new());
-        let mut values = few.values;
-        for entry in few.array.iter().flat_map(|array| array.entries()) {
+        let mut few = std::mem::replace(&mut *self.content, Content::new());
+        let mut values = std::mem::replace(&mut few.values, Values::new());
+        for entry in self.shard.entries(&few) {
             let (key, value) = (entry.key(), values.take(entry.value()));
             let hash = hash_of(&key);
             locked(hash).put(hash, &key, entry.pid(), value, hash_of);
@@ -791,8 +964,8 @@ impl<const W: usize, V> Locked<'_, W, V> {
         let next = locked(hash);
         // Whoever sees it sees the keys where they are now. Whoever still reads the array before finds
         // there what was true until now.
-        self.shard.changes.store(MOVED, Ordering::Release);
-        let retired = self.shard.current.replace(None);
+        self.shard.head.changes.store(MOVED, Ordering::Release);
+        let retired = self.shard.head.current.replace(None);
         *self = next;
         self.retired.extend(retired.into_iter().chain(few.array));
     }
@@ -805,8 +978,8 @@ impl<const W: usize, V> Locked<'_, W, V> {
         hash_of: impl Fn(&[u8]) -> u64,
     ) -> (Key, Option<V>) {
         let entry = self.slot(place).get();
-        if let Some(array) = &self.content.array {
-            self.shard.change(|| array.remove(hash, place));
+        if let Some(groups) = self.groups() {
+            self.shard.head.change(|| groups.remove(hash, place));
         }
         let value = self.content.values.take(entry.value());
         self.content.len -= 1;
@@ -816,35 +989,55 @@ impl<const W: usize, V> Locked<'_, W, V> {
             .array
             .as_ref()
             .map_or(0, |array| array.slots.len());
-        if (len == 0 && slots > KEPT) || (len * SPARSE < slots && slots > SPARSE * GROUP) {
+        let near = slots > 0 && self.shard.near.is_some() && len <= NEAR / 2;
+        if near || (len == 0 && slots > KEPT) || (len * SPARSE < slots && slots > SPARSE * GROUP) {
             self.resize(len, &hash_of);
         }
         (entry.key(), value)
     }
 
-    /// Replaces the array by one with room for so many keys.
+    /// Moves the keys to where there is room for so many: near, or to another array.
     fn resize(&mut self, len: usize, hash_of: &impl Fn(&[u8]) -> u64) {
-        let slots = (len * REPLACED.1).div_ceil(REPLACED.0);
-        let new = (len > 0).then(|| Array::new(slots.div_ceil(GROUP)));
-        let content = &mut *self.content;
+        let mut before = std::mem::replace(&mut self.content.values, Values::new());
         let mut values = Values::new();
-        if let (Some(new), Some(old)) = (&new, &content.array) {
-            for entry in old.entries() {
-                let value = values.keep(content.values.take(entry.value()));
-                let entry_now = entry.held_by(entry.pid(), value);
-                new.put(hash_of(&entry.key()), &entry_now);
+        let moved = self.shard.entries(&self.content).map(|entry| {
+            let value = values.keep(before.take(entry.value()));
+            (hash_of(&entry.key()), entry.held_by(entry.pid(), value))
+        });
+        let head = self.shard.head;
+        let (array, retired) = match self.shard.near {
+            Some(near) if len <= NEAR => {
+                let moved: Vec<_> = moved.collect();
+                // Somebody may still read what the near slots had before the array.
+                let retired = head.change(|| {
+                    let near = near.groups();
+                    near.clear();
+                    for (hash, entry) in moved {
+                        near.put(hash, &entry);
+                    }
+                    head.current.replace(None)
+                });
+                (None, retired)
             }
-        }
-        content.values = values;
-        self.replace(new.map(Shared::new));
-    }
-
-    fn replace(&mut self, array: Option<Shared<Array<W>>>) {
-        // No change of slots: who reads the array before finds there what was true until now.
-        self.retired
-            .extend(self.shard.current.replace(array.clone()));
+            _ if len == 0 => {
+                drop(moved);
+                (None, head.current.replace(None))
+            }
+            _ => {
+                let slots = (len * REPLACED.1).div_ceil(REPLACED.0);
+                let array = Array::new(slots.div_ceil(GROUP));
+                for (hash, entry) in moved {
+                    array.groups().put(hash, &entry);
+                }
+                let array = Shared::new(array);
+                // No change of slots: who reads those before finds there what was true until now.
+                (Some(array.clone()), head.current.replace(Some(array)))
+            }
+        };
+        self.retired.extend(retired);
         let old = std::mem::replace(&mut self.content.array, array);
         self.retired.extend(old);
+        self.content.values = values;
     }
 }
 
@@ -1088,11 +1281,11 @@ mod tests {
         insert(&slots, 1, None);
         let changed = catch_unwind(AssertUnwindSafe(|| {
             let locked = slots.lock(hash(1));
-            locked.shard.change(|| panic!("on purpose"));
+            locked.shard.head.change(|| panic!("on purpose"));
         }));
         assert!(changed.is_err());
         let shard = slots.shard(hash(1));
-        assert_eq!(shard.changes.load(Ordering::Relaxed) % 2, 0);
+        assert_eq!(shard.head.changes.load(Ordering::Relaxed) % 2, 0);
         // Nobody who reads needs the mutex.
         let _locked = slots.lock(hash(1));
         assert_eq!(holder(&slots, 1), Some(Pid(1)));

@@ -10,24 +10,24 @@ defmodule WorkflowMetal.Registration.NativeRegistry.FaultsTest do
   @patience 120_000
 
   describe "the NIF module, loaded again while it is in use," do
-    test "loses no name and stops no work", context do
+    @tag crashes: ~r/Upgrade not supported/
+    test "stays as it is: no name is lost and no work stops", context do
       %{registry: registry, meta: meta} = context
       holders = for number <- 1..1_000, do: {{:holder, number}, idle()}
       for {name, pid} <- holders, do: :yes = NativeRegistry.register_name({registry, name}, pid)
 
       rounds =
         while_working(registry, holders, fn ->
-          for _load <- 1..20 do
-            assert {:module, Native} = :code.load_file(Native)
-            :code.purge(Native)
-          end
+          for _load <- 1..20, do: assert({:error, :on_load_failure} = :code.load_file(Native))
         end)
 
       assert Enum.min(rounds) > 0
       for {name, pid} <- holders, do: assert(NativeRegistry.whereis_name(meta, name) == pid)
       eventually(fn -> Native.sizes(registry) == {1_000, 1_000} end)
     end
+  end
 
+  describe "the NIF module, deleted, purged and loaded again," do
     test "goes on to hear of deaths, and to tell of changes", context do
       %{registry: registry, meta: meta} = context
       before = idle()
@@ -52,33 +52,25 @@ defmodule WorkflowMetal.Registration.NativeRegistry.FaultsTest do
       assert_receive {:unregister, ^registry, :later, ^later}, @patience
     end
 
-    test "knows a mark of the code before, so that names with opened parts stay what they are",
-         context do
+    test "finds names with opened parts", context do
       name = fn number -> {:invoice, Integer.pow(2, 200) + number, fn -> number end} end
       :yes = NativeRegistry.register_name({context.registry, name.(1)}, self())
-      mark = Native.odd()
-      opened = {mark, 0, <<1::128>>, 0}
 
       load_again()
 
       assert NativeRegistry.whereis_name(context.meta, name.(1)) == self()
       assert NativeRegistry.whereis_name(context.meta, name.(2)) == :undefined
-      assert Native.register(context.registry, opened, self(), nil, nil) == :yes
-      <<magnitude::little-128>> = <<1::128>>
-      assert NativeRegistry.whereis_name(context.meta, magnitude) == self()
+      assert NativeRegistry.register_name({context.registry, name.(2)}, self()) == :yes
+      assert NativeRegistry.whereis_name(context.meta, name.(2)) == self()
     end
 
-    test "finds what was registered also after it was deleted and purged", context do
+    test "finds what was registered, each time", context do
       %{registry: registry, meta: meta} = context
       pid = idle()
       :yes = NativeRegistry.register_name({registry, :name}, pid)
 
       for _time <- 1..3 do
-        :code.purge(Native)
-        true = :code.delete(Native)
-        :code.purge(Native)
-        refute :erlang.module_loaded(Native)
-        assert {:module, Native} = :code.load_file(Native)
+        load_again()
         assert NativeRegistry.whereis_name(meta, :name) == pid
       end
 
@@ -315,9 +307,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.FaultsTest do
     end
   end
 
+  # As Mix and IEx do it when they compile a module again.
   defp load_again do
-    assert {:module, Native} = :code.load_file(Native)
     :code.purge(Native)
+    true = :code.delete(Native)
+    :code.purge(Native)
+    refute :erlang.module_loaded(Native)
+    assert {:module, Native} = :code.load_file(Native)
   end
 
   # Answers how often each of four processes got around while the function ran.

@@ -78,6 +78,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MetaTest do
   end
 
   describe "the native library" do
+    test "has a function for each stub" do
+      stubs = Native.__info__(:functions) -- [load: 0]
+      assert Enum.sort(Native.module_info(:nifs)) == Enum.sort(stubs)
+    end
+
     test "says whether a registry is part of a cluster", %{registry: registry} do
       assert Native.clustered(registry) == false
       assert Native.clustered(:"no such registry") == :no_registry

@@ -1,0 +1,117 @@
+//! A registry that is open, and all that belongs to it.
+
+use crate::background;
+use crate::courier;
+use crate::kept::Kept;
+use crate::watch::{Watcher, Watches};
+use registry_core::ended::Ended;
+use registry_core::epoch::Guard;
+use registry_core::journal::Journal;
+use registry_core::meta::Meta;
+use registry_core::{Pid, Registry, Withdrawn};
+use rustler::{Env, LocalPid};
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+/// A registry from the first start of its owner until it is closed.
+pub(crate) struct Open {
+    /// The word of the atom that names it.
+    pub(crate) name: u64,
+    /// Tells it from another registry that had the name before.
+    pub(crate) id: u64,
+    /// The supervisor of its owner. The registry outlives the owner, not the supervisor.
+    pub(crate) supervisor: Pid,
+    pub(crate) registry: Registry<Kept>,
+    /// What users keep with the registry as a whole; `None` is the value `nil`.
+    pub(crate) meta: Meta<Option<Kept>>,
+    pub(crate) opened: Instant,
+    /// In a registry that is part of a cluster: the names whose holders ended a short while ago.
+    pub(crate) ended: Option<Ended>,
+    watches: Watches,
+    /// Called when the supervisor of a registry of this node alone has ended.
+    abandoned: fn(&Self),
+}
+
+impl Open {
+    /// A registry without names.
+    pub(crate) fn new(
+        (name, id): (u64, u64),
+        supervisor: Pid,
+        clustered: bool,
+        abandoned: fn(&Self),
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|open| Self {
+            name,
+            id,
+            supervisor,
+            registry: Registry::new(),
+            meta: Meta::default(),
+            opened: Instant::now(),
+            ended: clustered.then(Ended::new),
+            watches: Watches::new(Weak::<Self>::clone(open)),
+            abandoned,
+        })
+    }
+
+    /// Has the process watched; `false` when it has ended, or the registry is closing.
+    pub(crate) fn watch(&self, env: Env<'_>, pid: LocalPid) -> bool {
+        self.watches.monitor(env, pid)
+    }
+
+    /// The journal, whose changes are told from now on.
+    pub(crate) fn journal(&self) -> io::Result<&Journal<Kept>> {
+        let journal = self.registry.journal();
+        courier::attach(self.name, journal)?;
+        Ok(journal)
+    }
+
+    /// Forgets everything, which takes a while in a large registry.
+    pub(crate) fn clear(&self) {
+        // First: a process that cannot be watched any more then finds the journal closed, and one
+        // that waits is told so even if it is taken for ended.
+        self.registry.journal().close();
+        self.watches.close();
+        self.registry.clear();
+        self.meta.clear();
+        // What was cleared is freed at the end of a guard.
+        Guard::new().end();
+    }
+
+    /// Frees the names of a process that has ended.
+    fn release(&self, withdrawn: Withdrawn) {
+        if let Some(ended) = &self.ended {
+            // Before the names are free: who claims one finds either its holder or this note.
+            for name in self.registry.names_of_withdrawn(&withdrawn) {
+                ended.note(&name);
+            }
+        }
+        self.registry.release(withdrawn);
+        // A map that has become too large is freed at the end of a guard.
+        Guard::new().end();
+    }
+}
+
+impl Watcher for Open {
+    fn watches(&self) -> &Watches {
+        &self.watches
+    }
+
+    fn ended(self: Arc<Self>, pid: Pid) {
+        if pid == self.supervisor {
+            // The engine of a cluster has to be told of each name: whoever closes the registry
+            // does that.
+            if self.ended.is_none() {
+                (self.abandoned)(&self);
+            }
+            return;
+        }
+        let withdrawn = self.registry.withdraw(pid);
+        if withdrawn.takes_long() {
+            // Until its names are freed, the process looks like one whose end nobody has noticed.
+            background::elsewhere(move || self.release(withdrawn));
+        } else {
+            self.release(withdrawn);
+        }
+    }
+}
