@@ -1,5 +1,5 @@
 # An error that is logged and that no test expects fails one.
-alias WorkflowMetal.Registration.NativeRegistry.CrashLog
+alias WorkflowMetal.Registration.NativeRegistry.{CrashLog, SpareNodes}
 
 Logger.configure(level: :error)
 :ok = CrashLog.start()
@@ -23,3 +23,4 @@ excluded =
 
 # Times that pass on a machine which does ten other things. What takes them fails.
 ExUnit.start(exclude: excluded, timeout: 900_000, assert_receive_timeout: 60_000)
+SpareNodes.configure()

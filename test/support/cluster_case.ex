@@ -9,10 +9,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
   import ExUnit.Assertions
   import WorkflowMetal.Registration.NativeRegistry.RegistryCase, only: [eventually: 1]
 
-  alias WorkflowMetal.Registration.NativeRegistry.{ClusterNode, CrashLog}
+  alias WorkflowMetal.Registration.NativeRegistry.{ClusterNode, CrashLog, SpareNodes}
 
   @patience 120_000
   @cookie :workflow_metal_native_registry
+
+  # In the dictionary of a test that may reuse nodes: which one it is.
+  @test {__MODULE__, :test}
 
   using do
     quote do
@@ -37,6 +40,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
   end
 
   setup context do
+    if context[:reuse_nodes], do: Process.put(@test, {context.module, context.test})
+
     # First, so that it looks last, at what the nodes have had as well.
     CrashLog.watch(context)
   end
@@ -47,35 +52,53 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
   def start_nodes(count, auto_connect \\ :never, arguments \\ []) do
     start_epmd()
 
+    # Those that are started otherwise are of no use to other tests.
+    test = if auto_connect == :never and arguments == [], do: Process.get(@test)
+    arguments = arguments(auto_connect) ++ arguments
+
     nodes =
       1..count
-      |> Enum.map(fn _ ->
-        Task.async(fn -> boot_node(arguments(auto_connect) ++ arguments) end)
-      end)
+      |> Enum.map(fn _ -> Task.async(fn -> take_spare_node(test) || boot_node(arguments) end) end)
       |> Task.await_many(@patience)
 
-    Enum.each(nodes, &stop_in_the_end/1)
+    leave_in_the_end(nodes, test)
 
     connect(nodes)
     Enum.sort_by(nodes, fn {_peer, node} -> node end)
   end
 
   def start_node do
-    node = boot_node(arguments(:never))
-    stop_in_the_end(node)
+    test = Process.get(@test)
+    node = take_spare_node(test) || boot_node(arguments(:never))
+    leave_in_the_end([node], test)
     node
   end
 
-  defp stop_in_the_end({peer, _node} = node) do
+  defp take_spare_node(nil), do: nil
+  defp take_spare_node({module, _name}), do: SpareNodes.take(module)
+
+  # Gives the nodes back, or stops them.
+  defp leave_in_the_end(nodes, test) do
     ExUnit.Callbacks.on_exit(fn ->
-      try do
-        node |> call(CrashLog, :take, []) |> Enum.each(&CrashLog.keep/1)
-        :peer.stop(peer)
-      catch
-        # It is gone already.
-        :exit, _reason -> :ok
-      end
+      for node <- nodes, do: unless_gone(fn -> keep_crashes(node) end)
+
+      nodes
+      |> Enum.map(fn {peer, _name} = node ->
+        Task.async(fn ->
+          unless test && unless_gone(fn -> SpareNodes.offer(test, node) end),
+            do: unless_gone(fn -> :peer.stop(peer) end)
+        end)
+      end)
+      |> Task.await_many(@patience)
     end)
+  end
+
+  defp keep_crashes(node), do: node |> call(CrashLog, :take, []) |> Enum.each(&CrashLog.keep/1)
+
+  defp unless_gone(function) do
+    function.()
+  catch
+    :exit, _reason -> false
   end
 
   defp boot_node(arguments) do
@@ -98,14 +121,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
       call(node, :application, :ensure_all_started, [:workflow_metal_native_registry])
 
     :ok = call(node, ClusterNode, :start, [])
+    :ok = call(node, SpareNodes, :remember, [])
     node
   end
 
   defp arguments(:never), do: ~w(-kernel dist_auto_connect never) ++ arguments(:always)
 
   defp arguments(:always) do
+    # Schedulers without work do not spin: the nodes share few processors.
     ~w(-kernel inet_dist_use_interface {127,0,0,1} -kernel logger_level warning) ++
-      ~w(-setcookie #{@cookie})
+      ~w(-setcookie #{@cookie} +sbwt none +sbwtdcpu none +sbwtdio none)
   end
 
   defp start_epmd do

@@ -14,6 +14,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterNode do
     :ok = :logger.add_handler(@log, __MODULE__, %{config: %{log: log}})
   end
 
+  def forget_logged, do: Agent.update(@log, fn _events -> [] end)
+
   def log(event, %{config: %{log: log}}), do: Agent.cast(log, &[event | &1])
 
   def logged do
@@ -46,7 +48,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterNode do
     end
   end
 
+  # Those that have been started here since the last time.
+  def forget_registries do
+    registries = :persistent_term.get({__MODULE__, :registries}, [])
+    :persistent_term.erase({__MODULE__, :registries})
+    registries
+  end
+
   def start_registry(registry, options) do
+    :persistent_term.put({__MODULE__, :registries}, [registry | forget_registries()])
     {restarts, options} = Keyword.pop(options, :max_restarts, 3)
 
     children = [

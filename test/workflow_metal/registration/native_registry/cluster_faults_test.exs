@@ -10,6 +10,7 @@ for engine <- [:global, :syn] do
     alias WorkflowMetal.Registration.NativeRegistry.ClusterFaults
 
     @moduletag engine
+    @moduletag reuse_nodes: true
     @moduletag timeout: 300_000
     @engine engine
 
@@ -353,6 +354,7 @@ for engine <- [:global, :syn] do
       end
 
       describe "a node whose :global hangs while it is cut off" do
+        @tag reuse_nodes: false
         test "has its names again though it was asked for a lock that its holder gave up",
              _context do
           %{nodes: [one, two] = nodes, registry: registry} = start_cluster(2)
@@ -372,6 +374,7 @@ for engine <- [:global, :syn] do
           assert agreed(nodes, registry, 1) == other
         end
 
+        @tag reuse_nodes: false
         test "has its names again though two others that met asked it for the lock", _context do
           %{nodes: [one, two, three] = nodes, registry: registry} = start_cluster(3)
           cut([one], [two, three])

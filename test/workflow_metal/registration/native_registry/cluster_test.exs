@@ -7,6 +7,7 @@ for engine <- [:global, :syn] do
 
     # One after another: these nodes want all there is of the machine.
     @moduletag engine
+    @moduletag reuse_nodes: true
     @engine engine
 
     defp start_cluster(count, options \\ []) do

@@ -8,6 +8,7 @@ for engine <- [:global, :syn] do
     alias WorkflowMetal.Registration.NativeRegistry.{OtherVM, WideNode}
 
     @moduletag engine
+    @moduletag reuse_nodes: true
     @moduletag timeout: 300_000
     @engine engine
     @wide [cluster: true, timeout: 30_000]
@@ -86,6 +87,7 @@ for engine <- [:global, :syn] do
                ]
       end
 
+      @tag reuse_nodes: false
       test "do not miss a node whose registry does not run, or that has none", context do
         %{nodes: [one, two, three] = nodes, registry: registry} = context
         register_each(nodes, registry, :case)
@@ -113,6 +115,7 @@ for engine <- [:global, :syn] do
         assert call(one, NativeRegistry.Registry, :count, [registry, @wide]) == {1, [name(three)]}
       end
 
+      @tag reuse_nodes: false
       test "name a node that does not answer in time, and answer what the others said", context do
         %{nodes: [one, _two, three] = nodes, registry: registry} = context
         register_each(nodes, registry, :case)
@@ -234,6 +237,7 @@ for engine <- [:global, :syn] do
             do: assert(%{subscribers: 0} = call(node, NativeRegistry.Registry, :info, [registry]))
       end
 
+      @tag reuse_nodes: false
       test "answers which nodes do not tell yet, and has them tell later", context do
         %{nodes: [one, _two, three], registry: registry} = context
         os = call(three, :os, :getpid, []) |> to_string()

@@ -8,6 +8,7 @@ for engine <- [:global, :syn] do
     alias WorkflowMetal.Registration.NativeRegistry.WideNode
 
     @moduletag engine
+    @moduletag reuse_nodes: true
     @moduletag timeout: 300_000
     @engine engine
 
