@@ -213,7 +213,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RoomsTest do
 
   describe "the reasons of errors" do
     # Atoms that stand for an error inside this project only, and what engines say.
-    @inside [:unsettled, :not_running, :no_library, :taken, :not_alive]
+    @inside [:unsettled, :not_running, :no_library, :bad_name, :taken, :not_alive]
 
     test "that a caller may get are types with a name, each listed once" do
       {:ok, types} = Code.Typespec.fetch_types(Registry)
