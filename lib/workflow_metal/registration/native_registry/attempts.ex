@@ -90,7 +90,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Attempts do
   defp pause({killed, gone, _conflicts}), do: Process.sleep(@killed - killed + @gone - gone)
 
   @doc "What the error of a start means in a registry that is this node's alone."
-  @spec refused(find, reason :: term) :: reading
+  @spec refused(find, reason :: term) ::
+          {:ok, pid} | {:error, term} | :killed | {:gone, holder :: pid | :undefined}
   def refused(find, {:already_started, holder} = reason) do
     case find.() do
       pid when is_pid(pid) -> {:ok, pid}

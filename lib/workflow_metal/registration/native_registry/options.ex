@@ -61,7 +61,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Options do
     meta = wanted!(options, :meta, [], &Keyword.keyword?/1, "a keyword list")
     Library.ensure_loaded!(Native)
     # They are put in when the registry's process starts, where an error would come too late.
-    for {_key, value} <- meta, do: Value.encode!(value)
+    Enum.each(meta, fn {_key, value} -> Value.encode!(value) end)
     clustered? = Enum.any?(@cluster, &Keyword.has_key?(options, &1))
     cluster = if clustered?, do: Cluster.new!(name, options)
     %{registry: name, process: name, listeners: listeners, meta: meta, cluster: cluster}

@@ -90,11 +90,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
       :elsewhere -> {:elsewhere, ended}
       :ended when node(pid) == node() -> {:held, pid}
       :ended -> Name.not_of_this_node!(pid)
-      holder -> living(holder) || claim(registry, name, pid, holder, value)
+      holder when is_pid(holder) -> held_or(holder, &claim(registry, name, pid, &1, value))
     end
   end
 
-  defp living(holder), do: if(Process.alive?(holder), do: {:held, holder})
+  defp held_or(holder, take_over) do
+    if Process.alive?(holder), do: {:held, holder}, else: take_over.(holder)
+  end
 
   defp insert(registry, name, pid, ended, value) do
     answer =
@@ -119,7 +121,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
           :yes | {:held, pid} | :ended | :no_registry
   def hold(registry, name, pid, ended, value) do
     case insert_held(registry, name, pid, ended, value) do
-      holder when is_pid(holder) -> living(holder) || hold(registry, name, pid, holder, value)
+      holder when is_pid(holder) -> held_or(holder, &hold(registry, name, pid, &1, value))
       answer -> answer
     end
   end
