@@ -86,16 +86,23 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
 
   defp claim(registry, name, pid, ended, value) do
     case insert(registry, name, pid, ended, value) do
-      :yes -> :yes
-      :elsewhere -> {:elsewhere, ended}
-      :ended when node(pid) == node() -> {:held, pid}
-      :ended -> Name.not_of_this_node!(pid)
-      holder when is_pid(holder) -> held_or(holder, &claim(registry, name, pid, &1, value))
-    end
-  end
+      :yes ->
+        :yes
 
-  defp held_or(holder, take_over) do
-    if Process.alive?(holder), do: {:held, holder}, else: take_over.(holder)
+      :elsewhere ->
+        {:elsewhere, ended}
+
+      :ended when node(pid) == node() ->
+        {:held, pid}
+
+      :ended ->
+        Name.not_of_this_node!(pid)
+
+      holder when is_pid(holder) ->
+        if Process.alive?(holder),
+          do: {:held, holder},
+          else: claim(registry, name, pid, holder, value)
+    end
   end
 
   defp insert(registry, name, pid, ended, value) do
@@ -121,8 +128,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
           :yes | {:held, pid} | :ended | :no_registry
   def hold(registry, name, pid, ended, value) do
     case insert_held(registry, name, pid, ended, value) do
-      holder when is_pid(holder) -> held_or(holder, &hold(registry, name, pid, &1, value))
-      answer -> answer
+      holder when is_pid(holder) ->
+        if Process.alive?(holder),
+          do: {:held, holder},
+          else: hold(registry, name, pid, holder, value)
+
+      answer ->
+        answer
     end
   end
 

@@ -46,7 +46,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Value do
 
   @doc "How many bytes the term takes in external format at least, if that is within the limit."
   @spec size(term, pos_integer) :: non_neg_integer | :too_large
-  def size(term, limit) do
+  def size(term, limit) when is_integer(limit) do
     case parts(term, limit) do
       left when is_integer(left) and left >= 0 -> limit - left
       _below_zero -> :too_large
