@@ -34,7 +34,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PortableTest do
     assert length(files) == length(again) + length(not_again)
 
     # What is compiled already is what is tested.
-    arguments = ~w(test --no-compile --exclude portable --exclude one_way) ++ again
+    arguments =
+      ~w(test --no-compile --exclude portable --exclude nodes --exclude stress) ++
+        ~w(--exclude one_way) ++ again
+
     environment = [{@variable, "1"}, {"MIX_ENV", "test"}]
 
     {output, status} = System.cmd(mix(), arguments, env: environment, stderr_to_stdout: true)
