@@ -1,4 +1,4 @@
-//! The thread that tells of changes, for all registries.
+//! The thread that sends the messages about changes, for all registries.
 
 use crate::background;
 use crate::kept::Kept;
@@ -17,10 +17,10 @@ use std::time::Duration;
 
 rustler::atoms! { register, unregister, events_lost, workflow_metal_native_registry, closed }
 
-/// A journal that has something to take, and the atom of its registry.
+/// The atom of a registry, as its word, and the registry's journal, which has something to take.
 type Pending = (u64, Arc<Journal<Kept>>);
 
-/// The journals that wait for their turn. Each stands here once at most.
+/// The journals that wait for their turn. Each is in here at most once.
 struct Turns {
     pending: Mutex<Waiting>,
     some: Condvar,
@@ -40,9 +40,9 @@ static TURNS: Turns = Turns {
 };
 
 impl Turns {
-    /// How long the courier lets events gather after it has told all there were. Each wakes it otherwise
-    /// while names change all the time, which costs whoever changes them several times what writing
-    /// the change down does.
+    /// How long the courier lets events gather after it has told all there were. Without this, each
+    /// event would wake it while names change all the time, and waking a thread costs several times
+    /// as much as writing the change down.
     const LINGER: Duration = Duration::from_micros(50);
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -57,7 +57,8 @@ impl Turns {
         }
     }
 
-    /// All that wait now; `busy` if there was something to tell just now.
+    /// Waits until there are journals; answers all of them. `busy`: whether the last ones had been
+    /// told completely.
     fn next(&self, busy: bool) -> VecDeque<Pending> {
         if busy {
             std::thread::sleep(Self::LINGER);
@@ -75,8 +76,7 @@ impl Turns {
     }
 }
 
-/// Has the changes of a registry told. The thread that does so is started by the first, and never
-/// ends; the library stays loaded, see `directory::PIN`.
+/// From now on the changes of a registry are told. The first call starts the thread, which never ends.
 pub(crate) fn attach(registry: u64, journal: &Arc<Journal<Kept>>) -> io::Result<()> {
     static THREAD: OnceCell<()> = OnceCell::new();
     THREAD.get_or_try_init(|| background::spawn(deliver))?;
@@ -100,8 +100,8 @@ fn deliver() {
         let journals = TURNS.next(drained);
         drained = true;
         for (registry, journal) in journals {
-            // A notice that makes it panic is not told to the rest of those whom it concerns; all
-            // others are.
+            // If a notice makes this panic, the rest of its recipients are not told; all other notices
+            // are.
             let turn = AssertUnwindSafe(|| turn(&mut env, registry, &journal));
             if catch_unwind(turn).unwrap_or(true) {
                 drained = false;
@@ -114,11 +114,11 @@ fn deliver() {
 /// How many messages a registry may send before it is another's turn.
 const MESSAGES: usize = 1_000;
 
-/// Answers whether there may be more to tell.
+/// Tells what a journal has; answers whether there may be more to tell.
 fn turn(env: &mut OwnedEnv, registry: u64, journal: &Journal<Kept>) -> bool {
     let mut sent = 0;
     while sent < MESSAGES {
-        // From here on, so that a panic leaves nothing behind.
+        // Before each notice, so that a panic leaves no terms behind.
         env.clear();
         let Some(notice) = journal.take() else {
             return false;
@@ -128,8 +128,8 @@ fn turn(env: &mut OwnedEnv, registry: u64, journal: &Journal<Kept>) -> bool {
     true
 }
 
-/// Sends the messages of a notice, and answers how many. The terms are made once, and copied for each
-/// process in the size that they have.
+/// Sends the messages of a notice; answers how many. The terms are made once, and copied for each
+/// process.
 fn tell(env: Env<'_>, registry: u64, notice: &Notice<Kept>) -> usize {
     match notice {
         Notice::Event(_, recipients) | Notice::Lost(_, recipients) if recipients.is_empty() => 0,
@@ -149,8 +149,8 @@ fn tell(env: Env<'_>, registry: u64, notice: &Notice<Kept>) -> usize {
     }
 }
 
-/// Tells those who wait: `{:workflow_metal_native_registry, number, pid}`, or `:closed` in place of the
-/// pid.
+/// Tells processes that wait: `{:workflow_metal_native_registry, number, pid}`, or with `:closed` in
+/// place of the pid.
 fn answer(env: Env<'_>, waiters: &[Waiter], what: Term<'_>) -> usize {
     for Waiter(pid, number) in waiters {
         let message = (workflow_metal_native_registry(), number, what).encode(env);
@@ -175,7 +175,7 @@ fn process(env: Env<'_>, pid: Pid) -> Option<LocalPid> {
 
 fn send(env: Env<'_>, process: Option<LocalPid>, message: Term<'_>) {
     if let Some(process) = process {
-        // One that has ended is no error.
+        // That the process has ended is not an error.
         let _ = env.send(&process, message);
     }
 }
@@ -183,9 +183,9 @@ fn send(env: Env<'_>, process: Option<LocalPid>, message: Term<'_>) {
 /// The process that is registered with the VM by this atom.
 fn whereis(name: Term<'_>) -> Option<LocalPid> {
     let mut pid = MaybeUninit::uninit();
-    // SAFETY: the courier is no thread of the VM, and such a thread has to pass no env; rustler's
-    // own `whereis_pid` always passes one. `name` is an atom. The pid is written when the answer
-    // is not 0.
+    // SAFETY: the courier is not a thread of the VM, and such a thread has to pass no env, which
+    // rustler's `whereis_pid` always does. `name` is an atom. The pid is written if the answer is not
+    // 0.
     unsafe {
         let found = enif_whereis_pid(std::ptr::null_mut(), name.as_c_arg(), pid.as_mut_ptr());
         (found != 0).then(|| LocalPid::from_c_arg(pid.assume_init()))

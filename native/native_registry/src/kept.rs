@@ -1,11 +1,10 @@
-//! What is kept with a name for its callers: the value, and the name itself where its bytes cannot
-//! bring it back.
+//! What is kept with a name: the value, and the name itself if its bytes cannot bring it back.
 //!
-//! A value of mere data is kept in external format. That is no way to keep a pid, a port or a
-//! reference: it says which node they are of by a name that the node may lose, and a reference to
-//! what lives only as long as somebody refers to it, as `:counters.new/2` gives one, keeps nothing
-//! alive there. A term with such a part, with a function, or with anything that is not known, is
-//! copied into an env of its own, which the VM keeps as it keeps terms of a process.
+//! A value of plain data is kept in external format. That does not work for pids, ports and
+//! references: the format has the name of their node, which may change, and a reference in it does
+//! not keep alive what it refers to, such as a counter of `:counters.new/2`. A term with such a part,
+//! with a function, or with a part of an unknown kind is copied into an env of its own, which the VM
+//! keeps as it keeps terms of a process.
 
 use crate::api;
 use crate::background;
@@ -19,16 +18,16 @@ use std::sync::mpsc::{Sender, channel};
 
 rustler::atoms! { nil }
 
-/// From that size on, in bytes of external format, a term with an env of its own is copied on dirty
-/// schedulers only: an element of a list takes 16 bytes for one of those, and copying a megabyte
-/// may take a millisecond.
+/// A term with an env of its own is copied on dirty schedulers only, if it is larger than this in
+/// external format. An element of a list may take one byte there and 16 bytes in memory, and copying
+/// a megabyte may take a millisecond.
 pub(crate) const HEAVY: usize = 32 * 1024;
 
-/// The same of a value in external format, which is copied as it is: a megabyte, into memory that is
-/// new, takes up to a millisecond.
+/// The same for a value in external format, which is copied as it is: a megabyte takes up to a
+/// millisecond.
 const HEAVY_PLAIN: usize = 256 * 1024;
 
-/// What the table keeps with a name that has a value, or has to be kept itself.
+/// What the table keeps with a name, if it keeps anything.
 #[derive(Clone)]
 pub(crate) enum Kept {
     /// A value in external format.
@@ -86,13 +85,13 @@ impl Terms {
 }
 
 impl Kept {
-    /// What is to be kept with a name; none where the name is its bytes and there is no value.
+    /// What is to be kept with a name, if anything.
     ///
-    /// `bound`: the name, if it is not. `kept`, by the Elixir side: `nil`, a value in external
-    /// format, `{size, value}` with the size that it has there, or `{:name, name, kept}` with a name
-    /// of which the NIF has been given the opened form.
+    /// `bound`: the name, if its bytes cannot bring it back. `kept`, from the Elixir side: `nil` for no
+    /// value, a value in external format, `{size, value}` with its size in external format, or
+    /// `{:name, name, kept}` with the name as it was given, if the NIF was given its opened form.
     pub(crate) fn new(bound: Option<Term<'_>>, kept: Term<'_>) -> Option<Self> {
-        // First: most names have no value, and each question below costs a call.
+        // First, because most names have no value, and each question below is a call of the VM.
         if bound.is_none() && nil() == kept {
             return None;
         }
@@ -139,7 +138,7 @@ impl Kept {
         plain > HEAVY_PLAIN || terms > HEAVY
     }
 
-    /// The sizes of what is copied, in external format: of what is kept in that, and of terms.
+    /// The size of the value in external format: of plain data, and of a term.
     pub(crate) fn size(&self) -> (usize, usize) {
         match self {
             Self::Plain(bytes) => (bytes.len(), 0),
@@ -151,7 +150,7 @@ impl Kept {
         }
     }
 
-    /// The value as the Elixir side takes it: `nil`, in external format, or `{value}`.
+    /// The value as the Elixir side takes it: `nil`, the value in external format, or `{value}`.
     pub(crate) fn encode<'a>(kept: Option<&Self>, env: Env<'a>) -> Term<'a> {
         match kept {
             None => nil().encode(env),
@@ -178,7 +177,7 @@ impl Kept {
         }
     }
 
-    /// The name with these bytes: as it was given where that is kept.
+    /// The name with these bytes.
     pub(crate) fn name<'a>(
         kept: Option<&Self>,
         env: Env<'a>,

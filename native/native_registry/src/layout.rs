@@ -109,7 +109,7 @@ impl Layout {
             unsafe {
                 let size = *header.add(1);
                 // A bitstring has the same header where the size counts bits.
-                if size % unit == 0 {
+                if size.is_multiple_of(unit) {
                     let bytes = usize::try_from(size / unit).unwrap_or(0);
                     return Shape::Binary(slice::from_raw_parts(header.add(2).cast(), bytes));
                 }

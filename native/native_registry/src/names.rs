@@ -1,8 +1,9 @@
-//! NIFs on names. Each answers an atom where something is to be said about the name or the
-//! registry: `:no_registry`, `:too_large`, `:too_deep`, `:odd`. How values go in and out, `Kept::new` and
-//! `Kept::encode` say; where one takes long to copy, the answer is `:heavy`, and the NIF of that name,
-//! on a dirty scheduler, has to be called. In a registry that is part of a cluster, `:elsewhere`
-//! says that this node's table is not the last word.
+//! NIFs on names.
+//!
+//! A value goes in as `Kept::new` takes it, and comes out as `Kept::encode` gives it. If copying it
+//! takes long, the answer is `:heavy`, and the caller has to call the NIF with `_heavy` in its name,
+//! which runs on a dirty scheduler. In a registry that is part of a cluster, `:elsewhere` says that
+//! the cluster's engine has to be asked, or told.
 
 use crate::argument::{self, keep, pay, with_bound_name, with_name};
 use crate::cluster::not_here;
@@ -32,7 +33,7 @@ fn check<'a>(env: Env<'a>, name: Term<'a>) -> Term<'a> {
     }
 }
 
-/// `(registry, name)`: the holder's pid, which may have ended, or `:undefined`; see [`not_here`].
+/// `(registry, name)`: the pid of the holder, which may have ended; or the answer of [`not_here`].
 fn whereis<'a>(env: Env<'a>, [registry, name]: [Term<'a>; 2]) -> Term<'a> {
     with_name(env, registry, name, |open, guard, name| {
         match open.registry.whereis(guard, name) {
@@ -43,7 +44,7 @@ fn whereis<'a>(env: Env<'a>, [registry, name]: [Term<'a>; 2]) -> Term<'a> {
 }
 hot_nif!(whereis / 2);
 
-/// `(registry, name)`: `{pid, value}` or `:undefined`; see [`not_here`].
+/// `(registry, name)`: `{pid, value}`; or the answer of [`not_here`].
 #[rustler::nif]
 fn lookup<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Term<'a> {
     with_name(env, registry, name, |open, _, name| {
@@ -70,9 +71,9 @@ fn holder_and_value<'a>(env: Env<'a>, holder: Pid, kept: Option<&Kept>) -> Term<
     (word::to_pid(env, holder), argument::value(env, kept)).encode(env)
 }
 
-/// `(registry, name, pid, ended, value)`: `:yes`; or the pid that holds the name, unless it is
-/// `ended`, which gives the name up; or `:ended` when `pid` has; or, in a cluster, `:elsewhere` when
-/// no process of this node holds it.
+/// `(registry, name, pid, ended, value)`: makes `pid` the holder if no process holds the name, or if
+/// `ended` does. Answers `:yes`; or the pid of the holder; or `:ended` when `pid` has ended; or, in a
+/// cluster, `:elsewhere` when no other process of this node holds the name.
 fn register<'a>(env: Env<'a>, arguments: [Term<'a>; 5]) -> Term<'a> {
     if Kept::takes_long(arguments[4]) {
         return heavy().encode(env);
@@ -115,8 +116,8 @@ fn register_any<'a>(
     })
 }
 
-/// `(registry, name, pid, ended, value)`: as `register`, of a name that the cluster's engine has
-/// given to `pid`.
+/// `(registry, name, pid, ended, value)`: as `register` in a registry of this node alone. For a name
+/// that the cluster's engine has given to `pid`.
 #[rustler::nif]
 fn hold<'a>(
     env: Env<'a>,
@@ -177,7 +178,7 @@ fn claim<'a>(
     match registered {
         Ok(()) => yes().encode(env),
         Err(RegisterError::Taken(holder)) => word::to_pid(env, holder),
-        // No process can be watched by a registry that is closing.
+        // A registry that is closing cannot watch a process, and takes it for one that has ended.
         Err(RegisterError::Ended) if open.registry.journal().is_closed() => {
             no_registry().encode(env)
         }
@@ -185,8 +186,8 @@ fn claim<'a>(
     }
 }
 
-/// `(registry, name, pid, value)`: `:yes` when `pid` holds the name, which has this value now, else
-/// `:no`.
+/// `(registry, name, pid, value)`: gives the name this value if `pid` holds it. Answers `:yes`, or
+/// `:no` if `pid` does not.
 #[rustler::nif]
 fn update<'a>(
     env: Env<'a>,
@@ -230,8 +231,8 @@ fn update_any<'a>(
     })
 }
 
-/// `(registry, name, pid)`: `:yes` when `pid` held the name, which is free now, else `:no`; in a
-/// cluster `:elsewhere` in place of `:yes`, as the engine has to be told.
+/// `(registry, name, pid)`: frees the name if `pid` holds it. Answers `:yes`, or `:no` if `pid` does
+/// not; in a cluster `:elsewhere` instead of `:yes`, because the engine has to be told.
 fn unregister<'a>(env: Env<'a>, [registry, name, pid]: [Term<'a>; 3]) -> Term<'a> {
     let Ok(pid) = pid.decode::<LocalPid>() else {
         return no().encode(env);

@@ -1,6 +1,8 @@
-//! NIFs that look at many names, or wait for some. Patterns are names in which any term may stand
-//! in a place; they come as the binary that `pattern` has made of them, whose bytes mean something
-//! in this VM only. Those that may take long run on dirty schedulers.
+//! NIFs that look at many names, or have a process told of changes. Those that may take long run on
+//! dirty schedulers.
+//!
+//! A pattern is a name in which `:_` stands for any term. It is given as the binary that `pattern`
+//! makes of it, whose bytes mean something in this VM only.
 
 use crate::api;
 use crate::argument::{pay, with_name, with_open};
@@ -21,7 +23,7 @@ rustler::atoms! {
 /// `(name)`: the pattern as a binary.
 #[rustler::nif]
 fn pattern<'a>(env: Env<'a>, name: Term<'a>) -> Term<'a> {
-    // Not the thread's own buffer: a pattern belongs to no registry, and is made once.
+    // Not with the thread's buffer, which `directory::with` gives together with a registry.
     let mut buffer = Buffer::new();
     let mut encoder = NameEncoder::new(&mut buffer);
     let written = write::pattern(&mut encoder, name);
@@ -32,11 +34,11 @@ fn pattern<'a>(env: Env<'a>, name: Term<'a>) -> Term<'a> {
     }
 }
 
-/// Names that are collected before a piece of the table is handed over.
+/// After how many names no further piece of the table is added to an answer.
 const AT_ONCE: usize = 10_000;
 
-/// `(registry, pattern, from)`: `{[{name, pid, value}], next}` of the names from a place in the
-/// table on, 0 at first; `next` is where to go on, or `nil` at the end.
+/// `(registry, pattern, from)`: `{[{name, pid, value}], next}` for the names that match, from a piece
+/// of the table on, which is 0 at first; `next` is the piece to go on with, or `nil` at the end.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn piece<'a>(env: Env<'a>, registry: Term<'a>, pattern: Binary<'a>, from: usize) -> Term<'a> {
     with_open(env, registry, |open| {
@@ -75,7 +77,7 @@ fn keys<'a>(env: Env<'a>, registry: Term<'a>, pid: LocalPid) -> Term<'a> {
         let pid = word::of_pid(env, pid);
         let names = open.registry.names_of(pid);
         let terms = names.iter().filter_map(|name| {
-            // What is kept of a name is asked for only where it may be needed.
+            // What is kept with a name is looked up only if it may be needed.
             let bound = NameReader::new(name).bound();
             let held = bound.then(|| open.registry.lookup(name)).flatten();
             Kept::name(held.and_then(|(_, kept)| kept).as_ref(), env, name, pid)
@@ -84,13 +86,13 @@ fn keys<'a>(env: Env<'a>, registry: Term<'a>, pid: LocalPid) -> Term<'a> {
     })
 }
 
-/// `(registry, listeners)`: the only ones to be told of every change.
+/// `(registry, listeners)`: from now on these, and no others, are told of every change as listeners.
 #[rustler::nif]
 fn listen<'a>(env: Env<'a>, registry: Term<'a>, listeners: Term<'a>) -> NifResult<Term<'a>> {
     let listeners = atoms(env, listeners)?;
     Ok(with_open(env, registry, |open| {
         if listeners.is_empty() {
-            // No courier for nobody.
+            // Without starting the courier.
             open.registry.journal().listen(listeners);
             return ok().encode(env);
         }
@@ -102,7 +104,7 @@ fn listen<'a>(env: Env<'a>, registry: Term<'a>, listeners: Term<'a>) -> NifResul
     }))
 }
 
-/// The words of a list of atoms. Not by rustler's own way, which panics at an improper list.
+/// The words of a list of atoms. Rustler's own decoder panics at an improper list.
 fn atoms(env: Env<'_>, list: Term<'_>) -> NifResult<Vec<u64>> {
     let mut atoms = Vec::new();
     let mut rest = list;
@@ -114,7 +116,7 @@ fn atoms(env: Env<'_>, list: Term<'_>) -> NifResult<Vec<u64>> {
     Ok(atoms)
 }
 
-/// `(registry, pattern, pid)`: the process is told of changes of names that match.
+/// `(registry, pattern, pid)`: from now on the process is told of changes of names that match.
 #[rustler::nif]
 fn subscribe<'a>(env: Env<'a>, registry: Term<'a>, pattern: Binary<'a>, pid: LocalPid) -> Term<'a> {
     with_open(env, registry, |open| {
@@ -123,7 +125,7 @@ fn subscribe<'a>(env: Env<'a>, registry: Term<'a>, pattern: Binary<'a>, pid: Loc
         };
         let process = word::of_pid(env, pid);
         journal.subscribe(process, &pattern);
-        // Watched afterwards: its end then finds the subscription.
+        // Watched afterwards, so that its end finds the subscription.
         if open.registry.attend(process, || open.watch(env, pid)) {
             ok().encode(env)
         } else if journal.is_closed() {
@@ -134,7 +136,7 @@ fn subscribe<'a>(env: Env<'a>, registry: Term<'a>, pattern: Binary<'a>, pid: Loc
     })
 }
 
-/// `(registry, pattern, pid)`: the process is no longer told of them; whether it was.
+/// `(registry, pattern, pid)`: the process is not told of them any more; answers whether it was.
 #[rustler::nif]
 fn unsubscribe<'a>(
     env: Env<'a>,
@@ -151,7 +153,7 @@ fn unsubscribe<'a>(
     })
 }
 
-/// `(registry, name)`: pids and atoms of those who are told of the name.
+/// `(registry, name)`: pids and atoms of the processes that are told of changes of the name.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn audience<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Term<'a> {
     with_name(env, registry, name, |open, _, name| {
@@ -159,7 +161,7 @@ fn audience<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Term<'a> {
     })
 }
 
-/// `(registry)`: pids and atoms of those who are told of any name.
+/// `(registry)`: pids and atoms of the processes that are told of changes of any name.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn everybody<'a>(env: Env<'a>, registry: Term<'a>) -> Term<'a> {
     with_open(env, registry, |open| {
@@ -175,9 +177,9 @@ fn recipients<'a>(env: Env<'a>, recipients: &[Recipient]) -> Term<'a> {
     recipients.iter().map(term).collect::<Vec<_>>().encode(env)
 }
 
-/// `(registry, name, pid)`: the number by which the process will be told when the name is
-/// registered, or that the registry is closed, unless it has ended. The name has to be looked up
-/// afterwards: it may have been registered before.
+/// `(registry, name, pid)`: the process waits for the name from now on. Answers the number by which it
+/// will be told that the name was registered, or that the registry is closed. The caller has to look
+/// the name up afterwards: it may have been registered before.
 #[rustler::nif]
 fn wait<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>, pid: LocalPid) -> Term<'a> {
     with_name(env, registry, name, |open, _, name| {
@@ -186,15 +188,14 @@ fn wait<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>, pid: LocalPid) -> 
         }
         let process = word::of_pid(env, pid);
         let number = open.registry.wait(process, name);
-        // One that cannot be watched has ended, or is told: a registry is closed before it is taken
-        // apart.
+        // A process that cannot be watched has ended, or the registry is closing and tells it so.
         open.registry.attend(process, || open.watch(env, pid));
         number.encode(env)
     })
 }
 
-/// `(registry, pid, number)`: the process does not wait by this number any more; `false` when it
-/// has been told, or is about to be.
+/// `(registry, pid, number)`: ends the wait with this number; `false` if the process has been told, or
+/// is about to be.
 #[rustler::nif]
 fn stop_waiting<'a>(env: Env<'a>, registry: Term<'a>, pid: LocalPid, number: u64) -> Term<'a> {
     with_open(env, registry, |open| {
@@ -214,7 +215,7 @@ fn sizes<'a>(env: Env<'a>, registry: Term<'a>) -> Term<'a> {
     })
 }
 
-/// `(registry)`: a map of what there is to know of it.
+/// `(registry)`: a map of facts about it.
 #[rustler::nif]
 fn info<'a>(env: Env<'a>, registry: Term<'a>) -> Term<'a> {
     with_open(env, registry, |open| {

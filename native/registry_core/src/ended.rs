@@ -5,12 +5,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a name counts as left behind. A supervisor restarts a process at once, unless it waits
-/// for others; a name that nobody has taken up again by then is like any other.
+/// How long a name is kept. A supervisor restarts a process at once, unless it waits for others.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// How many bytes of names are kept at most, each with what it costs to keep it. When more processes
-/// end, the first are forgotten.
+/// How many bytes the names may take, and what a name takes besides its bytes. If there are more, the
+/// oldest are forgotten.
 const MOST_BYTES: usize = 8 << 20;
 const EACH: usize = 96;
 
@@ -21,19 +20,19 @@ pub struct Ended(Mutex<Recent>);
 #[derive(Default)]
 struct Recent {
     since: HashMap<Arc<[u8]>, Instant, RandomState>,
-    /// The same in their order, and names that have ended once more since.
+    /// The same names, the oldest first. A name that was noted twice stands here twice.
     order: VecDeque<(Arc<[u8]>, Instant)>,
     bytes: usize,
 }
 
 impl Ended {
-    /// None yet.
+    /// No names.
     #[must_use]
     pub fn new() -> Self {
         Self(Mutex::default())
     }
 
-    /// Keeps the name of a process that has ended.
+    /// Keeps the name of a process that has just ended.
     pub fn note(&self, name: &[u8]) {
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (name, now) = (Arc::<[u8]>::from(name), Instant::now());

@@ -1,11 +1,11 @@
-//! Memory that is read without a lock, and freed when nobody reads it any more.
+//! Memory that is read without a lock, and freed when no thread reads it any more.
 //!
-//! A reader takes a [`Guard`] before it loads a pointer and keeps it while it uses what the pointer
-//! refers to. What is replaced meanwhile is retired: it is freed when every guard has gone that
-//! might have seen it. The guard is that of the crate `sdd`; it costs a locked instruction, 4 ns of
-//! a whole lookup. Threads that are idle hold no guard, so they keep nothing alive. A cache of
-//! pointers in each thread spares the 4 ns, but there every idle thread keeps what it has seen last:
-//! with 64 schedulers many times the table.
+//! A reader takes a [`Guard`] before it loads a pointer, and holds it while it uses what the pointer
+//! refers to. What is replaced meanwhile is retired: it is freed when all guards have gone that may
+//! have seen it. The guard is that of the crate `sdd`. It costs a locked instruction, 4 ns of a
+//! lookup. Idle threads hold no guard, so they keep nothing alive. A cache of pointers in each thread
+//! would save the 4 ns, but then each idle thread keeps alive what it read last: with 64 schedulers,
+//! many times the table.
 
 #[cfg(not(loom))]
 pub use real::{Current, Guard, Shared};
@@ -18,14 +18,14 @@ mod real {
     use sdd::{AtomicShared, Tag};
     use std::sync::atomic::Ordering;
 
-    /// While it lives, nothing is freed that was current when it was made, or since.
+    /// While it lives, nothing is freed that was current when it was made, or became current since.
     ///
-    /// To be held as long as one lookup takes, no longer: nothing that is retired anywhere in the
-    /// process is freed while an old guard lives.
+    /// It should be held no longer than a lookup takes: while a guard lives, nothing that was retired
+    /// after it was made is freed anywhere in the process.
     pub struct Guard(sdd::Guard);
 
-    /// How often a thread tries to have freed what it has retired, before it leaves that to its next
-    /// guards. It takes four rounds without readers, as a thread keeps three generations.
+    /// How often a thread tries to free what it has retired, before it leaves that to its next guards.
+    /// Without readers it takes four rounds, because a thread keeps three generations.
     const ROUNDS: usize = 16;
 
     impl Guard {
@@ -37,8 +37,8 @@ mod real {
             Self(sdd::Guard::new())
         }
 
-        /// Ends the guard, and frees what this thread has retired if no other guard is in the way.
-        /// Otherwise the thread tries again when its next guard ends so.
+        /// Ends the guard, and frees what this thread has retired, unless another guard prevents that.
+        /// The thread then tries again at the next call of this.
         #[inline]
         pub fn end(self) {
             let left = self.0.has_garbage();
@@ -49,7 +49,7 @@ mod real {
         }
     }
 
-    /// Only a few times: whoever keeps its guard for long would keep this thread, too.
+    /// Only a few times, because another thread may hold its guard for long.
     #[cold]
     fn settle() {
         for _ in 0..ROUNDS {
@@ -82,8 +82,8 @@ mod real {
             self.0.load(Ordering::Acquire, &guard.0).as_ref()
         }
 
-        /// Another becomes current. The one before is retired when what is answered is dropped,
-        /// unless there are other references.
+        /// Makes another value current; answers the one before. That is retired when the answer is
+        /// dropped, unless there are other references.
         pub fn replace(&self, by: Option<Shared<T>>) -> Option<Shared<T>> {
             self.0.swap((by, Tag::None), Ordering::AcqRel).0
         }

@@ -1,15 +1,15 @@
-//! Names that are too long for a slot: a map behind a lock in each shard.
+//! Names that are too long for a slot: in each shard a map behind a lock.
 
-use crate::Pid;
+use crate::pid::Pid;
 use crate::slots::SHARDS;
 use hashbrown::HashTable;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 struct Entry<V> {
     hash: u64,
-    /// By which it is found again as long as it is there.
+    /// The place of the entry: tells it from all others of the shard, before and after.
     number: u64,
-    /// Shared with those who look at many names, which they do without the lock.
+    /// Shared, because names are compared with patterns after the lock was released.
     name: Arc<[u8]>,
     pid: Pid,
     value: Option<V>,
@@ -76,17 +76,16 @@ impl<V> LongNames<V> {
             locked.0.text = 0;
             let entries = std::mem::take(&mut locked.0.entries);
             drop(locked);
-            // After the lock is gone: freeing takes a while, and a value may do anything.
+            // After the lock was released: freeing takes a while, and may call any destructor.
             drop(entries);
         }
     }
 }
 
-/// A shard in which nobody else reads or writes. What is answered and has to be dropped should be
-/// when this has gone.
+/// A locked shard. What its methods answer should be dropped after it.
 pub(crate) struct Locked<'a, V>(MutexGuard<'a, Shard<V>>);
 
-/// Two references are counted in front of the bytes.
+/// The counts of an `Arc`, which stand in front of the bytes.
 const COUNTS: usize = 2 * size_of::<usize>();
 
 impl<'a, V> Locked<'a, V> {
@@ -107,7 +106,7 @@ impl<'a, V> Locked<'a, V> {
         Some(found?.number)
     }
 
-    /// The first place, of a name of this hash, that `pid` holds and that `is` right.
+    /// The first place of a name of this hash that `pid` holds and for which `is` answers `true`.
     pub(crate) fn find_held(
         &self,
         hash: u64,
@@ -120,7 +119,7 @@ impl<'a, V> Locked<'a, V> {
         Some(found?.number)
     }
 
-    /// What is at a place, if it still is.
+    /// What is at a place, if it has not been removed.
     #[allow(clippy::type_complexity)]
     pub(crate) fn get(&self, hash: u64, place: u64) -> Option<(&Arc<[u8]>, Pid, Option<&V>)> {
         let entry = self.at(hash, place)?;
@@ -128,7 +127,7 @@ impl<'a, V> Locked<'a, V> {
     }
 
     pub(crate) fn pid(&self, hash: u64, place: u64) -> Pid {
-        // Places are those of names that are there.
+        // A place that was found under this lock has an entry.
         self.at(hash, place).map_or(Pid(0), |entry| entry.pid)
     }
 
@@ -136,7 +135,7 @@ impl<'a, V> Locked<'a, V> {
         self.at(hash, place)?.value.as_ref()
     }
 
-    /// Changes who holds what is at a place, and with what value; answers the value before.
+    /// Changes the holder and the value at a place; answers the value before.
     pub(crate) fn hold(&mut self, hash: u64, place: u64, pid: Pid, value: Option<V>) -> Option<V> {
         let found = self.0.entries.find_mut(hash, |entry| entry.number == place);
         let entry = found?;
@@ -144,8 +143,8 @@ impl<'a, V> Locked<'a, V> {
         std::mem::replace(&mut entry.value, value)
     }
 
-    /// Puts in a name that is not there, and answers its place.
-    #[allow(clippy::unnecessary_wraps)] // As that of slots.
+    /// Puts in a name that is not there; answers its place.
+    #[allow(clippy::unnecessary_wraps)] // Has the signature of the same method of slots.
     pub(crate) fn insert(
         &mut self,
         hash: u64,
@@ -168,7 +167,7 @@ impl<'a, V> Locked<'a, V> {
         Some(shard.last_number)
     }
 
-    /// Takes out what is at a place; answers the name and its value.
+    /// Removes what is at a place; answers the name and the value.
     pub(crate) fn remove(
         &mut self,
         hash: u64,

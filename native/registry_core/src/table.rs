@@ -3,20 +3,21 @@
 //! Names lie inside the slots of [`Slots`], in two sizes: one of a few integers shares 40 bytes with
 //! its pid, one of four UUIDs 96. Longer ones lie in [`LongNames`].
 
-use crate::Pid;
 use crate::epoch::Guard;
 use crate::journal::{Change, Journal};
 use crate::long::LongNames;
+use crate::pid::Pid;
 use crate::slots::{Entry, SHARDS, Slots, room};
 use ahash::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::num::NonZeroU64;
 use std::sync::{Arc, LazyLock};
 
 /// A name and its hash.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hashed<'a> {
     pub(crate) name: &'a [u8],
-    pub(crate) hash: u64,
+    pub(crate) hash: NonZeroU64,
 }
 
 impl<'a> Hashed<'a> {
@@ -24,28 +25,28 @@ impl<'a> Hashed<'a> {
     pub(crate) fn of(name: &'a [u8]) -> Self {
         Self {
             name,
-            hash: hash(name),
+            hash: hash_of(name),
         }
     }
 }
 
 /// Words of a slot, by the size of its name.
-const SHORT: usize = 5;
-const MEDIUM: usize = 12;
+const SHORT_WORDS: usize = 5;
+const MEDIUM_WORDS: usize = 12;
 
-/// The seeds of all hashes of names in this process. Not one for each table: a lookup would have to
-/// wait for them to come from memory.
+/// The seeds of all hashes of names. They are the same for all tables, because a lookup would have to
+/// load those of its table from memory first.
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// Canonical name to holder, and to what is kept with the name, a `V`.
 pub(crate) struct Table<V> {
-    short: Slots<SHORT, V>,
-    medium: Slots<MEDIUM, V>,
+    short: Slots<SHORT_WORDS, V>,
+    medium: Slots<MEDIUM_WORDS, V>,
     long: LongNames<V>,
     pub(crate) journal: Arc<Journal<V>>,
 }
 
-/// A name with all that the table knows of it.
+/// A name, its holder and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record<V> {
     /// In canonical bytes.
@@ -59,8 +60,7 @@ pub struct Record<V> {
 /// How full the table is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fill {
-    /// Bytes of memory: of the names and of where values and holders are kept. Not what lies behind
-    /// the pointers of values, nor what the journal has.
+    /// Bytes of memory, without the values themselves and without the journal.
     pub bytes: usize,
     /// Shards of one map.
     pub shards: usize,
@@ -70,13 +70,16 @@ pub struct Fill {
     pub most: usize,
 }
 
-/// Where in a hash the size of the name stands, so that a hash alone tells the map. Below the bits
-/// that [`Slots`] uses.
+/// The bits of a hash that tell the size of the name, so that a hash alone tells the map. They are
+/// below the bits that [`Slots`] uses, and never zero.
 const SIZE_MASK: u64 = 3;
+const SHORT: NonZeroU64 = NonZeroU64::MIN;
+const MEDIUM: NonZeroU64 = SHORT.saturating_add(1);
+const LONG: NonZeroU64 = MEDIUM.saturating_add(1);
 
 /// Whether a name with this hash is a long one.
-pub(crate) fn is_long(hash: u64) -> bool {
-    hash & SIZE_MASK == 3
+pub(crate) fn is_long(hash: NonZeroU64) -> bool {
+    hash.get() & SIZE_MASK == LONG.get()
 }
 
 /// Runs `$body` with `$map` bound to the map that holds names of this hash.
@@ -111,23 +114,25 @@ impl<V: Clone> Table<V> {
 
     #[inline]
     pub(crate) fn whereis(&self, guard: &Guard, name: Hashed<'_>) -> Option<Pid> {
-        match name.hash & SIZE_MASK {
-            1 => self.short.holder(guard, name.hash, &Entry::of(name.name)),
-            2 => self.medium.holder(guard, name.hash, &Entry::of(name.name)),
+        let hash = name.hash.get();
+        match hash & SIZE_MASK {
+            1 => self.short.holder(guard, hash, &Entry::of(name.name)),
+            2 => self.medium.holder(guard, hash, &Entry::of(name.name)),
             _ => {
-                let locked = self.long.lock(name.hash);
-                let place = locked.find(name.hash, name.name)?;
-                Some(locked.pid(name.hash, place))
+                let locked = self.long.lock(hash);
+                let place = locked.find(hash, name.name)?;
+                Some(locked.pid(hash, place))
             }
         }
     }
 
     pub(crate) fn lookup(&self, name: Hashed<'_>) -> Option<(Pid, Option<V>)> {
-        with_map!(self, name.hash, |map| {
-            let locked = map.lock(name.hash);
-            let place = locked.find(name.hash, name.name)?;
-            let value = locked.value(name.hash, place).cloned();
-            Some((locked.pid(name.hash, place), value))
+        let hash = name.hash.get();
+        with_map!(self, hash, |map| {
+            let locked = map.lock(hash);
+            let place = locked.find(hash, name.name)?;
+            let value = locked.value(hash, place).cloned();
+            Some((locked.pid(hash, place), value))
         })
     }
 
@@ -140,8 +145,8 @@ impl<V: Clone> Table<V> {
         instead_of: Option<Pid>,
         value: Option<V>,
     ) -> Result<(), Pid> {
-        let hash = name.hash;
-        // The value before is dropped when the shard is free again.
+        let hash = name.hash.get();
+        // The value before is dropped after the shard was unlocked.
         #[allow(clippy::single_match_else)] // Both ways are as likely.
         let dropped = with_map!(self, hash, |map| {
             let mut locked = map.lock(hash);
@@ -168,8 +173,8 @@ impl<V: Clone> Table<V> {
 
     /// Gives the name another value if `pid` holds it.
     pub(crate) fn update(&self, name: Hashed<'_>, pid: Pid, value: Option<V>) -> bool {
-        let hash = name.hash;
-        // The value before is dropped when the shard is free again.
+        let hash = name.hash.get();
+        // The value before is dropped after the shard was unlocked.
         let before = with_map!(self, hash, |map| {
             let mut locked = map.lock(hash);
             let place = locked.find(hash, name.name);
@@ -181,7 +186,7 @@ impl<V: Clone> Table<V> {
 
     /// Frees the name if `pid` holds it.
     pub(crate) fn release(&self, name: Hashed<'_>, pid: Pid) -> bool {
-        let hash = name.hash;
+        let hash = name.hash.get();
         with_map!(self, hash, |map| {
             let mut locked = map.lock(hash);
             let place = locked.find(hash, name.name);
@@ -191,18 +196,19 @@ impl<V: Clone> Table<V> {
             let (name, value) = locked.remove(hash, place, self::hash);
             self.write(&name, pid, Change::Unregistered, || value.clone());
             drop(locked);
-            // When the shard is free again: freeing takes a while, and a value may do anything.
+            // After the shard was unlocked: freeing takes a while, and may call any destructor.
             drop((name, value));
             true
         })
     }
 
-    /// Frees so many names with this hash, of those that `pid` holds now; answers how many there were.
-    /// In one step: none that is registered later is freed in place of one that has gone already.
-    pub(crate) fn release_hash(&self, hash: u64, pid: Pid, names: usize) -> usize {
+    /// Frees so many names with this hash that `pid` holds; answers how many there were. In one step,
+    /// so that no name is freed that was registered later.
+    pub(crate) fn release_hash(&self, hash: NonZeroU64, pid: Pid, names: usize) -> usize {
+        let hash = hash.get();
         with_map!(self, hash, |map| {
             let mut locked = map.lock(hash);
-            // Dropped when the shard is free again, as in `release`. There is next to always one.
+            // Dropped after the shard was unlocked, as in `release`. There is nearly always one.
             let (mut freed, mut last, mut others) = (0, None, Vec::new());
             while freed < names {
                 let place = locked.find_held(hash, pid, |name| self::hash(name) == hash);
@@ -219,8 +225,9 @@ impl<V: Clone> Table<V> {
         })
     }
 
-    /// The names with this hash that `pid` holds: next to always one.
-    pub(crate) fn names_of(&self, hash: u64, pid: Pid) -> Vec<Box<[u8]>> {
+    /// The names with this hash that `pid` holds: nearly always one.
+    pub(crate) fn names_of(&self, hash: NonZeroU64, pid: Pid) -> Vec<Box<[u8]>> {
+        let hash = hash.get();
         let mut names: Vec<Box<[u8]>> = Vec::new();
         with_map!(self, hash, |map| {
             let locked = map.lock(hash);
@@ -234,7 +241,7 @@ impl<V: Clone> Table<V> {
         names
     }
 
-    /// The names of one shard of one map that match, and the piece to go on with, if there is one.
+    /// The names of a piece that match, and the next piece, if there is one.
     pub(crate) fn piece(
         &self,
         piece: usize,
@@ -286,8 +293,8 @@ impl<V: Clone> Table<V> {
         self.long.clear();
     }
 
-    /// The entries of a shard that match. The shard is copied while it is locked and looked through
-    /// afterwards: copying is the least that whoever wants to write there can be made to wait for.
+    /// The entries of a shard that match. The shard is copied while it is locked and compared with the
+    /// pattern afterwards, so that writers wait as short as possible.
     fn copy_shard<const W: usize>(
         &self,
         map: &Slots<W, V>,
@@ -301,7 +308,7 @@ impl<V: Clone> Table<V> {
                 return None;
             }
             let (pid, value) = if entry.has_value() {
-                // As both are now: the shard may have changed since.
+                // Read again, so that holder and value belong together: the shard may have changed.
                 self.lookup(Hashed::of(&name))?
             } else {
                 (entry.pid(), None)
@@ -312,7 +319,7 @@ impl<V: Clone> Table<V> {
         (matching.collect(), next)
     }
 
-    /// The same of long names.
+    /// The same for long names.
     fn copy_long(&self, shard: usize, matches: impl Fn(&[u8]) -> bool) -> Vec<Record<V>> {
         let places = self.long.places(shard);
         let matching = places.into_iter().filter_map(|(hash, place)| {
@@ -329,7 +336,7 @@ impl<V: Clone> Table<V> {
         matching.collect()
     }
 
-    /// Writes a change down if anybody wants to know. The name's shard is locked.
+    /// Writes a change down if anybody asked for it. The shard of the name is locked.
     #[inline]
     fn write(&self, name: &[u8], pid: Pid, change: Change, kept: impl FnOnce() -> Option<V>) {
         self.journal.changed(name, pid, change, kept);
@@ -337,17 +344,21 @@ impl<V: Clone> Table<V> {
 }
 
 #[inline]
-fn hash(name: &[u8]) -> u64 {
-    // Not `hash_one`: that would hash the length too, which a prefix-free name does not need.
+fn hash_of(name: &[u8]) -> NonZeroU64 {
+    // Not `hash_one`, which would hash the length as well: a prefix-free name does not need that.
     let mut state = HASHER.build_hasher();
     state.write(name);
-    // Never 0, so that no hash is.
-    let size = if name.len() <= const { room(SHORT) } {
-        1
-    } else if name.len() <= const { room(MEDIUM) } {
-        2
+    let size = if name.len() <= const { room(SHORT_WORDS) } {
+        SHORT
+    } else if name.len() <= const { room(MEDIUM_WORDS) } {
+        MEDIUM
     } else {
-        3
+        LONG
     };
-    state.finish() & !SIZE_MASK | size
+    size | state.finish() & !SIZE_MASK
+}
+
+#[inline]
+fn hash(name: &[u8]) -> u64 {
+    hash_of(name).get()
 }
