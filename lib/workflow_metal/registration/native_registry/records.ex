@@ -19,12 +19,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Records do
   end
 
   # Only records of the names that can match are copied out of the table.
+  defp reduce(registry, [], acc, _fun) do
+    # Raises for a registry that does not run.
+    _names = Table.count(registry)
+    acc
+  end
+
   defp reduce(registry, spec, acc, fun) do
     compiled = compile!(clauses!(spec, spec), spec)
 
     case scope(spec) do
-      {:name, name} ->
-        for {pid, value} <- Table.lookup_here(registry, name), reduce: acc do
+      {:names, names} ->
+        for name <- names, {pid, value} <- Table.lookup_here(registry, name), reduce: acc do
           acc -> fun.(run({name, {pid, value}}, compiled), acc)
         end
 
@@ -107,18 +113,23 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Records do
     :ets.match_spec_run([object], compiled)
   end
 
-  # The only name that the specification can match, or a pattern of all that it can.
-  defp scope([{{key, _pid, _value}, _guards, _body}]) do
-    case generalize(key) do
-      {name, true} -> {:name, name}
-      {pattern, false} -> {:pattern, pattern}
+  # The only names that the specification can match, or a pattern of all that it can. As in an ETS
+  # table, a key without variables is one name: a map in it matches no other map.
+  defp scope(spec) do
+    keys = for {{key, _pid, _value}, _guards, _body} <- spec, do: generalize(key)
+
+    if Enum.all?(keys, fn {_key, exact?} -> exact? end) do
+      {:names, Enum.uniq(for {name, true} <- keys, do: name)}
+    else
+      case keys do
+        [{pattern, false}] -> {:pattern, pattern}
+        _several -> {:pattern, :_}
+      end
     end
   end
 
-  defp scope(_clauses), do: {:pattern, :_}
-
-  # A variable of a match specification stands for any term, and a map for any with these pairs. The
-  # second element says whether there is neither.
+  # The key as a pattern over names, and whether it has no variables. A map with variables matches any
+  # map with these pairs, which no pattern over names does.
   defp generalize(atom) when is_atom(atom) do
     if variable?(atom), do: {:_, false}, else: {atom, true}
   end
@@ -134,7 +145,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Records do
     {List.to_tuple(elements), exact?}
   end
 
-  defp generalize(map) when is_map(map), do: {:_, false}
+  defp generalize(map) when is_map(map) do
+    {_pairs, exact?} = map |> :maps.to_list() |> generalize()
+    if exact?, do: {map, true}, else: {:_, false}
+  end
+
   defp generalize(term), do: {term, true}
 
   defp variable?(:_), do: true

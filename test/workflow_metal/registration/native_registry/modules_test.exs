@@ -99,7 +99,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModulesTest do
     {:ok, modules} = :application.get_key(@application, :modules)
 
     # Not those of test/support.
-    for module <- modules, source(module) =~ "/lib/", do: module
+    for module <- modules, source(module) =~ "/lib/workflow_metal/registration/", do: module
   end
 
   defp source(module), do: module.module_info(:compile) |> Keyword.fetch!(:source) |> to_string()

@@ -18,7 +18,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Config do
 
   @doc "The configuration of a clustered registry; raises when there is none, as it was stopped."
   @spec fetch!(Registry.registry()) :: t
-  def fetch!(registry), do: get(registry) || Name.unknown_registry!(registry)
+  def fetch!(registry) do
+    with nil <- get(registry), do: Name.unknown_registry!(registry)
+  end
 
   @spec put(Registry.registry(), t) :: :ok
   def put(registry, config), do: :persistent_term.put(key(registry), config)

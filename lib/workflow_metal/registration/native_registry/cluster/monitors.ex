@@ -32,5 +32,24 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Monitors do
     Supervisor.init(children, strategy: :rest_for_one, max_restarts: restarts)
   end
 
-  defp restore, do: Enum.each(Config.registries(), &start_monitor/1)
+  defp restore do
+    for registry <- Config.registries() do
+      with pid when is_pid(pid) <- Process.whereis(Monitor.name(registry)), do: await_orphan(pid)
+      start_monitor(registry)
+    end
+  end
+
+  # A monitor of the DynamicSupervisor that was killed ends as well, and may still have its name.
+  defp await_orphan(pid) do
+    children =
+      for {_id, child, _type, _modules} <- DynamicSupervisor.which_children(@dynamic), do: child
+
+    unless pid in children do
+      monitor = Process.monitor(pid)
+
+      receive do
+        {:DOWN, ^monitor, :process, ^pid, _reason} -> :ok
+      end
+    end
+  end
 end

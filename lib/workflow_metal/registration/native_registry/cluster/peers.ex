@@ -81,7 +81,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Peers do
       catch
         kind, reason ->
           # So that no response stays in the mailbox of the caller.
-          _ = for {node, request} <- requests, do: response(node, request, now())
+          Enum.each(requests, fn {node, request} -> response(node, request, now()) end)
           :erlang.raise(kind, reason, __STACKTRACE__)
       end
 

@@ -1,0 +1,213 @@
+defmodule WorkflowMetal.Registration.NativeRegistry.RoomsTest do
+  # Alone, as it traces every process of the VM.
+  use WorkflowMetal.Registration.NativeRegistry.RegistryCase, async: false
+
+  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Names, Table}
+
+  @application :workflow_metal_native_registry
+
+  # Those of test/support are part of the application, too.
+  defp modules do
+    {:ok, modules} = :application.get_key(@application, :modules)
+    Enum.reject(modules, &(&1 |> source() |> String.contains?("test/support")))
+  end
+
+  defp source(module), do: to_string(module.module_info(:compile)[:source])
+
+  defp cluster?(module), do: module |> Module.split() |> Enum.member?("Cluster")
+
+  describe "a registry of one node alone" do
+    test "enters no module of a cluster, whatever is done with it" do
+      traced = Enum.filter(modules(), &cluster?/1)
+      assert Cluster in traced
+
+      for module <- traced do
+        {:module, ^module} = Code.ensure_loaded(module)
+        :erlang.trace_pattern({module, :_, :_}, true, [:local])
+      end
+
+      # A process does not trace itself.
+      test = self()
+      tracer = spawn_link(fn -> forward(test) end)
+      :erlang.trace(:all, true, [:call, {:tracer, tracer}])
+
+      on_exit(fn ->
+        for module <- traced, do: :erlang.trace_pattern({module, :_, :_}, false, [:local])
+      end)
+
+      called = live_a_whole_life()
+      # What is traced is told in order, so what comes after this has not been called.
+      assert Cluster.Config.get(:nothing) == nil
+      assert_receive {:traced, {:trace, ^test, :call, call}}, 30_000
+      assert {Cluster.Config, :get, [:nothing]} = call
+      :erlang.trace(:all, false, [:call])
+
+      public =
+        for module <- [NativeRegistry, Registry],
+            {function, arity} <- module.__info__(:functions),
+            function != :__mix_recompile__?,
+            do: {module, function, arity}
+
+      assert public -- called == []
+    end
+
+    defp forward(test) do
+      receive do
+        message -> send(test, {:traced, message})
+      end
+
+      forward(test)
+    end
+
+    # Calls every public function with every arity, and answers which those were.
+    defp live_a_whole_life do
+      registry = unique_registry()
+      other = unique_registry()
+      calls = :ets.new(:calls, [:set])
+
+      call = fn module, function, arguments ->
+        :ets.insert(calls, {{module, function, length(arguments)}})
+        apply(module, function, arguments)
+      end
+
+      {:ok, spec, meta} = call.(NativeRegistry, :child_spec, [registry, []])
+      supervisor = start_dynamic_supervisor()
+      {:ok, owner} = DynamicSupervisor.start_child(supervisor, spec)
+      %{} = call.(NativeRegistry, :child_spec, [[name: other]])
+      {:ok, pid} = call.(NativeRegistry, :start_link, [[name: other]])
+      GenServer.stop(pid)
+      %{} = call.(Registry, :child_spec, [[name: other]])
+      {:ok, pid} = call.(Registry, :start_link, [[name: other, keys: :unique]])
+      GenServer.stop(pid)
+
+      {:via, _module, via} = call.(NativeRegistry, :via_tuple, [meta, :child])
+      arguments = [meta, :child, supervisor, Worker]
+      {:ok, child} = call.(NativeRegistry, :start_child, arguments)
+      {:ok, ^child} = call.(NativeRegistry, :start_child, arguments)
+      ^child = call.(NativeRegistry, :whereis_name, [meta, :child])
+      holder = idle()
+
+      for module <- [NativeRegistry, Registry] do
+        ^child = call.(module, :whereis_name, [via])
+        ^child = call.(module, :send, [via, :message])
+        :no = call.(module, :register_name, [via, self()])
+        :yes = call.(module, :register_name, [{registry, {:of, module}}, holder])
+        :ok = call.(module, :unregister_name, [{registry, :nobody}])
+      end
+
+      spec = [{{:_, :_, :"$1"}, [], [:"$1"]}]
+
+      for {function, arguments} <- [
+            subscribe: [],
+            subscribe: [:_],
+            subscribe: [:_, [cluster: true]],
+            register: [:mine, :value],
+            register: [:child, :value],
+            lookup: [:mine],
+            lookup: [:nobody],
+            values: [:mine, self()],
+            keys: [self()],
+            update_value: [:mine, &{&1, 1}],
+            match: [:mine, :_],
+            match: [:mine, :_, []],
+            count_match: [:mine, :_],
+            count_match: [:mine, :_, []],
+            dispatch: [:mine, fn _entries -> :ok end],
+            dispatch: [:mine, fn _entries -> :ok end, []],
+            select: [spec],
+            count_select: [spec],
+            match_names: [:_],
+            match_names: [:_, [cluster: true]],
+            count_names: [:_],
+            count_names: [:_, [cluster: true]],
+            count: [],
+            count: [[cluster: true]],
+            names: [],
+            names: [[cluster: true]],
+            put_meta: [:key, :value],
+            meta: [:key],
+            delete_meta: [:key],
+            info: [],
+            await: [:mine],
+            await: [:nobody, 1],
+            unregister_match: [:mine, :no],
+            unregister_match: [:mine, :_, []],
+            unregister: [:mine],
+            unregister: [{:of, Registry}, holder],
+            unsubscribe: [],
+            unsubscribe: [:_]
+          ],
+          do: call.(Registry, function, [registry | arguments])
+
+      assert_raise ArgumentError, fn -> call.(Registry, :drain, [registry]) end
+      assert_raise ArgumentError, fn -> call.(Registry, :drain, [registry, []]) end
+
+      # Holders that end, before and after it is noticed; a process that is killed; the end.
+      kill(holder)
+      :undefined = NativeRegistry.whereis_name({registry, {:of, NativeRegistry}})
+      [] = Registry.lookup(registry, {:of, NativeRegistry})
+      :yes = NativeRegistry.register_name({registry, {:of, NativeRegistry}}, self())
+      kill(owner)
+      eventually(fn -> Process.whereis(Owner.name(registry)) not in [nil, owner] end)
+      {:ok, _pid} = Registry.register(registry, :after_a_restart, nil)
+      :ok = DynamicSupervisor.stop(supervisor)
+      assert_raise ArgumentError, fn -> Registry.lookup(registry, :mine) end
+      for {called} <- :ets.tab2list(calls), do: called
+    end
+  end
+
+  describe "the modules" do
+    # `mix xref graph --format cycles` says the same of their files.
+    test "call none that calls them" do
+      calls = Map.new(modules(), &{&1, called_by(&1)})
+
+      for {module, _called} <- calls do
+        refute module in reachable(calls, Map.fetch!(calls, module)), inspect(module)
+      end
+    end
+
+    test "that speak with the native library are few, and none of a cluster" do
+      speakers = for module <- modules(), Native in called_by(module), do: last(module)
+
+      assert Enum.sort(speakers) == ~w(Events Meta Name Owner Records Table Value Waiting)
+    end
+
+    test "of a cluster are entered by one only" do
+      entered =
+        for module <- modules(),
+            not cluster?(module),
+            called <- called_by(module),
+            cluster?(called),
+            uniq: true,
+            do: called
+
+      assert entered -- [Cluster, Cluster.Config, Cluster.Supervisor] == []
+    end
+
+    test "of a lookup are the callback, the names, the table and the library" do
+      assert Names in called_by(NativeRegistry)
+      assert Table in called_by(Names)
+      assert Native in called_by(Table)
+      refute Table in called_by(NativeRegistry)
+    end
+
+    defp last(module), do: module |> Module.split() |> List.last()
+
+    # The modules of this project whose functions a module calls by their names.
+    defp called_by(module) do
+      {:ok, {^module, [imports: imports]}} =
+        module |> :code.which() |> :beam_lib.chunks([:imports])
+
+      all = MapSet.new(modules())
+      for {called, _, _} <- imports, called != module, called in all, uniq: true, do: called
+    end
+
+    defp reachable(calls, modules, seen \\ MapSet.new()) do
+      Enum.reduce(modules, seen, fn module, seen ->
+        if module in seen,
+          do: seen,
+          else: reachable(calls, Map.fetch!(calls, module), MapSet.put(seen, module))
+      end)
+    end
+  end
+end
