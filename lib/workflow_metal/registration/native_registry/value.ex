@@ -20,7 +20,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Value do
   def encode!(value) do
     limit = limit()
 
-    # First, because a term that shares its parts may have more of them than anybody can visit.
+    # First, because a term that shares its parts may have more of them than can be visited.
     case plain(value, limit) do
       left when is_integer(left) and left >= 0 ->
         external = :erlang.term_to_binary(value)

@@ -3,7 +3,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PortableTest do
   use ExUnit.Case, async: false
 
   alias WorkflowMetal.Registration.NativeRegistry
-  alias WorkflowMetal.Registration.NativeRegistry.Native
+  alias WorkflowMetal.Registration.NativeRegistry.{Native, Registry}
 
   @variable "WORKFLOW_METAL_NATIVE_REGISTRY_PORTABLE"
 

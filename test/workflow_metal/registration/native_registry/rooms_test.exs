@@ -210,4 +210,43 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RoomsTest do
       end)
     end
   end
+
+  describe "the reasons of errors" do
+    # Atoms that stand for an error inside this project only, and what engines say.
+    @inside [:unsettled, :not_running, :no_library, :bad_name, :taken, :not_alive]
+
+    test "that a caller may get are types with a name, each listed once" do
+      {:ok, types} = Code.Typespec.fetch_types(Registry)
+      named = for {:type, {name, _definition, []}} <- types, do: name
+
+      for name <- [:reason, :register_error, :refused_exit, :no_holder_exit],
+          do: assert(name in named)
+
+      {:reason, {:type, _, :union, members}, []} =
+        Enum.find_value(types, fn {:type, type} -> if elem(type, 0) == :reason, do: type end)
+
+      listed = for {:atom, _line, reason} <- members, do: reason
+      assert Enum.sort(listed) == [:cluster_timeout, :draining]
+
+      # As they stand in the sources, of a cluster and of everything else.
+      written = fn files ->
+        for file <- files,
+            [_all, reason] <- Regex.scan(~r/\{:error, :([a-z_]+)\}/, File.read!(file)),
+            reason = String.to_atom(reason),
+            reason not in @inside,
+            uniq: true,
+            do: reason
+      end
+
+      lib = Path.expand("../../../../lib/workflow_metal/registration", __DIR__)
+
+      {cluster, here} =
+        lib |> Path.join("**/*.ex") |> Path.wildcard() |> Enum.split_with(&(&1 =~ "/cluster/"))
+
+      assert written.(cluster) -- listed == []
+
+      # Those of `await/3`, of a call that the registry's process does not know, and of `start_child/4`.
+      assert Enum.sort(written.(here) -- listed) == [:timeout, :unknown_call]
+    end
+  end
 end
