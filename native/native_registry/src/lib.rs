@@ -15,7 +15,7 @@
 //! shell): the answer is an error, and the code before stays, with all registries. Where the old
 //! code is deleted and purged first, as Mix and IEx do it when they compile a module again, the VM
 //! calls `load` once more and the module finds its registries, because the library is never
-//! unloaded: see [`background::pin`]. An `upgrade` callback would take a registration by hand and
+//! unloaded: see `background::pin`. An `upgrade` callback would take a registration by hand and
 //! resources by hand, some thirty `unsafe`, only to load the very same library a second time:
 //! another build of the library, as in the upgrade of a release, has tables of its own, and cannot
 //! take over the names of the one before.

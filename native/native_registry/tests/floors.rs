@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Where a module stands: its floor in the crate, and then in the module around it. The parent of
 /// modules stands above them all.
@@ -49,11 +49,11 @@ fn declared(source: &str) -> Vec<(String, usize)> {
 }
 
 impl Crate {
-    fn read(source: PathBuf) -> Self {
+    fn read(source: &Path) -> Self {
         let mut found = Self {
             modules: BTreeMap::new(),
         };
-        found.add(&source, &code(&source.join("lib.rs")), "", &[]);
+        found.add(source, &code(&source.join("lib.rs")), "", &[]);
         found
     }
 
@@ -141,7 +141,7 @@ fn faults(of: &Crate) -> (Vec<String>, usize) {
 fn a_module_uses_modules_of_lower_floors_only() {
     let native = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     for name in ["native_registry", "registry_core"] {
-        let (faults, uses) = faults(&Crate::read(native.join(name).join("src")));
+        let (faults, uses) = faults(&Crate::read(&native.join(name).join("src")));
         assert!(faults.is_empty(), "{name}: {}", faults.join("; "));
         assert!(uses > 20, "{name}: only {uses} uses were found");
     }

@@ -19,11 +19,12 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Pid(pub u64);
+use pid::Pid;
 
 #[path = "../../registry_core/src/epoch.rs"]
 mod epoch;
+#[path = "../../registry_core/src/pid.rs"]
+mod pid;
 #[path = "../../registry_core/src/slots.rs"]
 mod slots;
 #[path = "../../registry_core/src/sync.rs"]

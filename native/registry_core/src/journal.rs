@@ -1,90 +1,45 @@
 //! What happens to names, told to those who asked.
 //!
-//! A change of the table is looked at while the shard it happens in is locked, so the changes of one
-//! name are written down in the order in which they happened; those that nobody asked for are not
-//! written down at all. Who reads them sends messages, which is no work for a thread that holds a
-//! lock, or that a caller waits for: a courier thread does it.
+//! A change is written down while the shard of the table in which it happens is locked, so the
+//! changes of one name are written down in the order in which they happened. Changes that nobody
+//! asked for are not written down. A thread of its own, the courier, takes them out and sends the
+//! messages, because that would take too long for a thread that holds a lock, or for which a caller
+//! waits.
 //!
-//! # What the one waits for the other
+//! # Locks
 //!
-//! A change never waits for somebody who matches patterns: where it cannot see the patterns at once it
-//! is written down for whoever it may concern. The end of a process takes what it asked for out of
-//! `asked`, whose locks are held for a moment each, and leaves patterns to the courier. Of the locks
-//! here only that of the queue is taken while another is held.
+//! A change never waits while patterns are matched: if it cannot read the patterns at once, it is
+//! written down, and the courier finds out whom it concerns. The end of a process takes what the
+//! process asked for out of `Desk::asked`, whose locks are held for a moment each, and leaves patterns
+//! to the courier. Of the locks here, only that of the queue is taken while another one is held.
 
+mod event;
 mod patterns;
+mod subscribers;
+mod sync;
+
 mod queue;
 mod wanted;
 
-/// Replaced in the test that goes through all interleavings.
-mod sync {
-    pub(super) use std::sync::atomic::{AtomicUsize, Ordering, fence};
-}
+mod desk;
 
-use crate::Pid;
-use ahash::RandomState;
-use crossbeam_utils::sync::ShardedLock;
-use dashmap::DashMap;
-use patterns::Patterns;
-use queue::{Asked, Batch, EVENT_BYTES, Entry, Queue, Urgent};
-use std::collections::{BTreeMap, HashSet, VecDeque, btree_map};
-use std::ops::Bound;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError};
+pub use event::{Change, Event, Notice, Recipient, Waiter};
+
+use crate::pid::Pid;
+use desk::Desk;
+use queue::Queue;
+use queue::{Batch, EVENT_BYTES, Entry, Urgent};
+use std::collections::{BTreeMap, btree_map};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, MutexGuard, OnceLock, PoisonError, TryLockError};
+use subscribers::Subscribers;
 use wanted::{Kind, Look, Wanted};
 
-/// A change of one name. `V` is what the table keeps with a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event<V> {
-    /// In canonical bytes.
-    pub name: Box<[u8]>,
-    /// Who holds it now, or did until now.
-    pub pid: Pid,
-    /// What is kept with the name, or was until now.
-    pub kept: Option<V>,
-    /// What happened.
-    pub change: Change,
-}
-
-/// What happened to a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// It was registered.
-    Registered,
-    /// It was given back, taken from a dead holder, or freed after its holder ended.
-    Unregistered,
-}
-
-/// Who is told of changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recipient {
-    /// The process that is registered with the VM by this atom (its word).
-    Listener(u64),
-    /// A process that subscribed to names of a pattern.
-    Subscriber(Pid),
-}
-
-/// A process that waits for a name, and the number it was given. It is told once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiter(pub Pid, pub u64);
-
-/// What [`Journal::take`] answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice<V> {
-    /// A change, and who is to be told; nobody, when all who asked have taken it back since.
-    Event(Event<V>, Vec<Recipient>),
-    /// So many changes were dropped here. Nobody knows any more whom they concerned, so all are told.
-    Lost(u64, Vec<Recipient>),
-    /// The process has registered a name that these waited for, or some of them; the others come next.
-    Awaited(Pid, Vec<Waiter>),
-    /// The registry is closed, and these waited for names in vain, or some of them.
-    Closed(Vec<Waiter>),
-}
-
-/// Waiters of all registries have different numbers, so none takes the word of another's.
+/// Waits in all registries have different numbers, so a waiter cannot take the message of one registry
+/// for that of another.
 static NEXT_WAITER: AtomicU64 = AtomicU64::new(0);
 
-/// How the courier is told that there is something to take.
+/// Tells the courier that there is something to take.
 type Wake = Box<dyn Fn() + Send + Sync>;
 
 /// How much memory a value takes.
@@ -94,91 +49,9 @@ type Weigh<V> = fn(&V) -> usize;
 pub struct Journal<V> {
     wanted: Wanted,
     closed: AtomicBool,
-    /// Made when somebody first asks: most registries never need it.
+    /// Made when something is first asked for: most registries never need it.
     desk: OnceLock<Box<Desk<V>>>,
     courier: OnceLock<(Wake, Weigh<V>)>,
-}
-
-struct Desk<V> {
-    queue: Mutex<Queue<V>>,
-    /// What the courier took out at once and has not dealt with yet.
-    batch: Mutex<VecDeque<Entry<V>>>,
-    /// Whether something is to be dealt with before the rest of the batch. Written with the queue locked.
-    urgent: AtomicBool,
-    listeners: RwLock<Vec<u64>>,
-    /// Read at every change, on all schedulers at once.
-    patterns: ShardedLock<Patterns<Arc<Subscribers>>>,
-    /// Name to who waits for it, by number.
-    waiting: DashMap<Arc<[u8]>, BTreeMap<u64, Pid>, RandomState>,
-    asked: DashMap<Pid, Asked, RandomState>,
-    /// How many processes in `asked` have patterns.
-    subscribers: AtomicUsize,
-}
-
-/// Those who subscribed with one pattern, each with the first event that happened afterwards.
-struct Subscribers {
-    pattern: Arc<[u8]>,
-    since: Mutex<BTreeMap<Pid, u64>>,
-}
-
-impl Subscribers {
-    /// How many are looked at before others may come and go.
-    const AT_ONCE: usize = 1_000;
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Pid, u64>> {
-        self.since.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Those that the event with this number happened after.
-    fn of_event(&self, number: u64) -> Vec<Pid> {
-        let mut pids = Vec::new();
-        let mut from = Bound::Unbounded;
-        loop {
-            let since = self.lock();
-            let mut some = since.range((from, Bound::Unbounded)).take(Self::AT_ONCE);
-            let mut last = None;
-            for (pid, since) in &mut some {
-                last = Some(*pid);
-                if *since <= number {
-                    pids.push(*pid);
-                }
-            }
-            let Some(last) = last else {
-                return pids;
-            };
-            from = Bound::Excluded(last);
-        }
-    }
-}
-
-/// Shards of what is kept by process and by name. Each grows by itself.
-const SHARDS: usize = 64;
-
-impl<V> Desk<V> {
-    fn new() -> Self {
-        Self {
-            queue: Mutex::new(Queue::new()),
-            batch: Mutex::default(),
-            urgent: AtomicBool::new(false),
-            listeners: RwLock::default(),
-            patterns: ShardedLock::new(Patterns::new()),
-            waiting: DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS),
-            asked: DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS),
-            subscribers: AtomicUsize::new(0),
-        }
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue<V>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Forgets that the process waits by this number, so far as that is remembered with the process;
-    /// answers the name.
-    fn forget_wait(&self, pid: Pid, number: u64) -> Option<Arc<[u8]>> {
-        let name = self.asked.get_mut(&pid)?.waits.remove(&number);
-        self.asked.remove_if(&pid, |_, asked| asked.is_empty());
-        name
-    }
 }
 
 impl<V> Default for Journal<V> {
@@ -193,9 +66,9 @@ impl<V> Default for Journal<V> {
 }
 
 impl<V> Journal<V> {
-    /// Has `wake` called when there is something to take and the last [`Journal::take`] answered
-    /// that there is nothing, and `weigh` when a value is written down. `wake` may be called with a
-    /// part of the table locked, and must not wait. Only the first call counts.
+    /// From now on `wake` is called when there is something to take after [`Journal::take`] answered
+    /// that there is nothing, and `weigh` when a value is written down. `wake` may be called while a
+    /// part of the table is locked, and must not block. Only the first call counts.
     pub fn attach(&self, wake: impl Fn() + Send + Sync + 'static, weigh: fn(&V) -> usize) {
         self.courier.get_or_init(|| (Box::new(wake), weigh));
     }
@@ -209,8 +82,8 @@ impl<V> Journal<V> {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// A name has changed, and its shard is locked: writes that down if anybody wants to know. `kept`
-    /// is called only then.
+    /// A name has changed, and its shard is locked. Writes the change down if anybody asked for it;
+    /// only then is `kept` called.
     #[inline]
     pub(crate) fn changed(
         &self,
@@ -262,7 +135,7 @@ impl<V> Journal<V> {
         match desk.patterns.try_read() {
             Ok(patterns) => patterns.may_match(name),
             Err(TryLockError::Poisoned(patterns)) => patterns.into_inner().may_match(name),
-            // Somebody changes them, or is about to. The courier will find out.
+            // They are being changed, or are about to be. The courier will find out.
             Err(TryLockError::WouldBlock) => true,
         }
     }
@@ -274,7 +147,7 @@ impl<V> Journal<V> {
         self.wake(queue);
     }
 
-    /// The courier is woken when it has seen the queue empty, not for each event.
+    /// Wakes the courier if it has seen the queue empty, so not for each event.
     fn wake(&self, mut queue: MutexGuard<'_, Queue<V>>) {
         let scheduled = std::mem::replace(&mut queue.scheduled, true);
         drop(queue);
@@ -283,8 +156,8 @@ impl<V> Journal<V> {
         }
     }
 
-    /// Those processes, registered with the VM by these atoms, are told of all changes; nobody
-    /// else is as a listener.
+    /// Makes these the listeners, who are told of all changes: processes that are registered with the
+    /// VM by these atoms.
     pub fn listen(&self, listeners: Vec<u64>) {
         if listeners.is_empty() && self.desk.get().is_none() {
             return;
@@ -302,8 +175,8 @@ impl<V> Journal<V> {
         self.wanted.asked();
     }
 
-    /// The process is told of changes, from now on, of names that match the pattern; once, however
-    /// many of its patterns match.
+    /// From now on the process is told of changes of names that match the pattern; once for each
+    /// change, however many of its patterns match.
     pub fn subscribe(&self, pid: Pid, pattern: &[u8]) {
         if self.is_closed() {
             return;
@@ -314,12 +187,7 @@ impl<V> Journal<V> {
             .patterns
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        let subscribers = patterns.entry(pattern, || {
-            Arc::new(Subscribers {
-                pattern: pattern.into(),
-                since: Mutex::default(),
-            })
-        });
+        let subscribers = patterns.entry(pattern, || Arc::new(Subscribers::new(pattern)));
         let written = desk.queue().written;
         let new = match subscribers.lock().entry(pid) {
             btree_map::Entry::Vacant(vacant) => {
@@ -343,7 +211,7 @@ impl<V> Journal<V> {
         self.wanted.asked();
     }
 
-    /// The process is told no more of names of this pattern; answers whether it was.
+    /// The process is not told of names that match this pattern any more; answers whether it was.
     pub fn unsubscribe(&self, pid: Pid, pattern: &[u8]) -> bool {
         let Some(desk) = self.desk.get() else {
             return false;
@@ -378,15 +246,15 @@ impl<V> Journal<V> {
         }
     }
 
-    /// The process waits for the name; answers the number by which it will be told, or told that the
-    /// registry is closed.
+    /// The process waits for the name; answers the number of the wait, by which it will be told that
+    /// the name was registered, or that the registry is closed.
     pub(crate) fn wait(&self, pid: Pid, name: &[u8]) -> u64 {
         let number = NEXT_WAITER.fetch_add(1, Ordering::Relaxed);
         let desk = self.desk();
-        // All who wait for a name share its bytes.
+        // All waits for a name share its bytes.
         let shared = desk.waiting.get(name).map(|waiting| waiting.key().clone());
         let name = shared.unwrap_or_else(|| name.into());
-        // First: whoever tells it takes this out.
+        // First: whoever tells the process takes this out.
         let mut asked = desk.asked.entry(pid).or_default();
         asked.waits.insert(number, Arc::clone(&name));
         drop(asked);
@@ -395,7 +263,7 @@ impl<V> Journal<V> {
             .entry(Arc::clone(&name))
             .or_default()
             .insert(number, pid);
-        // Whoever closes says so before going through those who wait, under the locks taken above.
+        // `close` sets the flag before it goes through those that wait, under the locks taken above.
         if self.is_closed() && self.take_waiter(desk, &name, number) {
             self.push_urgent(desk, Urgent::Closed(vec![Waiter(pid, number)]));
         }
@@ -403,7 +271,7 @@ impl<V> Journal<V> {
         number
     }
 
-    /// Takes a waiter out unless it is being told; who does so has to tell it, or not to.
+    /// Takes a waiter out unless it is being told; answers whether it did.
     fn take_waiter(&self, desk: &Desk<V>, name: &[u8], number: u64) -> bool {
         let Some(mut waiting) = desk.waiting.get_mut(name) else {
             return false;
@@ -418,8 +286,7 @@ impl<V> Journal<V> {
         true
     }
 
-    /// The process does not wait by this number any more; `false` when it has been told, or is
-    /// about to be.
+    /// Ends the wait with this number; `false` if the process has been told, or is about to be.
     pub fn forget_waiter(&self, pid: Pid, number: u64) -> bool {
         let Some(desk) = self.desk.get() else {
             return false;
@@ -428,8 +295,8 @@ impl<V> Journal<V> {
         name.is_some_and(|name| self.take_waiter(desk, &name, number))
     }
 
-    /// The process has ended and is told nothing any more. Costs next to nothing when it asked for
-    /// nothing, and does not wait for anybody who looks at patterns.
+    /// The process has ended and is told nothing any more. Does next to nothing if it asked for
+    /// nothing, and does not wait while patterns are matched.
     pub fn forget(&self, pid: Pid) {
         if self.wanted.get(Kind::Patterns) == 0 && self.wanted.get(Kind::Waiters) == 0 {
             return;
@@ -451,7 +318,7 @@ impl<V> Journal<V> {
         }
     }
 
-    /// The most names that a process may wait for and be forgotten at once when it ends.
+    /// The most waits of an ended process that are taken out at once.
     const FEW: usize = 32;
 
     fn forget_waits(&self, desk: &Desk<V>, pid: Pid, waits: BTreeMap<u64, Arc<[u8]>>) {
@@ -459,7 +326,7 @@ impl<V> Journal<V> {
             .into_iter()
             .filter(|(number, name)| self.take_waiter(desk, name, *number));
         let taken: Vec<_> = taken.map(|(number, _)| Waiter(pid, number)).collect();
-        // A registry that closes may take a process for ended that it could not have watched.
+        // A registry that is closing cannot watch a process, and takes it for one that has ended.
         if !taken.is_empty() && self.is_closed() {
             self.push_urgent(desk, Urgent::Closed(taken));
         }
@@ -474,7 +341,7 @@ impl<V> Journal<V> {
         (subscribers, self.wanted.get(Kind::Waiters))
     }
 
-    /// How many events are to be told yet, and how many were ever dropped.
+    /// How many events have not been told yet, and how many were dropped in all.
     pub fn backlog(&self) -> (usize, u64) {
         self.desk.get().map_or((0, 0), |desk| {
             let queue = desk.queue();
@@ -482,7 +349,8 @@ impl<V> Journal<V> {
         })
     }
 
-    /// The next thing to tell, if there is one. Of two who take at once the order of what they take is lost.
+    /// The next thing to tell, if there is one. Only one thread should take, because the order between
+    /// what two threads take is lost.
     pub fn take(&self) -> Option<Notice<V>> {
         let desk = self.desk.get()?;
         loop {
@@ -492,10 +360,10 @@ impl<V> Journal<V> {
                 drop(batch);
                 return Some(match entry {
                     Entry::Event(number, _, event) => {
-                        let recipients = Self::recipients(desk, &event.name, number);
+                        let recipients = desk.recipients(&event.name, number);
                         Notice::Event(event, recipients)
                     }
-                    Entry::Lost(count, last) => Notice::Lost(count, Self::everybody(desk, last)),
+                    Entry::Lost(count, last) => Notice::Lost(count, desk.everybody(last)),
                 });
             }
             let next = {
@@ -540,7 +408,7 @@ impl<V> Journal<V> {
         }
     }
 
-    /// The most waiters in one notice, so that a registry with many keeps no other from its turn.
+    /// The most waiters in one notice, so that a registry with many waiters does not hold up others.
     const AT_ONCE: usize = 1_000;
 
     fn told(desk: &Desk<V>, waiters: Vec<Waiter>) -> Vec<Waiter> {
@@ -550,48 +418,11 @@ impl<V> Journal<V> {
         waiters
     }
 
-    fn listeners(desk: &Desk<V>) -> Vec<Recipient> {
-        let listeners = desk.listeners.read();
-        let listeners = listeners.unwrap_or_else(PoisonError::into_inner);
-        listeners.iter().copied().map(Recipient::Listener).collect()
-    }
-
-    fn recipients(desk: &Desk<V>, name: &[u8], number: u64) -> Vec<Recipient> {
-        let mut found = Vec::new();
-        // Whoever subscribes waits for this, and not for what comes after it.
-        let patterns = desk.patterns.read();
-        let patterns = patterns.unwrap_or_else(PoisonError::into_inner);
-        patterns.matching(name, |subscribers| found.push(Arc::clone(subscribers)));
-        drop(patterns);
-        let mut recipients = Self::listeners(desk);
-        let mut told = HashSet::with_hasher(RandomState::new());
-        let many = found.len() > 1;
-        for subscribers in found {
-            for pid in subscribers.of_event(number) {
-                if !many || told.insert(pid) {
-                    recipients.push(Recipient::Subscriber(pid));
-                }
-            }
-        }
-        recipients
-    }
-
-    /// Everybody who wanted to be told of some change when the event with this number happened.
-    fn everybody(desk: &Desk<V>, number: u64) -> Vec<Recipient> {
-        let mut recipients = Self::listeners(desk);
-        for asked in &desk.asked {
-            if !asked.patterns.is_empty() && asked.since <= number {
-                recipients.push(Recipient::Subscriber(*asked.key()));
-            }
-        }
-        recipients
-    }
-
-    /// No change is written down any more. Those that were are told yet, and all who wait, or are
-    /// about to, that they do in vain.
+    /// No change is written down from now on. The changes that were are still told, and all processes
+    /// that wait, or are about to, are told that the registry is closed.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        // Made if need be: whoever makes it meanwhile finds it closed.
+        // Made if there is none: a thread that makes it meanwhile then finds it closed.
         let desk = self.desk();
         desk.queue().closed = true;
         let mut waiting = Vec::new();
@@ -599,7 +430,7 @@ impl<V> Journal<V> {
             waiting.push(std::mem::take(waiters));
             false
         });
-        // Not before: there may be many of one name, and who ends meanwhile needs that lock.
+        // Without the locks: many may wait for one name, and a process that ends needs its lock.
         let waiters = waiting.into_iter().flatten();
         let in_vain: Vec<_> = waiters.map(|(number, pid)| Waiter(pid, number)).collect();
         if !in_vain.is_empty() {
@@ -608,13 +439,12 @@ impl<V> Journal<V> {
         }
     }
 
-    /// Who is to be told of what happens to the name besides its changes; of `None`, everybody who is
-    /// told of any name.
+    /// Who is told of changes of this name; with `None`, who is told of changes of any name.
     pub fn audience(&self, name: Option<&[u8]>) -> Vec<Recipient> {
         match (self.desk.get(), name) {
             (None, _) => Vec::new(),
-            (Some(desk), Some(name)) => Self::recipients(desk, name, u64::MAX),
-            (Some(desk), None) => Self::everybody(desk, u64::MAX),
+            (Some(desk), Some(name)) => desk.recipients(name, u64::MAX),
+            (Some(desk), None) => desk.everybody(u64::MAX),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Names that are too long for a slot: a map behind a lock in each shard.
 
-use crate::Pid;
+use crate::pid::Pid;
 use crate::slots::SHARDS;
 use hashbrown::HashTable;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};

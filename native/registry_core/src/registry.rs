@@ -1,18 +1,13 @@
 //! The rules of claiming a name.
 
-use crate::Pid;
 use crate::epoch::Guard;
+use crate::index::{Hashes, Index, Locked};
 use crate::journal::Journal;
 use crate::name;
+use crate::pid::Pid;
 use crate::table::{Fill, Hashed, Record, Table, is_long};
-use ahash::RandomState;
-use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
-use hashbrown::raw::RawTable;
-use std::collections::{BTreeMap, btree_map};
-use std::ops::Bound;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::num::NonZeroU64;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Why a name was not registered.
@@ -26,122 +21,27 @@ pub enum RegisterError {
     Ended,
 }
 
-/// Names and their holders. With each name may be kept a `V`: what the caller wants back with it.
+/// Names and their holders. A `V` may be kept with each name: what the caller wants back with it.
 ///
-/// Two maps: the table says who holds a name, the index which names a process holds. The index
-/// keeps a name's 64-bit hash, not the name; the hash and the holder find it in the table.
+/// There are two maps. The table says which process holds a name, the index which names a process
+/// holds. The index has the 64-bit hash of a name, not the name; hash and holder find it in the table.
 ///
 /// # Order of locks
 ///
-/// A shard of the index first, then one of `several`, then one of the table, never another way. So what the index
-/// says of a process and what the table says of its names change together. No lock is held while
-/// the VM is called.
+/// A lock of the index is taken before one of the table. So what the index says of a process and what
+/// the table says of its names change together. No lock is held while the VM is called.
 ///
-/// # Who cleans up
+/// # Who frees names
 ///
-/// A process that stands in the index is being watched, or the call that put it there is about to
-/// have it watched. The watch's notice calls [`Registry::sweep`]; if watching fails, the process
-/// has ended already and [`Registry::register`] sweeps itself. So a name that is put under a
-/// process that stands in the index is always freed by somebody.
+/// A process that is in the index is being watched, or the call that put it there is about to have it
+/// watched. The notice of its end calls [`Registry::sweep`]. If it cannot be watched, it has ended
+/// already, and [`Registry::register`] sweeps. So the names of every process in the index are freed.
 pub struct Registry<V> {
     table: Table<V>,
-    index: Lazy<OneName>,
-    /// The names of the processes whose entry in the index is [`SEVERAL`].
-    several: Lazy<Hashes>,
-    /// How many hashes there are in `several`, by pid: only to tell how much memory they take.
-    in_several: [AtomicUsize; 64],
+    index: Index,
 }
 
-/// Bytes of a hash in a tree of them, on average.
-const IN_TREE: usize = 24;
-
-/// A map by process that is made when there is something to put in, and whose shards give memory
-/// back when most of what they had has gone.
-struct Lazy<T>(OnceLock<DashMap<Pid, T, RandomState>>);
-
-/// A shard with fewer entries than one in so many places is made anew, unless it is small.
-const SPARSE: usize = 8;
-const SMALL: usize = 64;
-
-impl<T> Lazy<T> {
-    const fn new() -> Self {
-        Self(OnceLock::new())
-    }
-
-    fn made(&self) -> Option<&DashMap<Pid, T, RandomState>> {
-        self.0.get()
-    }
-
-    fn map(&self) -> &DashMap<Pid, T, RandomState> {
-        self.0
-            .get_or_init(|| DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS))
-    }
-
-    fn remove(&self, pid: Pid) -> Option<T> {
-        let map = self.made()?;
-        let removed = map.remove(&pid)?.1;
-        Self::shrink(map, pid);
-        Some(removed)
-    }
-
-    /// After something was removed.
-    fn shrink(map: &DashMap<Pid, T, RandomState>, pid: Pid) {
-        let shard = &map.shards()[map.determine_map(&pid)];
-        let outdated = |len: usize, capacity: usize, buckets: usize| {
-            // At most seven of eight buckets are filled, less those where something was that has
-            // left a mark. A map that is full of marks would double.
-            let marks = (buckets / 8 * 7).saturating_sub(capacity);
-            capacity > SMALL && (len * SPARSE < capacity || marks * SPARSE > buckets)
-        };
-        let entries = shard.read();
-        if !outdated(entries.len(), entries.capacity(), entries.buckets()) {
-            return;
-        }
-        drop(entries);
-        let mut entries = shard.write();
-        if outdated(entries.len(), entries.capacity(), entries.buckets()) {
-            let hash = |pid: &Pid| map.hasher().hash_one(pid);
-            let mut fresh = RawTable::with_capacity(entries.len() + 1);
-            for entry in entries.drain() {
-                fresh.insert(hash(&entry.0), entry, |(pid, _)| hash(pid));
-            }
-            *entries = fresh;
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.made().map_or(0, DashMap::len)
-    }
-
-    fn bytes(&self) -> usize {
-        let shards = self.made().map_or(&[][..], |map| map.shards());
-        // A byte of the map's own for each entry.
-        let entries = shards.iter().map(|shard| shard.read().capacity());
-        size_of_val(shards) + entries.sum::<usize>() * (size_of::<(Pid, T)>() + 1)
-    }
-
-    fn clear(&self) {
-        if let Some(map) = self.made() {
-            map.clear();
-            map.shrink_to_fit();
-        }
-    }
-}
-
-/// The hash of the only name that a process holds, or [`SEVERAL`]. Most processes hold one name,
-/// and theirs should cost little.
-type OneName = u64;
-
-/// Hash to how many of a process's names have it: two names of one hash are next to impossible, yet
-/// freeing one must not lose track of the other. A tree, because a hash map of a million names
-/// stands still for long when it grows.
-type Hashes = BTreeMap<u64, usize>;
-
-/// Any other number of names. None, too: a process that gave its names back stays watched until it
-/// ends. No name has this hash.
-const SEVERAL: OneName = 0;
-
-/// A process that is out of the index, and the names that may still have to be freed.
+/// A process that was taken out of the index, and its names, which may still have to be freed.
 #[derive(Debug)]
 pub struct Withdrawn {
     pid: Pid,
@@ -149,12 +49,12 @@ pub struct Withdrawn {
 }
 
 impl Withdrawn {
-    /// The most names that are freed in a fraction of a millisecond, and how many of them a long one
+    /// The most names that are freed in a fraction of a millisecond, and how many of them a long name
     /// counts for.
     const AT_ONCE: usize = 1_000;
     const LONG: usize = 50;
 
-    /// How many names it held, give or take those of the same hash.
+    /// How many names the process held; names of the same hash count as one.
     pub fn len(&self) -> usize {
         self.hashes.len()
     }
@@ -166,13 +66,10 @@ impl Withdrawn {
 
     /// Whether freeing the names takes longer than a scheduler should be held.
     pub fn takes_long(&self) -> bool {
-        let weight = |hash: &u64| if is_long(*hash) { Self::LONG } else { 1 };
+        let weight = |hash: &NonZeroU64| if is_long(*hash) { Self::LONG } else { 1 };
         self.len() > Self::AT_ONCE || self.hashes.keys().map(weight).sum::<usize>() > Self::AT_ONCE
     }
 }
-
-/// Shards of the index; see the table's for what a shard costs.
-const SHARDS: usize = 64;
 
 impl<V: Clone> Registry<V> {
     /// A registry without names.
@@ -180,9 +77,7 @@ impl<V: Clone> Registry<V> {
     pub fn new() -> Self {
         Self {
             table: Table::new(),
-            index: Lazy::new(),
-            several: Lazy::new(),
-            in_several: [const { AtomicUsize::new(0) }; 64],
+            index: Index::new(),
         }
     }
 
@@ -193,12 +88,12 @@ impl<V: Clone> Registry<V> {
         self.table.whereis(guard, Hashed::of(name))
     }
 
-    /// Makes `pid` the holder of a name that nobody holds, or that `instead_of` holds, which the
-    /// caller knows to have ended.
+    /// Makes `pid` the holder of a name that no process holds, or that `instead_of` holds, of which
+    /// the caller knows that it has ended.
     ///
-    /// `watch` is called when `pid` did not stand in the index: it has to see to it that
-    /// [`Registry::sweep`] is called after `pid` has ended, or answer `false` if it has already.
-    /// No lock is held meanwhile.
+    /// `watch` is called when `pid` was not in the index. It has to see to it that
+    /// [`Registry::sweep`] is called after `pid` has ended, or to answer `false` if `pid` has ended
+    /// already. No lock is held meanwhile.
     pub fn register(
         &self,
         name: &[u8],
@@ -213,15 +108,15 @@ impl<V: Clone> Registry<V> {
                 .claim(name, pid, instead_of, value)
                 .map_err(RegisterError::Taken)
         };
-        match self.index.map().entry(pid) {
-            Entry::Occupied(mut held) => {
+        match self.index.lock(pid) {
+            Locked::Known(mut process) => {
                 claim()?;
-                self.hold(pid, held.get_mut(), name.hash);
+                process.add(name.hash);
                 return Ok(());
             }
-            Entry::Vacant(vacant) => {
+            Locked::Unknown(process) => {
                 claim()?;
-                vacant.insert(name.hash);
+                process.insert(name.hash);
             }
         }
         if watch() {
@@ -242,14 +137,13 @@ impl<V: Clone> Registry<V> {
         self.table.update(Hashed::of(name), pid, value)
     }
 
-    /// Has a process watched that holds no name but has to be told of something: when it ends, the
-    /// journal forgets it as [`Registry::sweep`] frees its names. `watch` as in
+    /// Has a process watched that holds no name but has asked the journal for something: when it
+    /// ends, the journal forgets it, as [`Registry::sweep`] frees names. `watch` as in
     /// [`Registry::register`]; `false` when the process has ended.
     pub fn attend(&self, pid: Pid, watch: impl FnOnce() -> bool) -> bool {
-        if let Entry::Vacant(vacant) = self.index.map().entry(pid) {
-            vacant.insert(SEVERAL);
-        } else {
-            return true;
+        match self.index.lock(pid) {
+            Locked::Known(_) => return true,
+            Locked::Unknown(process) => process.insert_without_name(),
         }
         let watched = watch();
         if !watched {
@@ -260,41 +154,15 @@ impl<V: Clone> Registry<V> {
 
     /// The names that `pid` holds.
     pub fn names_of(&self, pid: Pid) -> Vec<Box<[u8]>> {
-        let held = self
-            .index
-            .made()
-            .and_then(|index| index.get(&pid).map(|held| *held));
-        match held {
-            None => Vec::new(),
-            Some(SEVERAL) => self.several_names_of(pid),
-            Some(hash) => self.table.names_of(hash, pid),
-        }
+        let mut names = Vec::new();
+        self.index
+            .each_hash(pid, |hash| names.extend(self.table.names_of(hash, pid)));
+        names
     }
 
-    /// A thousand at a time: whoever registers or ends meanwhile may need the same lock.
-    fn several_names_of(&self, pid: Pid) -> Vec<Box<[u8]>> {
-        let (mut names, mut last) = (Vec::new(), Bound::Unbounded);
-        loop {
-            let held = self.several.made().and_then(|several| several.get(&pid));
-            let hashes: Vec<u64> = held.map_or(Vec::new(), |held| {
-                let rest = held.range((last, Bound::Unbounded));
-                rest.map(|(hash, _)| *hash).take(1_000).collect()
-            });
-            let Some(&hash) = hashes.last() else {
-                return names;
-            };
-            last = Bound::Excluded(hash);
-            names.extend(
-                hashes
-                    .into_iter()
-                    .flat_map(|hash| self.table.names_of(hash, pid)),
-            );
-        }
-    }
-
-    /// The names of one piece of the table that match a pattern, and the piece to go on with, if there
-    /// is one; the first is 0. All pieces together have every name that was held all the while, once,
-    /// and may have any that came or went meanwhile.
+    /// The names of one piece of the table that match a pattern, and the next piece, if there is one;
+    /// the first is 0. All pieces together have every name that was held all the while, once, and may
+    /// have names that came or went meanwhile.
     pub fn piece(&self, piece: usize, pattern: &[u8]) -> (Vec<Record<V>>, Option<usize>) {
         self.table.piece(piece, |name| name::matches(pattern, name))
     }
@@ -309,13 +177,13 @@ impl<V: Clone> Registry<V> {
         })
     }
 
-    /// What is told to listeners, subscribers and those who wait.
+    /// What is told to listeners, subscribers and processes that wait.
     pub fn journal(&self) -> &Arc<Journal<V>> {
         &self.table.journal
     }
 
-    /// Starts to wait for a name; answers the number by which the journal will tell of it. Whoever
-    /// waits has to look the name up afterwards: it may have been there before.
+    /// The process waits for a name from now on; answers the number by which the journal will tell
+    /// it. The caller has to look the name up afterwards: it may have been registered before.
     pub fn wait(&self, pid: Pid, name: &[u8]) -> u64 {
         self.table.journal.wait(pid, name)
     }
@@ -323,72 +191,29 @@ impl<V: Clone> Registry<V> {
     /// How full the table is.
     pub fn fill(&self) -> Fill {
         let mut fill = self.table.fill();
-        let hashes = self
-            .in_several
-            .iter()
-            .map(|some| some.load(Ordering::Relaxed));
-        let trees = hashes.sum::<usize>() * IN_TREE;
-        fill.bytes += self.index.bytes() + self.several.bytes() + trees;
+        fill.bytes += self.index.bytes();
         fill
     }
 
-    /// Frees the name if `pid` holds it; answers whether it did. A name that a sweep is about to free is
-    /// not held any more.
+    /// Frees the name if `pid` holds it; answers whether it did. A name that a sweep is about to free
+    /// is not held any more.
     pub fn unregister(&self, name: &[u8], pid: Pid) -> bool {
-        let index = self.index.made();
-        let Some(mut held) = index.and_then(|index| index.get_mut(&pid)) else {
-            return false;
-        };
         let name = Hashed::of(name);
-        if *held != SEVERAL {
-            let freed = *held == name.hash && self.table.release(name, pid);
-            if freed {
-                *held = SEVERAL;
-            }
-            return freed;
-        }
-        let Some(several) = self.several.made() else {
-            return false;
-        };
-        let Entry::Occupied(mut names) = several.entry(pid) else {
-            return false;
-        };
-        let btree_map::Entry::Occupied(mut count) = names.get_mut().entry(name.hash) else {
-            return false;
-        };
-        if !self.table.release(name, pid) {
-            return false;
-        }
-        *count.get_mut() -= 1;
-        if *count.get() == 0 {
-            count.remove();
-            self.counted(pid).fetch_sub(1, Ordering::Relaxed);
-        }
-        if names.get().is_empty() {
-            names.remove();
-            Lazy::shrink(several, pid);
-        }
-        true
+        let process = self.index.get(pid);
+        process
+            .is_some_and(|mut process| process.remove(name.hash, || self.table.release(name, pid)))
     }
 
     /// Frees every name that `pid`, which has ended, still holds; answers how many. A name that
-    /// another process has taken over meanwhile stays with it.
+    /// another process has taken over meanwhile stays with that process.
     pub fn sweep(&self, pid: Pid) -> usize {
         self.release(self.withdraw(pid))
     }
 
     /// The first half of [`Registry::sweep`]: takes the process out of the index.
     pub fn withdraw(&self, pid: Pid) -> Withdrawn {
-        let hashes = match self.index.remove(pid) {
-            None => Hashes::new(),
-            Some(SEVERAL) => {
-                let hashes = self.several.remove(pid).unwrap_or_default();
-                self.counted(pid).fetch_sub(hashes.len(), Ordering::Relaxed);
-                hashes
-            }
-            Some(hash) => Hashes::from([(hash, 1)]),
-        };
-        // Last: whoever subscribes the process while it is in the index leaves this to us.
+        let hashes = self.index.withdraw(pid);
+        // Last: a call that subscribes the process while it is in the index relies on this.
         self.journal().forget(pid);
         Withdrawn { pid, hashes }
     }
@@ -411,36 +236,9 @@ impl<V: Clone> Registry<V> {
             .sum()
     }
 
-    fn counted(&self, pid: Pid) -> &AtomicUsize {
-        // Neighbouring pids differ in the bits above the tag.
-        #[allow(clippy::cast_possible_truncation)]
-        &self.in_several[(pid.0 >> 4) as usize % self.in_several.len()]
-    }
-
-    fn hold(&self, pid: Pid, held: &mut OneName, hash: u64) {
-        match self.several.map().entry(pid) {
-            Entry::Vacant(_) if *held == SEVERAL => *held = hash,
-            names => {
-                let mut names = names.or_default();
-                let before = names.len();
-                if *held != SEVERAL {
-                    names.insert(*held, 1);
-                    *held = SEVERAL;
-                }
-                *names.entry(hash).or_default() += 1;
-                let more = names.len() - before;
-                self.counted(pid).fetch_add(more, Ordering::Relaxed);
-            }
-        }
-    }
-
     /// Forgets everything.
     pub fn clear(&self) {
         self.index.clear();
-        self.several.clear();
-        for some in &self.in_several {
-            some.store(0, Ordering::Relaxed);
-        }
         self.table.clear();
         self.table.journal.close();
     }
@@ -457,7 +255,7 @@ impl<V: Clone> Registry<V> {
         self.len() == 0
     }
 
-    /// How many processes are in the index: those that hold a name, or did and still live.
+    /// How many processes are in the index: those that hold a name, and those that did and still live.
     #[must_use]
     pub fn holders(&self) -> usize {
         self.index.len()

@@ -3,20 +3,21 @@
 //! Names lie inside the slots of [`Slots`], in two sizes: one of a few integers shares 40 bytes with
 //! its pid, one of four UUIDs 96. Longer ones lie in [`LongNames`].
 
-use crate::Pid;
 use crate::epoch::Guard;
 use crate::journal::{Change, Journal};
 use crate::long::LongNames;
+use crate::pid::Pid;
 use crate::slots::{Entry, SHARDS, Slots, room};
 use ahash::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::num::NonZeroU64;
 use std::sync::{Arc, LazyLock};
 
 /// A name and its hash.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hashed<'a> {
     pub(crate) name: &'a [u8],
-    pub(crate) hash: u64,
+    pub(crate) hash: NonZeroU64,
 }
 
 impl<'a> Hashed<'a> {
@@ -24,14 +25,14 @@ impl<'a> Hashed<'a> {
     pub(crate) fn of(name: &'a [u8]) -> Self {
         Self {
             name,
-            hash: hash(name),
+            hash: hash_of(name),
         }
     }
 }
 
 /// Words of a slot, by the size of its name.
-const SHORT: usize = 5;
-const MEDIUM: usize = 12;
+const SHORT_WORDS: usize = 5;
+const MEDIUM_WORDS: usize = 12;
 
 /// The seeds of all hashes of names in this process. Not one for each table: a lookup would have to
 /// wait for them to come from memory.
@@ -39,8 +40,8 @@ static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// Canonical name to holder, and to what is kept with the name, a `V`.
 pub(crate) struct Table<V> {
-    short: Slots<SHORT, V>,
-    medium: Slots<MEDIUM, V>,
+    short: Slots<SHORT_WORDS, V>,
+    medium: Slots<MEDIUM_WORDS, V>,
     long: LongNames<V>,
     pub(crate) journal: Arc<Journal<V>>,
 }
@@ -70,13 +71,16 @@ pub struct Fill {
     pub most: usize,
 }
 
-/// Where in a hash the size of the name stands, so that a hash alone tells the map. Below the bits
-/// that [`Slots`] uses.
+/// The bits of a hash that tell the size of the name, so that a hash alone tells the map. They are
+/// below the bits that [`Slots`] uses, and never zero.
 const SIZE_MASK: u64 = 3;
+const SHORT: NonZeroU64 = NonZeroU64::MIN;
+const MEDIUM: NonZeroU64 = SHORT.saturating_add(1);
+const LONG: NonZeroU64 = MEDIUM.saturating_add(1);
 
 /// Whether a name with this hash is a long one.
-pub(crate) fn is_long(hash: u64) -> bool {
-    hash & SIZE_MASK == 3
+pub(crate) fn is_long(hash: NonZeroU64) -> bool {
+    hash.get() & SIZE_MASK == LONG.get()
 }
 
 /// Runs `$body` with `$map` bound to the map that holds names of this hash.
@@ -111,23 +115,25 @@ impl<V: Clone> Table<V> {
 
     #[inline]
     pub(crate) fn whereis(&self, guard: &Guard, name: Hashed<'_>) -> Option<Pid> {
-        match name.hash & SIZE_MASK {
-            1 => self.short.holder(guard, name.hash, &Entry::of(name.name)),
-            2 => self.medium.holder(guard, name.hash, &Entry::of(name.name)),
+        let hash = name.hash.get();
+        match hash & SIZE_MASK {
+            1 => self.short.holder(guard, hash, &Entry::of(name.name)),
+            2 => self.medium.holder(guard, hash, &Entry::of(name.name)),
             _ => {
-                let locked = self.long.lock(name.hash);
-                let place = locked.find(name.hash, name.name)?;
-                Some(locked.pid(name.hash, place))
+                let locked = self.long.lock(hash);
+                let place = locked.find(hash, name.name)?;
+                Some(locked.pid(hash, place))
             }
         }
     }
 
     pub(crate) fn lookup(&self, name: Hashed<'_>) -> Option<(Pid, Option<V>)> {
-        with_map!(self, name.hash, |map| {
-            let locked = map.lock(name.hash);
-            let place = locked.find(name.hash, name.name)?;
-            let value = locked.value(name.hash, place).cloned();
-            Some((locked.pid(name.hash, place), value))
+        let hash = name.hash.get();
+        with_map!(self, hash, |map| {
+            let locked = map.lock(hash);
+            let place = locked.find(hash, name.name)?;
+            let value = locked.value(hash, place).cloned();
+            Some((locked.pid(hash, place), value))
         })
     }
 
@@ -140,7 +146,7 @@ impl<V: Clone> Table<V> {
         instead_of: Option<Pid>,
         value: Option<V>,
     ) -> Result<(), Pid> {
-        let hash = name.hash;
+        let hash = name.hash.get();
         // The value before is dropped when the shard is free again.
         #[allow(clippy::single_match_else)] // Both ways are as likely.
         let dropped = with_map!(self, hash, |map| {
@@ -168,7 +174,7 @@ impl<V: Clone> Table<V> {
 
     /// Gives the name another value if `pid` holds it.
     pub(crate) fn update(&self, name: Hashed<'_>, pid: Pid, value: Option<V>) -> bool {
-        let hash = name.hash;
+        let hash = name.hash.get();
         // The value before is dropped when the shard is free again.
         let before = with_map!(self, hash, |map| {
             let mut locked = map.lock(hash);
@@ -181,7 +187,7 @@ impl<V: Clone> Table<V> {
 
     /// Frees the name if `pid` holds it.
     pub(crate) fn release(&self, name: Hashed<'_>, pid: Pid) -> bool {
-        let hash = name.hash;
+        let hash = name.hash.get();
         with_map!(self, hash, |map| {
             let mut locked = map.lock(hash);
             let place = locked.find(hash, name.name);
@@ -199,7 +205,8 @@ impl<V: Clone> Table<V> {
 
     /// Frees so many names with this hash, of those that `pid` holds now; answers how many there were.
     /// In one step: none that is registered later is freed in place of one that has gone already.
-    pub(crate) fn release_hash(&self, hash: u64, pid: Pid, names: usize) -> usize {
+    pub(crate) fn release_hash(&self, hash: NonZeroU64, pid: Pid, names: usize) -> usize {
+        let hash = hash.get();
         with_map!(self, hash, |map| {
             let mut locked = map.lock(hash);
             // Dropped when the shard is free again, as in `release`. There is next to always one.
@@ -220,7 +227,8 @@ impl<V: Clone> Table<V> {
     }
 
     /// The names with this hash that `pid` holds: next to always one.
-    pub(crate) fn names_of(&self, hash: u64, pid: Pid) -> Vec<Box<[u8]>> {
+    pub(crate) fn names_of(&self, hash: NonZeroU64, pid: Pid) -> Vec<Box<[u8]>> {
+        let hash = hash.get();
         let mut names: Vec<Box<[u8]>> = Vec::new();
         with_map!(self, hash, |map| {
             let locked = map.lock(hash);
@@ -337,17 +345,21 @@ impl<V: Clone> Table<V> {
 }
 
 #[inline]
-fn hash(name: &[u8]) -> u64 {
-    // Not `hash_one`: that would hash the length too, which a prefix-free name does not need.
+fn hash_of(name: &[u8]) -> NonZeroU64 {
+    // Not `hash_one`, which would hash the length as well: a prefix-free name does not need that.
     let mut state = HASHER.build_hasher();
     state.write(name);
-    // Never 0, so that no hash is.
-    let size = if name.len() <= const { room(SHORT) } {
-        1
-    } else if name.len() <= const { room(MEDIUM) } {
-        2
+    let size = if name.len() <= const { room(SHORT_WORDS) } {
+        SHORT
+    } else if name.len() <= const { room(MEDIUM_WORDS) } {
+        MEDIUM
     } else {
-        3
+        LONG
     };
-    state.finish() & !SIZE_MASK | size
+    size | state.finish() & !SIZE_MASK
+}
+
+#[inline]
+fn hash(name: &[u8]) -> u64 {
+    hash_of(name).get()
 }

@@ -1,7 +1,7 @@
 //! What is to be told, in the order in which it happened.
 
-use super::{Event, Waiter};
-use crate::Pid;
+use super::event::{Event, Waiter};
+use crate::pid::Pid;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 

@@ -1,0 +1,99 @@
+//! What was asked for, and what is to be told.
+
+use super::event::Recipient;
+use super::patterns::Patterns;
+use super::queue::{Asked, Entry, Queue};
+use super::subscribers::Subscribers;
+use crate::pid::Pid;
+use ahash::RandomState;
+use crossbeam_utils::sync::ShardedLock;
+use dashmap::DashMap;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+/// Made when something is first asked for.
+pub(super) struct Desk<V> {
+    queue: Mutex<Queue<V>>,
+    /// The events that the courier took out together and has not dealt with yet.
+    pub(super) batch: Mutex<VecDeque<Entry<V>>>,
+    /// Whether something comes before the rest of the batch. Written with the queue locked.
+    pub(super) urgent: AtomicBool,
+    /// The atoms of the listeners, as words.
+    pub(super) listeners: RwLock<Vec<u64>>,
+    /// Read at every change, on all schedulers at once.
+    pub(super) patterns: ShardedLock<Patterns<Arc<Subscribers>>>,
+    /// By name, the processes that wait for it, by the numbers of their waits.
+    pub(super) waiting: DashMap<Arc<[u8]>, BTreeMap<u64, Pid>, RandomState>,
+    /// By process, what it asked for.
+    pub(super) asked: DashMap<Pid, Asked, RandomState>,
+    /// How many processes in `asked` have patterns.
+    pub(super) subscribers: AtomicUsize,
+}
+
+/// Shards of `waiting` and `asked`. Each grows by itself.
+const SHARDS: usize = 64;
+
+impl<V> Desk<V> {
+    pub(super) fn new() -> Self {
+        Self {
+            queue: Mutex::new(Queue::new()),
+            batch: Mutex::default(),
+            urgent: AtomicBool::new(false),
+            listeners: RwLock::default(),
+            patterns: ShardedLock::new(Patterns::new()),
+            waiting: DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS),
+            asked: DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS),
+            subscribers: AtomicUsize::new(0),
+        }
+    }
+
+    pub(super) fn queue(&self) -> MutexGuard<'_, Queue<V>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a wait out of what the process asked for; answers the name. `waiting` may have it still.
+    pub(super) fn forget_wait(&self, pid: Pid, number: u64) -> Option<Arc<[u8]>> {
+        let name = self.asked.get_mut(&pid)?.waits.remove(&number);
+        self.asked.remove_if(&pid, |_, asked| asked.is_empty());
+        name
+    }
+
+    fn recipients_by_atom(&self) -> Vec<Recipient> {
+        let listeners = self.listeners.read();
+        let listeners = listeners.unwrap_or_else(PoisonError::into_inner);
+        listeners.iter().copied().map(Recipient::Listener).collect()
+    }
+
+    /// Who is to be told of the event of this name with this number.
+    pub(super) fn recipients(&self, name: &[u8], number: u64) -> Vec<Recipient> {
+        let mut found = Vec::new();
+        // Subscribing waits for this lock, so what takes long comes after it.
+        let patterns = self.patterns.read();
+        let patterns = patterns.unwrap_or_else(PoisonError::into_inner);
+        patterns.matching(name, |subscribers| found.push(Arc::clone(subscribers)));
+        drop(patterns);
+        let mut recipients = self.recipients_by_atom();
+        let mut told = HashSet::with_hasher(RandomState::new());
+        let many = found.len() > 1;
+        for subscribers in found {
+            for pid in subscribers.of_event(number) {
+                if !many || told.insert(pid) {
+                    recipients.push(Recipient::Subscriber(pid));
+                }
+            }
+        }
+        recipients
+    }
+
+    /// All listeners, and all processes that had subscribed when the event with this number happened.
+    pub(super) fn everybody(&self, number: u64) -> Vec<Recipient> {
+        let mut recipients = self.recipients_by_atom();
+        for asked in &self.asked {
+            if !asked.patterns.is_empty() && asked.since <= number {
+                recipients.push(Recipient::Subscriber(*asked.key()));
+            }
+        }
+        recipients
+    }
+}

@@ -1,0 +1,3 @@
+//! Replaced in the test that goes through all interleavings, `tests/loom_journal.rs`.
+
+pub(super) use std::sync::atomic::{AtomicUsize, Ordering, fence};
