@@ -24,6 +24,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
       assert for({label, prepare} <- calls, long?(prepare), do: label) == []
     end
 
+    @tag :one_way
     test "with 100,000 names", %{registry: registry} do
       holder = idle()
 
@@ -38,6 +39,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
       assert for({label, prepare} <- calls, long?(prepare), do: label) == []
     end
 
+    @tag :one_way
     @tag timeout: 300_000
     test "with 10,000 subscribers and 10,000 who wait", %{registry: registry} do
       for number <- 1..10_000 do
@@ -83,6 +85,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
   end
 
   describe "nobody waits for a millisecond" do
+    @tag :one_way
     @tag timeout: 300_000
     test "for the end of a process that holds names", %{registry: registry} do
       # With a subscriber, every name that becomes free is written down.
@@ -95,7 +98,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
     end
   end
 
-  test "searches of many names leave the normal schedulers alone", %{registry: registry} do
+  @tag :one_way
+  test "what looks at many names leaves the normal schedulers alone", %{registry: registry} do
     pattern = Native.pattern(:_)
 
     calls = [
@@ -115,6 +119,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
     end
   end
 
+  # The first test asks of the same calls, more exactly.
+  @tag :one_way
   @tag timeout: 300_000
   test "the VM reports no long schedule of any name again and again", %{registry: registry} do
     :erlang.system_monitor(self(), long_schedule: 1)
@@ -140,7 +146,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
   end
 
   # ETS copies what it is given in one go.
-  test "a call that holds a scheduler is detected" do
+  @tag :one_way
+  test "a call that takes long would be seen" do
     table = :ets.new(:table, [:public])
     large = Enum.to_list(1..500_000)
     assert long?(fn -> fn -> :ets.insert(table, {:large, large}) end end)
