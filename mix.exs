@@ -4,6 +4,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
   @version "0.1.0"
   @source_url "https://github.com/Byzanteam/workflow_metal_native_registry"
 
+  # In the order in which they are read.
+  @guides [
+    "guides/moving_from_local_registry.md",
+    "guides/names_values_patterns.md",
+    "guides/events_and_waiting.md",
+    "guides/several_nodes.md",
+    "guides/production.md",
+    "guides/troubleshooting.md"
+  ]
+
   def project do
     [
       app: :workflow_metal_native_registry,
@@ -21,7 +31,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
       description:
         "A process registry for WorkflowMetal whose lookups and registrations are native",
       package: package(),
-      docs: [main: "readme", extras: ["README.md"]],
+      docs: docs(),
       source_url: @source_url
     ]
   end
@@ -53,7 +63,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
     [
       licenses: ["MIT"],
       links: %{"GitHub" => @source_url},
-      files: ~w(lib native Cargo.toml Cargo.lock mix.exs README.md LICENSE .formatter.exs)
+      files: ~w(lib native guides Cargo.toml Cargo.lock mix.exs README.md CHANGELOG.md LICENSE
+        .formatter.exs)
+    ]
+  end
+
+  defp docs do
+    [
+      main: "readme",
+      source_ref: "v#{@version}",
+      extras: ["README.md" | @guides] ++ ["CHANGELOG.md", "CONTRIBUTING.md"],
+      groups_for_extras: [Guides: @guides]
     ]
   end
 end

@@ -1,5 +1,5 @@
-# What a cluster costs: registrations and lookups through this registry beside the engine used
-# directly, on nodes of 127.0.0.1.
+# Measures registrations and lookups in a cluster, with this registry and with the engine alone, on nodes
+# of 127.0.0.1.
 #
 #     mix run bench/cluster.exs [--quick] [--json FILE]
 
@@ -7,7 +7,7 @@ for file <- ~w(json measure), do: Code.require_file("support/#{file}.exs", __DIR
 
 {:module, _name, node_code, _} =
   defmodule Bench.ClusterNode do
-    # What runs on the nodes.
+    # This module runs on the nodes.
     alias WorkflowMetal.Registration.NativeRegistry
 
     @registry Bench.Names
@@ -48,7 +48,7 @@ for file <- ~w(json measure), do: Code.require_file("support/#{file}.exs", __DIR
         |> Enum.map(fn name ->
           pid =
             spawn(fn ->
-              # Finer than :timer.tc/1, which counts whole microseconds.
+              # Not :timer.tc/1, which counts whole microseconds.
               start = System.monotonic_time(:nanosecond)
               register_one(engine, how, name)
               time = System.monotonic_time(:nanosecond) - start
@@ -145,7 +145,7 @@ defmodule Bench.Cluster do
     {_output, 0} = System.cmd("epmd", ["-daemon"], env: [{"ERL_EPMD_ADDRESS", "127.0.0.1"}])
 
     engines = if Code.ensure_loaded?(:syn), do: [:global, :syn], else: [:global]
-    if engines == [:global], do: IO.puts("syn is not on the code path, it is not measured.")
+    if engines == [:global], do: IO.puts("syn is not on the code path and is not measured.")
 
     results = for engine <- engines, result <- measure(engine, numbers, node_code), do: result
     print(results)
@@ -156,7 +156,7 @@ defmodule Bench.Cluster do
   defp full, do: %{rounds: 9, global: 100, syn: 2_000, names: 1_000, lookups: 200_000}
 
   defp measure(engine, numbers, node_code) do
-    # The engine alone has nodes of its own: this registry adds to what syn's handler does.
+    # The engine alone is measured on other nodes, because this registry sets syn's event handler.
     clusters =
       for how <- [:registry, :alone], do: %{key: how, nodes: start(engine, how, node_code)}
 
@@ -225,7 +225,7 @@ defmodule Bench.Cluster do
     %{engine: engine, what: what, registry: ours, beside: beside, other: theirs, ratio: ratio}
   end
 
-  # For one registration on each of the nodes, by the slowest of them.
+  # The time of the slowest node, for one registration on each node.
   defp at_once(nodes, arguments) do
     nodes
     |> Enum.map(&Task.async(fn -> call(&1, :register, arguments) end))

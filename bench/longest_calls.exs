@@ -1,13 +1,13 @@
-# How long the longest calls hold a scheduler: names as large as they may be, of every shape; what
-# grows with the number of names, of subscribers and of those who wait.
+# Measures how long the longest calls hold a scheduler: with names of the largest size and of every shape, and
+# with many names, subscribers and waiting callers.
 #
 #     mix run bench/longest_calls.exs [PART ...]
 #
-# where a part is names, deaths, growth, crowd, stalls or meanwhile; all of them unless some are given.
+# A part is names, deaths, growth, crowd, stalls or meanwhile. Without one, all parts run.
 #
-# Microseconds: the shortest, the median and the longest of 21 calls. The longest is mostly the
-# operating system's. For the stalls it is so less with one scheduler, whose thread then asks for the
-# real-time class (which root may have): ELIXIR_ERL_OPTIONS="+S 1:1 +sbwt none".
+# Prints microseconds: the shortest, the median and the longest of 21 calls. The longest is mostly due to the
+# operating system. For the stalls, one scheduler in the real-time class reduces that; this needs root:
+# ELIXIR_ERL_OPTIONS="+S 1:1 +sbwt none".
 
 Code.require_file("support/longest.exs", __DIR__)
 
@@ -90,7 +90,7 @@ defmodule Longest do
     meanwhile()
   end
 
-  # Only one: what else runs on the machine needs the other processors.
+  # Only one scheduler: other programs on the machine need the other processors.
   defp real_time do
     tasks = "/proc/#{System.pid()}/task"
 
@@ -126,7 +126,7 @@ defmodule Longest do
     Longest.stop(registry)
   end
 
-  # A table grows in a hundred calls or more of these; the longest of all are the operating system's.
+  # The table grows in a hundred or more of these calls. The longest of all are due to the operating system.
   defp longest_registration(count, name) do
     registry = Longest.start(:"Elixir.LongestCalls#{System.unique_integer([:positive])}")
     holder = spawn(fn -> Process.sleep(:infinity) end)
@@ -165,7 +165,7 @@ defmodule Longest do
     row("the same: wait", times(fn -> wait(registry) end))
     row("the same: the end of a process", times(fn -> time_end(registry) end, 100))
 
-    # A pattern whose every part may be a variable, in all ways, of which a name goes along all.
+    # All patterns in which each part of the name is a constant or `:_`. The name matches every one.
     for ways <- 1..4_095 do
       pattern = for bit <- 0..11, do: if((ways >>> bit &&& 1) == 1, do: :_, else: 1)
       :ok = NativeRegistry.Registry.subscribe(registry, List.to_tuple(pattern ++ [:never]))
@@ -222,7 +222,7 @@ defmodule Longest do
       end)
     )
 
-    # For the courier, and nobody else.
+    # Only the thread that sends messages does this.
     {:ok, _pid} = NativeRegistry.Registry.register(registry, {:common, 1}, nil)
     row("the same, all of them being told: register", times(fn -> register(registry) end, 1_000))
     row("the same: subscribe", times(fn -> subscribe(registry) end))
@@ -231,7 +231,7 @@ defmodule Longest do
     Longest.stop(registry)
   end
 
-  # What holds schedulers is seen by whoever wants to run, wherever it happens.
+  # A process that wants to run notices whatever holds the scheduler.
   defp stalls do
     stall("nothing, for a second", fn _registry -> fn -> Process.sleep(1_000) end end)
 
@@ -285,7 +285,7 @@ defmodule Longest do
 
         await(fn -> NativeRegistry.Registry.info(registry).names == holders end)
 
-        # Longer than the stop: the holders are let go in the background.
+        # Longer than the stop, because the holders are released in the background.
         fn ->
           Longest.stop(registry)
           Process.sleep(2_500)
@@ -398,7 +398,7 @@ defmodule Longest do
     end
   end
 
-  # From the kill of a process that asked for this until its end is told.
+  # From the kill of a process until the message about its end arrives.
   defp time_end(registry, ask \\ fn -> :ok end) do
     test = self()
     name = {:ends, System.unique_integer()}
@@ -446,7 +446,7 @@ defmodule Longest do
     time
   end
 
-  # Processes that ask for something and then do nothing until `disperse/0`.
+  # Processes that make one call and then do nothing until `disperse/0`.
   defp crowd(count, function) do
     pids =
       for number <- 1..count do

@@ -1,9 +1,8 @@
-# What the functions that look at many names, and those who want to be told, cost the others, and how late
-# these are told:
+# Measures what searches and subscribers cost the other callers, and how late messages arrive:
 #
-#     mix run bench/observe.exs
+#     mix run bench/observe.exs [NAMES]
 #
-# Medians of interleaved rounds; a million names unless a number is given.
+# Medians of interleaved rounds, with a million names by default.
 
 alias WorkflowMetal.Registration.NativeRegistry
 
@@ -52,7 +51,7 @@ defmodule Observe do
     result
   end
 
-  # Nanoseconds of a registration and of giving the name back.
+  # Nanoseconds for register and unregister together.
   def registrations(registry) do
     {time, _} =
       :timer.tc(fn ->
@@ -147,7 +146,7 @@ for {label, text} <- [
   Observe.row(text, for(column <- columns, do: Observe.round3(Observe.median(column))))
 end
 
-# Somebody else is told, so that no message comes to whoever is measured.
+# Another process subscribes, so that the measured process gets no messages.
 subscriber = fn registry, patterns ->
   test = self()
 
@@ -156,7 +155,7 @@ subscriber = fn registry, patterns ->
       for pattern <- patterns, do: NativeRegistry.Registry.subscribe(registry, pattern)
       send(test, {:subscribed, self()})
 
-      # Reads what it gets, as whoever subscribes does.
+      # Reads its messages, as a subscriber should.
       Stream.repeatedly(fn ->
         receive do
           _event -> :ok
@@ -170,7 +169,7 @@ subscriber = fn registry, patterns ->
   end
 end
 
-# How many subscribers, and of which pattern each.
+# The number of subscribers and the pattern of each.
 told = fn count, pattern ->
   fn ->
     pids = for number <- 1..count//1, do: subscriber.(Told, [pattern.(number)])
@@ -209,7 +208,7 @@ results =
 IO.puts("\nregister and unregister, nanoseconds")
 for {label, text} <- labels, do: Observe.row(text, [round(Observe.median(results[label]))])
 
-# How late an event comes behind many others.
+# How late an event arrives behind many others.
 late = fn registry, count, pattern, name ->
   for number <- 1..count, do: subscriber.(registry, [pattern.(number)])
   :ok = NativeRegistry.Registry.subscribe(registry, :mark)
@@ -237,7 +236,7 @@ for {registry, count} <- [Late10: 10, Late5000: 5_000] do
   Observe.row("#{count} subscribers, of their own names each", [Observe.round3(time)])
 end
 
-# What events take that nobody reads.
+# Memory of messages that are not read.
 receiver = subscriber.(Told, [{:memory, :_}])
 :erlang.suspend_process(receiver)
 for pid <- Process.list(), pid != receiver, do: :erlang.garbage_collect(pid)

@@ -12,7 +12,7 @@ engines =
     engine -> [String.to_existing_atom(engine)]
   end
 
-# The controlling node is told of the death of each node it kills.
+# The controlling node would log the end of each node that it kills.
 Logger.configure(level: :error)
 
 first =
@@ -21,7 +21,7 @@ first =
     seed -> String.to_integer(seed)
   end
 
-# So that trouble of some kinds can be had alone: "part,heal,heal".
+# Only steps of these kinds, such as "part,heal,heal".
 only =
   with kinds when kinds not in [nil, ""] <- System.get_env("CHECKED_STEPS") do
     kinds |> String.split(",") |> Enum.map(&String.to_atom/1)
@@ -44,14 +44,14 @@ result =
 
         case answer do
           :ok ->
-            IO.puts("#{engine} #{seed}: holds, #{seconds} s")
+            IO.puts("#{engine} #{seed}: passed in #{seconds} s")
             nil
 
           {:error, text} ->
             steps = if only, do: "CHECKED_STEPS=#{Enum.join(only, ",")} "
 
-            "#{engine} #{seed} after #{seconds} s: #{text}" <>
-              "again: #{steps}CHECKED_ENGINE=#{engine} script/cluster_check 0 #{seed}"
+            "#{engine} #{seed} failed after #{seconds} s: #{text}" <>
+              "to run it again: #{steps}CHECKED_ENGINE=#{engine} script/cluster_check 0 #{seed}"
         end
       end)
 
@@ -65,7 +65,7 @@ result =
 case result do
   {:ok, rounds} ->
     IO.puts(
-      "#{rounds * length(engines)} rounds, seeds #{first} to #{first + rounds - 1}: all held"
+      "#{rounds * length(engines)} rounds, seeds #{first} to #{first + rounds - 1}: all passed"
     )
 
   {:failed, text} ->

@@ -1,5 +1,5 @@
-# What `script/demo` runs: the supervision tree of a WorkflowMetal application, on a registry
-# adapter that is given, and what is done to it. demo.exs compiles this and tells the story.
+# The supervision tree of a WorkflowMetal application on a given registry adapter, and the steps that
+# `script/demo` runs on it. demo.exs compiles this file and prints the results.
 
 defmodule Demo.ElixirRegistry do
   @moduledoc false
@@ -25,7 +25,7 @@ end
 
 defmodule Demo.Process do
   @moduledoc false
-  # A case or a task. It counts its calls, which is what is lost when it dies.
+  # A case or a task. It counts its calls; the count is lost when the process dies.
   use GenServer, restart: :transient
 
   def start_link(arguments), do: GenServer.start_link(__MODULE__, 0, name: arguments[:name])
@@ -39,8 +39,8 @@ end
 
 defmodule Demo.Workflow do
   @moduledoc false
-  # The supervisor of a workflow and, below it, those of its cases, tasks and workitems, all of
-  # them found by name, and with the limits on restarts that supervisors have by default.
+  # The supervisor of a workflow. Below it are the supervisors of its cases, tasks and workitems. All are
+  # registered by name, and have the default limits on restarts.
   use Supervisor
 
   def start_link(arguments),
@@ -76,7 +76,7 @@ defmodule Demo.Application do
     )
   end
 
-  # As WorkflowMetal does at every step: first the workflow is opened, then what is in it.
+  # As WorkflowMetal does at every step: first it opens the workflow, then the case or task in it.
   def open({registry, meta} = pair, {kind, ids} = name) do
     workflow = elem(ids, 0)
     child_spec = {Demo.Workflow, workflow: workflow, registry: pair}
@@ -88,8 +88,8 @@ defmodule Demo.Application do
     end
   end
 
-  # The registry's child in this tree; with Elixir's Registry that is a supervisor, and what owns
-  # the names is the process below it.
+  # The process that owns the names. With Elixir's Registry the child in this tree is a supervisor, and
+  # the owner is the process below it.
   def registry_process(registry) do
     {:ok, child_spec, _meta} = registry.child_spec(__MODULE__, [])
     id = Supervisor.child_spec(child_spec, []).id
@@ -103,7 +103,7 @@ end
 
 defmodule Demo.Progress do
   @moduledoc false
-  # A line that is written over on a terminal, and a line a second elsewhere.
+  # On a terminal one line that is overwritten, elsewhere a line each second.
 
   def start(what, total) do
     done = :counters.new(1, [:write_concurrency])
@@ -142,7 +142,7 @@ defmodule Demo.Progress do
     "  " <> String.pad_trailing(what, 18) <> count <> " of " <> Demo.Text.number(total)
   end
 
-  # What a run prints reaches the terminal through the VM that started it. `script/demo` looked.
+  # The output of this VM goes through the VM that started it, so `script/demo` has looked.
   defp terminal?, do: System.get_env("DEMO_TERMINAL") == "yes"
 end
 
@@ -158,7 +158,7 @@ end
 
 defmodule Demo.Run do
   @moduledoc false
-  # One run on one registry, which has the VM for itself.
+  # One run on one registry, in a VM of its own.
 
   alias Demo.Progress
 
@@ -173,7 +173,7 @@ defmodule Demo.Run do
   def callers, do: @callers
 
   def go(registry) do
-    # Supervisors that give up shall neither take this process with them nor fill the screen.
+    # A supervisor that gives up must not end this process or fill the screen with reports.
     Process.flag(:trap_exit, true)
     Logger.configure(level: :none)
 
@@ -214,7 +214,7 @@ defmodule Demo.Run do
     end)
   end
 
-  # How many a second all callers get through together. Each has its share of the names.
+  # How many calls a second all callers do together. Each caller has a share of the names.
   defp rate(what, names, passes, fun) do
     callers =
       names
@@ -334,7 +334,7 @@ defmodule Demo.Run do
     :exit, reason -> "exit: " <> brief(reason)
   end
 
-  # The words of a term: what it is about, without what differs from one to the next.
+  # The atoms of a term, without pids and names, so that equal errors are counted together.
   defp brief(%module{}), do: inspect(module)
 
   defp brief(term) do
@@ -357,8 +357,8 @@ end
 
 defmodule Demo.Memory do
   @moduledoc false
-  # What a name takes: processes that are there already take one each. The first of them only
-  # use up what the VM has in hand.
+  # Memory for a name: processes that already run register one name each. The first of them are not counted,
+  # as they use memory that the VM had allocated before.
 
   @first 20_000
   @names 60_000
@@ -399,7 +399,7 @@ defmodule Demo.Memory do
     end
   end
 
-  # Of the whole VM: what a native library holds is in none of the VM's own figures.
+  # Of the operating system's process: the VM does not count the memory of a native library.
   defp resident do
     with {:ok, status} <- File.read("/proc/self/status"),
          [_line, kilobytes] <- Regex.run(~r/VmRSS:\s+(\d+) kB/, status) do

@@ -1,12 +1,12 @@
-# What `script/demo` shows: NativeRegistry in a WorkflowMetal application's tree, beside Elixir's
-# Registry in the same tree. Every run has a VM of its own, which loads what is in demo.ex.
+# What `script/demo` runs: NativeRegistry and Elixir's Registry, each in the supervision tree of a
+# WorkflowMetal application. Every run has a VM of its own, which loads the modules of demo.ex.
 
 defmodule Demo do
   @native WorkflowMetal.Registration.NativeRegistry
   @elixir Demo.ElixirRegistry
   @rounds 3
 
-  # On a slow machine there are fewer rounds: none begins later than this.
+  # No round begins later than this, so there are fewer rounds on a slow machine.
   @last_ms 30_000
 
   def main do
@@ -28,16 +28,16 @@ defmodule Demo do
 
     IO.puts("""
 
-    WorkflowMetal finds its running workflows, cases and tasks by name, in a registry. Here that is
-    NativeRegistry, which is written in Rust, and beside it, for comparison, Elixir's Registry.
+    WorkflowMetal finds its running workflows, cases and tasks by name, in a registry. This runs
+    NativeRegistry, which is written in Rust, and Elixir's Registry for comparison.
 
     A run builds the tree of a WorkflowMetal application with #{Demo.Run.workflows()} workflows and #{processes} cases and
     tasks, each a process with a name. #{Demo.Run.callers()} callers at once open them, open them again as
     WorkflowMetal does at every step, look them up, and call them. Then some are killed, and last
     the registry's own process is killed with all callers at work.
 
-    The registries take turns, #{@rounds} runs each if there is time. Every run has a VM of its own and the
-    same code.
+    The registries take turns, with #{@rounds} runs each if there is time. All runs use the same code, each in a
+    VM of its own.
     """)
 
     last = System.monotonic_time(:millisecond) + @last_ms
@@ -59,7 +59,7 @@ defmodule Demo do
     result = Path.join(folder, "result")
     ebin = Application.app_dir(:workflow_metal_native_registry, "ebin")
 
-    # It is halted: to stop everything in turn takes long with Elixir's Registry.
+    # The VM is halted, because an orderly stop takes long with Elixir's Registry.
     code =
       "result = #{inspect(module)}.go(#{inspect(registry)}); " <>
         "File.write!(#{inspect(result)}, :erlang.term_to_binary(result)); System.halt(0)"
@@ -97,9 +97,7 @@ defmodule Demo do
 
     IO.puts("")
 
-    IO.puts(
-      row("Medians of #{length(native)} runs", "NativeRegistry", "Elixir's Registry", "better")
-    )
+    IO.puts(row(medians(length(native)), "NativeRegistry", "Elixir's Registry", "better"))
 
     IO.puts(String.duplicate("-", 94))
 
@@ -118,6 +116,9 @@ defmodule Demo do
     IO.puts("  on NativeRegistry: " <> failures(native))
     IO.puts("  on Elixir's Registry: " <> failures(elixir) <> "\n")
   end
+
+  defp medians(1), do: "One run"
+  defp medians(runs), do: "Medians of #{runs} runs"
 
   defp failures(runs) do
     failures =
@@ -151,15 +152,16 @@ defmodule Demo do
 
   defp number(integer), do: Demo.Text.number(integer)
 
-  # A real workflow, where there is a WorkflowMetal to run it.
+  # A real workflow, if WorkflowMetal is on the code path.
   defp workflow do
     if Code.ensure_loaded?(WorkflowMetal.Application) do
       Code.require_file("demo_workflow.exs", __DIR__)
       apply(Demo.Orders, :go, [])
     else
       IO.puts("""
-      WorkflowMetal itself is not on the code path here, so this was its tree and its way of using
-      a registry, but no workflow of its own. Where it is, through Hex or ERL_LIBS, one is run.
+      WorkflowMetal is not on the code path, so this used its supervision tree and its calls of the
+      registry, but ran no workflow. With WorkflowMetal on the code path, through Hex or ERL_LIBS,
+      a workflow runs too.
       """)
     end
   end

@@ -1,9 +1,9 @@
-# What `script/demo --cluster` shows: three nodes on this machine that start the same names, one
-# that is deployed anew, one that is killed, a netsplit and its healing, told in a table as it happens.
+# What `script/demo --cluster` runs. Three nodes on this machine start the same names. One node is
+# deployed again, one is killed, and a netsplit happens and heals. Each step prints a line of a table.
 
 {:module, _name, node_code, _} =
   defmodule Demo.ClusterNode do
-    # What runs on the nodes.
+    # This module runs on the nodes.
     alias WorkflowMetal.Registration.NativeRegistry
 
     @registry Demo.Names
@@ -27,14 +27,14 @@
       :ok
     end
 
-    # As a deployment does.
+    # What a deployment does.
     def restart(engine) do
       Supervisor.stop(Demo.Supervisor)
       start(engine)
     end
 
     def open(names) do
-      # In an order of its own, so that each node gets some of them.
+      # Each node has its own order, so that each node gets some of the names.
       for name <- Enum.shuffle(names) do
         {:ok, pid} =
           NativeRegistry.start_child(%{registry: @registry}, name, @workers, {Demo.Case, []})
@@ -71,8 +71,8 @@ defmodule Demo.Cluster do
     IO.puts("""
 
     Three nodes on this machine, each with a registry of the same name, `cluster: #{inspect(engine)}`. Each starts
-    #{length(@names)} cases of the same names. A case should run once among them, and every node should
-    find the same process. #{note(engine)}
+    #{length(@names)} cases of the same names. Each case should run once in the cluster, and all nodes
+    should find the same process. #{note(engine)}
     """)
 
     nodes = for letter <- ~w(a b c), do: start_node(letter, code)
@@ -96,10 +96,10 @@ defmodule Demo.Cluster do
       |> Task.await_many(@patience)
     end)
 
-    tell("b drains, for it will be deployed", nodes, nodes, fn -> call(b, :drain, []) end)
+    tell("b drains, to be deployed again", nodes, nodes, fn -> call(b, :drain, []) end)
     tell("a starts what it misses", nodes, nodes, fn -> call(a, :open, [@names]) end)
 
-    tell("b is deployed, and starts them, too", nodes, nodes, fn ->
+    tell("b is deployed again and starts them too", nodes, nodes, fn ->
       call(b, :restart, [engine])
       await_members(nodes, engine)
       call(b, :open, [@names])
@@ -118,21 +118,21 @@ defmodule Demo.Cluster do
 
     IO.puts("""
 
-    A node that drains before it stops has its cases run elsewhere at once, and nothing has to be
-    settled. The cases that ran twice were settled by the rule: the process of the node whose name
-    comes first stays, the other leaves. #{supervisors(alive == supervisors)}
+    The cases of a node that drains before it stops run on other nodes at once, without conflicts.
+    Of the cases that ran twice after the netsplit, the process on the node whose name sorts first
+    stayed and the other ended. #{supervisors(alive == supervisors)}
     """)
 
     for {peer, _node} <- [a, b], do: :peer.stop(peer)
   end
 
   defp note(:syn), do: "syn is on the code path, so it is the engine."
-  defp note(:global), do: "With syn on the code path it would be syn."
+  defp note(:global), do: "With syn on the code path the engine would be syn."
 
-  defp supervisors(true), do: "No supervisor died of it."
-  defp supervisors(false), do: "A supervisor died of it, which it should not."
+  defp supervisors(true), do: "No supervisor died."
+  defp supervisors(false), do: "A supervisor died, which is a fault."
 
-  # One line of the table: what was done, and what the nodes say when they agree.
+  # Does one step and prints a line of the table when all nodes agree.
   defp tell(what, nodes, asked, act) do
     {microseconds, holders} =
       :timer.tc(fn ->
@@ -153,7 +153,7 @@ defmodule Demo.Cluster do
     )
   end
 
-  # When all that are asked answer the same, and what runs is as many as are found.
+  # Waits until all nodes asked give the same answer, and as many cases run as are found.
   defp settled(asked, attempts \\ 3_000) do
     views = for node <- asked, do: call(node, :whereis, [@names])
     found = views |> hd() |> Enum.count(&is_pid/1)
@@ -181,7 +181,7 @@ defmodule Demo.Cluster do
     {_output, 0} = System.cmd(epmd, ["-daemon"], env: [{"ERL_EPMD_ADDRESS", "127.0.0.1"}])
   end
 
-  # Steered over its standard input and output, so that this node is no member.
+  # This node controls it through standard input and output, so that this node is no member of the cluster.
   defp start_node(letter, code) do
     {:ok, peer, node} =
       :peer.start_link(%{

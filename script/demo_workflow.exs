@@ -1,10 +1,10 @@
-# A real workflow, which `script/demo` runs where WorkflowMetal is on the code path.
+# A real workflow, which `script/demo` runs if WorkflowMetal is on the code path.
 #
 #                  +--> (by card) -----+
 #   ordered -------+                   +--> paid ---> (ship) ---> the end
 #                  +--> (by invoice) --+
 #
-# Both ways to pay are offered; the customer takes one, and WorkflowMetal abandons the other.
+# The customer is offered both ways to pay and takes one. WorkflowMetal abandons the other.
 
 defmodule Demo.Orders.Workflows do
   use WorkflowMetal.Application,
@@ -63,9 +63,9 @@ defmodule Demo.Orders do
     seconds = :erlang.float_to_binary(time / 1_000_000, decimals: 2)
 
     IO.puts("""
-    WorkflowMetal #{version} is on the code path, so it ran a workflow of its own on NativeRegistry:
-    #{@orders} orders were offered two ways to pay, paid by one of them and shipped, in #{seconds} s, though the
-    registry's own process was killed in the middle. All #{@orders} cases are finished, and #{@orders} offers abandoned.
+    WorkflowMetal #{version} is on the code path, so it ran a workflow on NativeRegistry. #{@orders} orders were
+    offered two ways to pay, were paid in one way and shipped, in #{seconds} s. The registry's own process was
+    killed in the middle. All #{@orders} cases are finished, and #{@orders} offers are abandoned.
     """)
   end
 

@@ -1,10 +1,10 @@
-# See script/fuzz. The same seed tries the same, but for what stands in pids and references.
+# What script/fuzz runs in the VM. The same seed gives the same names, except for pids and references.
 
 alias WorkflowMetal.Registration.NativeRegistry
 alias WorkflowMetal.Registration.NativeRegistry.Fuzz
 
 defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz.Worker do
-  # Bytes that made a term of a shape that was not there before are worth changing further.
+  # Bytes that have made a term of a new shape are kept, to be changed further: at most so many.
   @most 5_000
 
   def run(worker, seed, seconds) do
@@ -42,7 +42,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz.Worker do
     end
   end
 
-  # Some with a term in it that bytes cannot make.
+  # Some names get a term that bytes cannot make, such as a living pid.
   defp living(state, name) do
     if :rand.uniform(10) == 1,
       do: Fuzz.with_living(name, Enum.random(state.living)),
@@ -65,7 +65,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz.Worker do
     Fuzz.check!(state.registry, name, [state.before])
   catch
     kind, reason ->
-      IO.puts("Neither a name nor refused: #{Fuzz.keep(bytes)}")
+      IO.puts("Neither registered nor refused: #{Fuzz.keep(bytes)}")
       :erlang.raise(kind, reason, __STACKTRACE__)
   end
 
@@ -123,5 +123,5 @@ counts =
   |> Enum.reduce(&Map.merge(&1, &2, fn _what, one, other -> one + other end))
 
 IO.puts(
-  "#{counts.tried} tried, #{counts.terms} of them terms: #{counts.name} names, #{counts.refused} refused"
+  "#{counts.tried} inputs, #{counts.terms} of them terms: #{counts.name} registered, #{counts.refused} refused"
 )

@@ -4,7 +4,7 @@ Code.require_file("../test/support/crash_log.ex", __DIR__)
 
 defmodule Soak do
   alias WorkflowMetal.Registration.NativeRegistry
-  alias WorkflowMetal.Registration.NativeRegistry.{CrashLog, Native, Owner}
+  alias WorkflowMetal.Registration.NativeRegistry.{CrashLog, Native, Owner, Registry}
 
   defmodule Child do
     use GenServer, restart: :temporary
@@ -18,13 +18,12 @@ defmodule Soak do
   @steady Soak.Steady
   @coming Enum.map(1..4, &:"Elixir.Soak.Coming#{&1}")
 
-  # Each round ends with a rest in which everything is counted. What leaks grows in all of them;
-  # what the VM does for itself now and then does not.
+  # Each round ends with a pause in which everything is counted. A leak grows in every round; what the VM
+  # allocates for itself now and then does not.
   @rounds 4
 
-  # By how much a figure may grow in every single round. Nothing of what is counted may; of memory,
-  # whose allocators keep some of what they once had, a megabyte in a round of some million
-  # operations.
+  # By how much a figure may grow in every single round. Counts may not grow. Memory may grow by these bytes in a
+  # round of some million operations, because the allocators keep some of it.
   @allowed %{system: 262_144, resident: 1_048_576}
 
   # How much resident memory may grow in all.
@@ -34,7 +33,7 @@ defmodule Soak do
   @patience 60_000
 
   def run(minutes) do
-    # What is killed on purpose is no error; anything else that crashes fails the soak.
+    # Processes are killed on purpose, which logs no error. Any crash that is logged fails the soak.
     Logger.configure(level: :error)
     :ok = CrashLog.start()
     total = round(minutes * 60_000)
@@ -46,7 +45,7 @@ defmodule Soak do
 
     IO.puts("warming up for #{div(total, 5_000)} s, then #{@rounds} rounds")
     work(world, div(total, 5))
-    # The first count makes atoms of its own.
+    # The first count makes atoms itself.
     footprint()
 
     {figures, _last} =
@@ -101,14 +100,14 @@ defmodule Soak do
 
     cond do
       crashes != [] -> fail("#{length(crashes)} crashes were logged, the first: #{hd(crashes)}")
-      grown != [] -> fail("has grown: #{Enum.join(grown, ", ")}")
-      idle != [] -> fail("was never done: #{Enum.join(idle, ", ")}")
+      grown != [] -> fail("these figures have grown: #{Enum.join(grown, ", ")}")
+      idle != [] -> fail("these operations never ran: #{Enum.join(idle, ", ")}")
       true -> IO.puts("nothing has grown")
     end
   end
 
-  # Two workers a scheduler, those that start and stop registries and kill the owner, and a listener
-  # that reads. All have ended when this is over.
+  # Two workers for each scheduler; processes that start and stop registries and kill the owner; and a
+  # listener. All have ended when this returns.
   defp work(world, time) do
     deadline = System.monotonic_time(:millisecond) + time
     listener = spawn_link(fn -> listen(0) end)
@@ -142,18 +141,18 @@ defmodule Soak do
   end
 
   defp kinds do
-    [:lookup, :register, :take_over, :start_child, :subscribe, :await, :select, :value] ++
-      [:give_to_keeper, :long_name, :start_and_stop, :kill_owner]
+    [:lookup, :register, :take_over, :start_child, :subscribe, :await, :select, :value, :meta] ++
+      [:match, :give_to_keeper, :long_name, :start_and_stop, :kill_owner]
   end
 
   defp step(world) do
     kind =
       Enum.random(
         [:lookup, :register, :take_over, :start_child, :subscribe, :await] ++
-          [:select, :value, :give_to_keeper, :long_name]
+          [:select, :value, :meta, :match, :give_to_keeper, :long_name]
       )
 
-    # In a process of its own, as everything that holds names ends at some time.
+    # In a process of its own, so that the holders of names end.
     {pid, reference} = spawn_monitor(fn -> for _time <- 1..times(kind), do: act(kind, world) end)
     await_down(pid, reference, :normal)
     count(world, kind, times(kind))
@@ -165,7 +164,7 @@ defmodule Soak do
   defp act(:lookup, _world) do
     name = name()
 
-    case NativeRegistry.Registry.lookup(@steady, name) do
+    case Registry.lookup(@steady, name) do
       [{pid, _value}] when is_pid(pid) -> :ok
       [] -> :ok
     end
@@ -174,11 +173,11 @@ defmodule Soak do
   defp act(:register, _world) do
     name = name()
 
-    case NativeRegistry.Registry.register(@steady, name, nil) do
+    case Registry.register(@steady, name, nil) do
       {:ok, _pid} ->
         check(NativeRegistry.whereis_name({@steady, name}) == self())
         check(NativeRegistry.register_name({@steady, name}, self()) == :no)
-        if :rand.uniform(2) == 1, do: NativeRegistry.Registry.unregister(@steady, name)
+        if :rand.uniform(2) == 1, do: Registry.unregister(@steady, name)
 
       {:error, {:already_registered, pid}} ->
         check(is_pid(pid))
@@ -192,7 +191,7 @@ defmodule Soak do
     Process.exit(pid, :kill)
     check(NativeRegistry.whereis_name({@steady, name}) in [:undefined, self()])
     NativeRegistry.register_name({@steady, name, :another}, self())
-    check(NativeRegistry.Registry.lookup(@steady, name) != [])
+    check(Registry.lookup(@steady, name) != [])
   end
 
   defp act(:start_child, world) do
@@ -207,25 +206,25 @@ defmodule Soak do
 
   defp act(:subscribe, _world) do
     name = {:told, self()}
-    :ok = NativeRegistry.Registry.subscribe(@steady, {:told, :_})
-    {:ok, pid} = NativeRegistry.Registry.register(@steady, name, nil)
+    :ok = Registry.subscribe(@steady, {:told, :_})
+    {:ok, pid} = Registry.register(@steady, name, nil)
     receive_told({:register, @steady, name, pid, nil})
-    :ok = NativeRegistry.Registry.unregister(@steady, name)
+    :ok = Registry.unregister(@steady, name)
     receive_told({:unregister, @steady, name, pid})
-    # Half of them are forgotten by their end.
-    if :rand.uniform(2) == 1, do: NativeRegistry.Registry.unsubscribe(@steady, {:told, :_})
+    # Half of the subscriptions end with their process.
+    if :rand.uniform(2) == 1, do: Registry.unsubscribe(@steady, {:told, :_})
   end
 
   defp act(:await, world) do
     name = {:awaited, self()}
-    check(NativeRegistry.Registry.await(@steady, name, 0) == {:error, :timeout})
+    check(Registry.await(@steady, name, 0) == {:error, :timeout})
     keeper = Enum.random(Tuple.to_list(world.keepers))
     test = self()
 
     waiter =
       spawn(fn ->
         send(test, :waits)
-        NativeRegistry.Registry.await(@steady, name)
+        Registry.await(@steady, name)
       end)
 
     reference = Process.monitor(waiter)
@@ -240,39 +239,61 @@ defmodule Soak do
         Process.exit(waiter, :kill)
 
       2 ->
-        {:ok, _pid} = NativeRegistry.Registry.register(@steady, name, nil)
-        check(NativeRegistry.Registry.await(@steady, name, 1_000) == {:ok, self()})
+        {:ok, _pid} = Registry.register(@steady, name, nil)
+        check(Registry.await(@steady, name, 1_000) == {:ok, self()})
     end
 
     await_down(waiter, reference)
-    NativeRegistry.Registry.unregister(@steady, name)
+    Registry.unregister(@steady, name)
     check(Process.alive?(keeper))
   end
 
   defp act(:select, world) do
-    for {name, pid, _value} <- NativeRegistry.Registry.match_names(@steady, {:name, :_, :_}) do
+    for {name, pid, _value} <- Registry.match_names(@steady, {:name, :_, :_}) do
       check(match?({:name, _, _}, name) and is_pid(pid))
     end
 
-    check(NativeRegistry.Registry.count_names(@steady, :_) >= 0)
-    check(is_list(NativeRegistry.Registry.keys(@steady, elem(world.keepers, 0))))
-    check(NativeRegistry.Registry.info(@steady).names >= 0)
+    check(Registry.count_names(@steady, :_) >= 0)
+    own = [{{{:name, :_, :_}, self(), :"$1"}, [], [:"$1"]}]
+    check(Registry.select(@steady, own) == [] and Registry.count_select(@steady, own) == 0)
+    check(is_list(Registry.keys(@steady, elem(world.keepers, 0))))
+    check(Registry.info(@steady).names >= 0)
   end
 
   defp act(:value, _world) do
     name = {:value, self()}
-    {:ok, _pid} = NativeRegistry.Registry.register(@steady, name, 1)
-    check(NativeRegistry.Registry.update_value(@steady, name, &(&1 + 1)) == {2, 1})
-    check(NativeRegistry.Registry.lookup(@steady, name) == [{self(), 2}])
-    :ok = NativeRegistry.Registry.unregister(@steady, name)
+    {:ok, _pid} = Registry.register(@steady, name, 1)
+    check(Registry.update_value(@steady, name, &(&1 + 1)) == {2, 1})
+    check(Registry.lookup(@steady, name) == [{self(), 2}])
+    :ok = Registry.unregister(@steady, name)
+  end
+
+  defp act(:meta, _world) do
+    key = {:meta, self()}
+    :ok = Registry.put_meta(@steady, key, self())
+    check(Registry.meta(@steady, key) == {:ok, self()})
+    :ok = Registry.delete_meta(@steady, key)
+    check(Registry.meta(@steady, key) == :error)
+  end
+
+  defp act(:match, _world) do
+    name = {:match, self()}
+    {:ok, _pid} = Registry.register(@steady, name, {:open, 3})
+    check(Registry.match(@steady, name, {:open, :_}) == [{self(), {:open, 3}}])
+    check(Registry.count_match(@steady, name, {:closed, :_}) == 0)
+    check(Registry.values(@steady, name, self()) == [{:open, 3}])
+    :ok = Registry.dispatch(@steady, name, fn [{pid, _value}] -> check(pid == self()) end)
+    :ok = Registry.unregister_match(@steady, name, {:_, :"$1"}, [{:>, :"$1", 2}])
+    check(Registry.lookup(@steady, name) == [])
   end
 
   defp act(:give_to_keeper, world) do
-    # Long-lived processes give names back, only sooner or later: they are counted in the end.
+    # Long-lived processes give names back at some time: those left are counted at the end.
     keeper = elem(world.keepers, :rand.uniform(tuple_size(world.keepers)) - 1)
     name = {:kept, self(), :rand.uniform(1_000_000)}
     check(NativeRegistry.register_name({@steady, name}, keeper) == :yes)
-    check(Native.unregister(@steady, name, keeper) == :yes)
+    :ok = Registry.unregister(@steady, name, keeper)
+    check(Registry.lookup(@steady, name) == [])
   end
 
   defp act(:long_name, _world) do
@@ -290,13 +311,13 @@ defmodule Soak do
     NativeRegistry.unregister_name({@steady, name})
   end
 
-  # A registry is opened, used and closed; half of the time by the end of its supervisor.
+  # A registry is opened, used and closed, half of the time by the end of its supervisor.
   defp come_and_go(world, registry) do
     {pid, reference} =
       spawn_monitor(fn ->
         Process.flag(:trap_exit, true)
         {:ok, supervisor} = start_registry(registry, listeners: [Soak.Listener])
-        :ok = NativeRegistry.Registry.subscribe(registry, {:told, :_})
+        :ok = Registry.subscribe(registry, {:told, :_})
 
         for number <- 1..100 do
           :yes = NativeRegistry.register_name({registry, {:told, number}}, self())
@@ -317,7 +338,7 @@ defmodule Soak do
   end
 
   defp register_or_too_late(registry, name) do
-    NativeRegistry.Registry.register(registry, name, nil)
+    Registry.register(registry, name, nil)
   rescue
     _closed in ArgumentError -> :ok
   end
@@ -338,7 +359,7 @@ defmodule Soak do
     )
   end
 
-  # Few enough to meet.
+  # So few names that the workers collide.
   defp name, do: {:name, :rand.uniform(@names), "10f4b6e2-9b3a-4a4e-8d1c-0123456789ab"}
 
   defp count(world, kind, times) do
@@ -346,12 +367,12 @@ defmodule Soak do
     :counters.add(world.counters, at + 1, times)
   end
 
-  # Counted when all that ended has been cleaned up.
+  # Counted after everything that ended has been cleaned up.
   defp footprint do
     eventually(fn -> :code.soft_purge(Native) end)
     eventually(fn -> match?({0, _processes}, Native.sizes(@steady)) end)
-    info = NativeRegistry.Registry.info(@steady)
-    # The couriers of closed registries and other threads end on their own.
+    info = Registry.info(@steady)
+    # The threads of closed registries end by themselves.
     threads = settled(&threads/0)
     for pid <- Process.list(), do: :erlang.garbage_collect(pid)
     processes = Process.list()
@@ -362,7 +383,7 @@ defmodule Soak do
       ports: length(Port.list()),
       threads: threads,
       monitors: sum(processes, :monitors),
-      # Those of the library's own resources are among them.
+      # The library's own resources are included.
       monitored_by: sum(processes, :monitored_by),
       names: info.names,
       holders: info.processes,
@@ -385,7 +406,7 @@ defmodule Soak do
     |> Enum.sum()
   end
 
-  # The value once it has been the same for a while.
+  # Waits until the value has not changed for a while.
   defp settled(function), do: settled(function, function.(), 0)
   defp settled(_function, value, 20), do: value
 
@@ -424,7 +445,7 @@ defmodule Soak do
     receive do
       ^event -> :ok
     after
-      @patience -> fail("was not told: #{inspect(event)}")
+      @patience -> fail("this event did not arrive: #{inspect(event)}")
     end
   end
 
@@ -439,7 +460,7 @@ defmodule Soak do
   end
 
   defp check(true), do: :ok
-  defp check(false), do: raise("a wrong answer")
+  defp check(false), do: raise("an answer was wrong")
 
   defp eventually(condition),
     do: eventually(condition, System.monotonic_time(:millisecond) + @patience)
@@ -450,7 +471,7 @@ defmodule Soak do
         result
 
       System.monotonic_time(:millisecond) > deadline ->
-        fail("what was waited for did not happen")
+        fail("a condition that was waited for did not become true")
 
       true ->
         Process.sleep(5)
@@ -470,5 +491,5 @@ end
 
 case Float.parse(List.first(System.argv()) || "") do
   {minutes, ""} when minutes > 0 -> Soak.run(minutes)
-  _other -> raise ArgumentError, "say for how many minutes"
+  _other -> raise ArgumentError, "expected a number of minutes"
 end

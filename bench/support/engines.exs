@@ -1,7 +1,7 @@
-# The registries that are compared, each behind the four callbacks of a WorkflowMetal adapter.
+# The registries to compare, each behind the four callbacks of a WorkflowMetal adapter.
 
 defmodule Bench.ElixirRegistry do
-  # What WorkflowMetal's LocalRegistry does.
+  # Does what WorkflowMetal's LocalRegistry does.
 
   def child_spec(application, _config) do
     registry = Module.concat(application, LocalRegistry)
@@ -29,7 +29,7 @@ defmodule Bench.ElixirRegistry do
 end
 
 defmodule Bench.PartitionedRegistry do
-  # The same with one partition a scheduler.
+  # The same with one partition for each scheduler.
 
   alias Bench.ElixirRegistry
 
@@ -44,8 +44,8 @@ defmodule Bench.PartitionedRegistry do
 end
 
 defmodule Bench.BareETS do
-  # No registry: the one table operation that a registry on ETS cannot do without. Nobody is asked
-  # whether he lives, nobody is watched.
+  # No registry, but the table operation that every registry on ETS needs. It monitors no holder and does not ask
+  # whether a holder is alive.
 
   def child_spec(_application, _config) do
     {:ok, nil, :ets.new(__MODULE__, [:set, :public, read_concurrency: true])}
@@ -63,7 +63,7 @@ defmodule Bench.BareETS do
 end
 
 defmodule Bench.BareETS.Missing do
-  # For names that are not there, where lookup_element/3 raises.
+  # For missing names, for which lookup_element/3 raises.
 
   def whereis_name(table, name) do
     case :ets.lookup(table, name) do
@@ -75,7 +75,7 @@ end
 
 defmodule Bench.Global do
   def child_spec(_application, _config) do
-    # Otherwise a process may have one name.
+    # Without this a process may have one name only.
     Application.put_env(:kernel, :global_multi_name_action, :allow)
     {:ok, nil, %{}}
   end
@@ -103,7 +103,7 @@ defmodule Bench.Gproc do
 
   def whereis_name(_meta, name), do: :gproc.whereis_name({:n, :l, name})
 
-  # Besides its name, each holder has a row that says it is watched.
+  # Besides the name, each holder has a row that says that it is monitored.
   def count(_meta), do: :ets.select_count(:gproc, [{{{{:n, :l, :_}, :_}, :_, :_}, [], [true]}])
 end
 
@@ -146,7 +146,7 @@ defmodule Bench.Horde do
 end
 
 defmodule Bench.Empty do
-  # Does nothing: what is measured is what the measuring costs.
+  # Does nothing: this measures the cost of measuring.
 
   def child_spec(_application, _config), do: {:ok, nil, %{}}
   def via_tuple(_meta, name), do: {:via, __MODULE__, name}
@@ -157,15 +157,15 @@ defmodule Bench.Empty do
 end
 
 defmodule Bench.Engines do
-  # What there is to compare, and how much each can be asked for.
+  # The registries to compare, and the limits of each.
 
   alias WorkflowMetal.Registration.{LocalRegistry, NativeRegistry}
 
   @thousand 1_000
   @hundred_thousand 100_000
 
-  # In the order of the tables. `:misses` is asked for names that nobody holds; `:most` is the largest set of names, by who holds them; `:slow`
-  # ones register in hundreds of microseconds and get smaller batches.
+  # In the order of the tables. `:misses`: whether lookups of missing names are measured. `:most`: the largest set
+  # of names, by kind of holders. `:slow`: a registration takes hundreds of microseconds, so the batches are smaller.
   def all do
     [
       engine(:native, "NativeRegistry", NativeRegistry, count: &native_count/1),
@@ -234,7 +234,7 @@ defmodule Bench.Engines do
 
   def count(engine), do: engine.count.(engine.meta)
 
-  # WorkflowMetal's own where it is there.
+  # WorkflowMetal's own, if it is on the code path.
   def local_adapter do
     if Code.ensure_loaded?(LocalRegistry), do: LocalRegistry, else: Bench.ElixirRegistry
   end

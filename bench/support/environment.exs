@@ -1,5 +1,5 @@
 defmodule Bench.Environment do
-  # What the figures were measured with and on.
+  # The machine and the versions that the figures are from.
 
   alias Bench.Engines
   alias WorkflowMetal.Registration.NativeRegistry.Native
@@ -19,7 +19,7 @@ defmodule Bench.Environment do
     ]
   end
 
-  # The exact version stands in a file of the installation, which packagers may leave out.
+  # The exact version is in a file of the installation, which some packages leave out.
   defp otp do
     release = to_string(:erlang.system_info(:otp_release))
 

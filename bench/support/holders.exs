@@ -1,14 +1,14 @@
 defmodule Bench.Holders do
-  # The processes that hold names. Either one process holds all of a set, or each name has a
-  # process of its own, which registers itself, is timed, and then starts the next one: so each
-  # registers alone and on a warm scheduler, as a child does that its supervisor waits for.
+  # The processes that hold names. Either one process holds all names of a set, or each name has a process of its
+  # own. Such a process registers itself, is timed, and then starts the next one. So each registers alone and on a
+  # warm scheduler, as a child does while its supervisor waits.
 
   import Bench.Measure, only: [median: 1, now: 0, nanoseconds: 1, per: 2]
 
   alias Bench.{Engines, Names}
 
-  # One process that registers all names, with one engine after the other, and keeps them. Answers
-  # the process and, for each engine, how many nanoseconds one registration took.
+  # Starts one process that registers all names with one engine after the other, and keeps them. Returns the
+  # process and, for each engine, the nanoseconds for one registration.
   def one(engines, source) do
     starter = self()
 
@@ -25,7 +25,7 @@ defmodule Bench.Holders do
     end
   end
 
-  # The same for one engine and for a while: nanoseconds a registration, and nanoseconds to undo it.
+  # The same for one engine: nanoseconds for one registration, and for one unregistration.
   def one_timed(engine, source) do
     {pid, [{_key, registered}]} = one([engine], source)
     send(pid, {:unregister, engine, self()})
@@ -76,8 +76,8 @@ defmodule Bench.Holders do
     unregister_from(source, at + 1, count, engine)
   end
 
-  # A process a name, each registering with all engines and then staying, as small as it can be.
-  # As nobody times this, as many chains as schedulers run at once.
+  # A process for each name, which registers with all engines and then stays, as small as possible. This is not
+  # timed, so as many chains as schedulers run at once.
   def each(engines, source) do
     put_chain(:each, {engines, source, nil})
     count = Names.count(source)
@@ -87,9 +87,9 @@ defmodule Bench.Holders do
     for _first <- firsts, do: receive(do: (:held -> :ok))
   end
 
-  # A process a name for one engine and for a while, in a single chain: nanoseconds a registration
-  # and nanoseconds to undo it, each by the clock of the process that has the name. Medians: a
-  # process that the system lets wait in the middle would outweigh a thousand others.
+  # A process for each name and one engine, in a single chain: nanoseconds for a registration and for an
+  # unregistration, each measured by the process that has the name. Medians, because one process that the
+  # operating system interrupts would outweigh a thousand others.
   def each_timed(engine, source) do
     count = Names.count(source)
     {registered, unregistered} = times = times(engine, count)
@@ -103,7 +103,7 @@ defmodule Bench.Holders do
     {median_of(registered, count), median_of(unregistered, count)}
   end
 
-  # Where the processes of a chain write down their times; the same place each time.
+  # The processes of a chain write their times here.
   defp times(engine, count) do
     case :persistent_term.get({__MODULE__, {:timed, engine.key}}, nil) do
       nil -> {:atomics.new(count, []), :atomics.new(count, [])}
@@ -115,8 +115,8 @@ defmodule Bench.Holders do
     median(for at <- 1..count, do: nanoseconds(:atomics.get(times, at)))
   end
 
-  # What the processes of a chain need to know is a persistent term, so that none has a copy. To
-  # put the same once more costs nothing; to put something else goes through all processes.
+  # The arguments of a chain are a persistent term, so that no process has a copy. Putting an equal term again
+  # costs nothing; putting another one scans all processes.
   defp put_chain(chain, term), do: :persistent_term.put({__MODULE__, chain}, term)
 
   defp start(link), do: spawn(fn -> run(link) end)
@@ -126,7 +126,7 @@ defmodule Bench.Holders do
     name = Names.at(source, at)
     for engine <- engines, do: register(engine, name, times, at)
 
-    # The last one's next is who started the chain.
+    # The last process answers the process that started the chain.
     next =
       if at < last do
         start({chain, at + 1, last, starter})
@@ -135,7 +135,7 @@ defmodule Bench.Holders do
         starter
       end
 
-    # Only who is not timed again gives up its heap.
+    # Only a process that is not timed again gives up its heap.
     if times do
       hold(chain, at, next)
     else
@@ -175,8 +175,8 @@ defmodule Bench.Holders do
     :atomics.put(elem(times, 1), at + 1, now() - start)
   end
 
-  # Raises unless the engine finds the process that holds the name: the one that holds all, or the
-  # one whose place in its chain is `at`.
+  # Raises unless the engine finds the holder of the name: the process that holds all names, or the one at the
+  # place `at` of its chain.
   def check!(engine, name, at, one) do
     found = Engines.whereis(engine, name)
     send(found, {:which, self()})

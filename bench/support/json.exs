@@ -1,5 +1,5 @@
 defmodule Bench.JSON do
-  # As much of an encoder as the figures need.
+  # An encoder with as much of JSON as the figures need.
 
   def encode(map) when is_map(map) do
     ["{", map |> Enum.sort() |> Enum.map_intersperse(",\n", &pair/1), "}"]

@@ -1,13 +1,13 @@
 defmodule Bench.Longest do
-  # What may take a call into the library longest, for bench/longest_calls.exs and for the test that
-  # none holds a scheduler.
+  # The inputs with which calls into the library take longest, for bench/longest_calls.exs and for the test that
+  # no call holds a scheduler.
 
   import Bitwise
 
   alias WorkflowMetal.Registration.NativeRegistry
   alias WorkflowMetal.Registration.NativeRegistry.{Name, Native, Value}
 
-  # Words. So that nobody collects garbage between two readings of a clock.
+  # In words: so large that no garbage is collected between two readings of the clock.
   @heap 4_000_000
 
   @doc """
@@ -61,7 +61,7 @@ defmodule Bench.Longest do
     <<_bits::3, shifted::binary-size(67_000_000), _rest::bitstring>> =
       :binary.copy("a", 67_108_864)
 
-    # The documented way of reading a binary copies one that does not begin where a byte does.
+    # The documented way to read a binary copies it if it does not begin at a byte boundary.
     direct =
       if Native.reads_words(), do: [{"a binary of 64 MiB, shifted", {1, shifted}}], else: []
 
@@ -115,8 +115,8 @@ defmodule Bench.Longest do
     ]
   end
 
-  # Mere data and terms of the size from which on they are copied on dirty schedulers, with as much
-  # memory for it as can be.
+  # Data and terms of the size from which they are copied on dirty schedulers, which take as much memory as
+  # possible for that size.
   defp value_calls(registry) do
     value_calls(registry, "a value of 256 KiB", external(:binary.copy("v", 262_000))) ++
       value_calls(registry, "terms of 32 KiB", terms({self(), List.duplicate(?a, 32_700)}))
@@ -191,7 +191,7 @@ defmodule Bench.Longest do
             :go -> :ok
           end
 
-          # A time slice of its own.
+          # Starts with a full time slice.
           :erlang.yield()
           start = System.monotonic_time()
           call.()
@@ -263,7 +263,7 @@ defmodule Bench.Longest do
 
   defp nest(levels, wrap), do: Enum.reduce(1..levels, 1, fn _level, inner -> wrap.(inner) end)
 
-  # The largest that is taken, by halves.
+  # The largest that is accepted, by bisection.
   defp largest(build), do: largest(build, 1, 70_000)
   defp largest(build, low, high) when high - low <= 1, do: build.(low)
 

@@ -1,5 +1,5 @@
 defmodule Bench.Main do
-  # The command.
+  # The command line.
 
   alias Bench.{Engines, Environment, JSON, Plan, Report, Run, Wanted}
 
@@ -8,7 +8,7 @@ defmodule Bench.Main do
 
     --quick      small numbers of everything, to see that it runs; the figures mean little
     --only PART  one of: #{Enum.join(Plan.parts(), ", ")}; may be given several times
-    --json FILE  writes the figures there, too
+    --json FILE  also writes the figures to FILE
   """
 
   @options [quick: :boolean, only: [:string, :keep], json: :string, help: :boolean]
@@ -35,7 +35,7 @@ defmodule Bench.Main do
     if options[:help] do
       IO.puts(@usage)
     else
-      # Now, rather than at the end of it all.
+      # Fails now, rather than at the end, if the file cannot be written.
       if options[:json], do: File.write!(options[:json], "")
       environment = Environment.describe()
       scope = Plan.scope(options[:quick])
@@ -44,7 +44,7 @@ defmodule Bench.Main do
       if options[:json], do: File.write!(options[:json], json(environment, results))
 
       if failed > 0 do
-        Run.say("\n#{failed} of the VMs failed; what they said stands above.")
+        Run.say("\n#{failed} of the VMs failed; their output is above.")
         System.halt(1)
       end
     end
@@ -52,7 +52,7 @@ defmodule Bench.Main do
 
   @spec refuse([String.t()]) :: no_return
   defp refuse(words) do
-    Run.say("not understood: #{Enum.join(words, " ")}\n\n#{@usage}")
+    Run.say("unknown arguments: #{Enum.join(words, " ")}\n\n#{@usage}")
     System.halt(2)
   end
 

@@ -1,19 +1,19 @@
 defmodule Bench.Measure do
-  # Clock, rounds, and processes that have nothing else to do.
+  # The clock, rounds, and idle processes.
 
   def now, do: System.monotonic_time()
 
   def nanoseconds(time), do: System.convert_time_unit(time, :native, :nanosecond)
 
-  # Nanoseconds for one of `count` things that the function does.
+  # Nanoseconds for one of `count` calls that the function makes.
   def per(count, fun) do
     start = now()
     fun.()
     nanoseconds(now() - start) / count
   end
 
-  # Every engine in every round, so that whatever else goes on hits all; in another order each
-  # time, so that none always follows the same other.
+  # Every engine in every round, so that other work on the machine affects all of them. The order changes, so that no
+  # engine always follows the same other one.
   def rounds(engines, count, fun) do
     samples =
       for round <- 0..(count - 1), engine <- rotate(engines, round) do
@@ -31,7 +31,7 @@ defmodule Bench.Measure do
   # Runs the function in a process of its own.
   def apart(fun), do: 1 |> together(fn _at -> fun.() end) |> hd()
 
-  # Runs the function in so many processes at once; answers what each answers.
+  # Runs the function in that many processes at once, and returns their results.
   def together(count, fun) do
     started =
       for at <- 0..(count - 1) do
@@ -62,7 +62,7 @@ defmodule Bench.Measure do
         :ok
 
       System.monotonic_time(:millisecond) > deadline ->
-        raise "what was waited for did not happen"
+        raise "a condition that was waited for did not become true"
 
       true ->
         Process.sleep(1)
@@ -88,7 +88,7 @@ defmodule Bench.Measure do
     elem(sorted, max(ceil(share * tuple_size(sorted)), 1) - 1)
   end
 
-  # What this OS process has in memory now.
+  # The resident memory of this process of the operating system.
   def resident_bytes do
     kilobytes =
       case File.read("/proc/self/status") do

@@ -1,8 +1,8 @@
 defmodule Bench.Names do
-  # Names of tasks as WorkflowMetal makes them, and lists of them that many processes read without
-  # a copy of their own: persistent terms are neither copied nor moved.
+  # Names of tasks as WorkflowMetal makes them, and lists of them that many processes read without a copy, as
+  # persistent terms are not copied.
 
-  # Names that are never held, and those which come and go beside the ones that are.
+  # Names that are never held, and names that are registered and freed beside the held ones.
   @missing_from 2_000_000
   @passing_from 3_000_000
 
@@ -25,7 +25,7 @@ defmodule Bench.Names do
      {uuid(1, workflow), uuid(2, workflow * 10 + rem(at, 10)), uuid(3, the_case), uuid(4, at)}}
   end
 
-  # Of version 4 as it looks, but always the same for the same number.
+  # Looks like version 4, but is the same for the same number.
   defp uuid(kind, number) do
     <<a, b, c, d, e, f, _::4, g::12, _::2, h::14, i, j, k, l, m, n>> =
       :erlang.md5(<<kind, number::64>>)
@@ -61,8 +61,7 @@ defmodule Bench.Names do
 
   def get(key), do: :persistent_term.get({__MODULE__, key})
 
-  # The names of a source are those put under a key or, where they must not take memory, made one
-  # by one.
+  # The names of a source are stored under a key, or, if they must take no memory, made one by one.
   def count({:put, key}), do: tuple_size(get(key))
   def count({:made, _kind, size}), do: size
 

@@ -1,4 +1,4 @@
-# What is measured, part by part. Each answers {what, engine's key, samples}, times in nanoseconds.
+# The parts of the measurement. Each returns {what, engine's key, samples}, with times in nanoseconds.
 
 defmodule Bench.Lookup do
   # whereis_name/2 of held and of missing names.
@@ -29,7 +29,7 @@ defmodule Bench.Lookup do
   def hit(1), do: "hit, one reader"
   def hit(readers), do: "hit, #{readers} readers"
 
-  # Each reader goes through other names and looks at its own clock.
+  # Each reader has names and a clock of its own.
   defp mean_of_readers(readers, key, adapter, engine, round, counts) do
     readers
     |> together(fn at ->
@@ -72,7 +72,7 @@ defmodule Bench.Lookup do
 end
 
 defmodule Bench.Latency do
-  # Single lookups by the clock, while another process registers and unregisters.
+  # Single lookups, timed each, while another process registers and unregisters.
 
   import Bench.Measure
 
@@ -135,7 +135,7 @@ defmodule Bench.Latency do
 end
 
 defmodule Bench.Register do
-  # register_name/2 and unregister_name/1 of names that come to the held ones and go again.
+  # register_name/2 and unregister_name/1 of names beside the held ones.
 
   import Bench.Measure
 
@@ -202,7 +202,7 @@ defmodule Bench.StartChild do
   def running(callers), do: "running name, #{callers} callers"
   def new, do: "new name"
 
-  # From the first caller's start to the last one's end: they wait for each other.
+  # From the start of the first caller to the end of the last one, because they wait for each other.
   defp running(callers, engine, round, counts) do
     {:ok, supervisor} = DynamicSupervisor.start_link(strategy: :one_for_one)
     each = div(counts.calls, callers)

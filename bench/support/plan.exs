@@ -1,5 +1,5 @@
 defmodule Bench.Plan do
-  # Which VMs are started, and what comes of them.
+  # Which VMs are started, and their results.
 
   alias Bench.{Engines, Measure, Names, Run}
 
@@ -48,8 +48,8 @@ defmodule Bench.Plan do
   def scope(quick?), do: if(quick?, do: @quick, else: @full)
 
   @doc """
-  Everything that is measured, as a list of maps, and the number of VMs that failed. `code` is what
-  the VMs are to load.
+  All results as a list of maps, and the number of VMs that failed. `code` are the modules that the VMs
+  load.
   """
   def measure(scope, parts, code) do
     jobs = jobs(scope, parts)
@@ -169,7 +169,7 @@ defmodule Bench.Plan do
     end
   end
 
-  # Bytes a name beyond those of a VM that registered nothing.
+  # Bytes for a name, minus those of a VM that registered nothing.
   defp result(%{part: :memory, engine: :empty}, _samples), do: nil
 
   defp result(%{part: :memory} = row, samples) do

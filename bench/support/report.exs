@@ -1,5 +1,5 @@
 defmodule Bench.Report do
-  # The tables.
+  # Prints the tables.
 
   alias Bench.{Engines, Latency, Names, Plan, Wanted}
   alias Bench.Run.Free
@@ -16,8 +16,8 @@ defmodule Bench.Report do
 
     IO.puts("""
 
-    Times are medians of rounds in which every registry has its turn. Behind each stands how many
-    times NativeRegistry's it is: 4.0x is four times as long, and below 1.0x NativeRegistry loses.\
+    Times are medians of rounds in which each registry has a turn. Each is followed by how many times
+    NativeRegistry's time it is: 4.0x is four times as long. Below 1.0x NativeRegistry loses.\
     """)
 
     for part <- parts, of_part = Enum.filter(results, &(&1.part == part)), of_part != [] do
@@ -46,7 +46,7 @@ defmodule Bench.Report do
 
   defp title(:register) do
     {"Register and unregister",
-     "register_name/2, unregister_name/1: nanoseconds a call, by the number of names besides.\n" <>
+     "register_name/2, unregister_name/1: nanoseconds a call, by the number of other names.\n" <>
        "\"all by one process\" is the filling of an empty registry, measured once"}
   end
 
@@ -129,7 +129,7 @@ defmodule Bench.Report do
     end
   end
 
-  # There it is the processes that do something.
+  # In this part the processes themselves are measured.
   defp label(%{key: :empty}, [%{part: :free} | _]), do: "no registry"
   defp label(engine, _results), do: engine.label
 
@@ -180,10 +180,13 @@ defmodule Bench.Report do
 
     case Wanted.rows(results) do
       [] ->
-        IO.puts("nothing of it was measured")
+        IO.puts("none of these was measured")
 
       rows ->
-        IO.puts("LocalRegistry's figure by NativeRegistry's, where nothing else is said\n")
+        IO.puts(
+          "LocalRegistry's figure divided by NativeRegistry's, unless the row says otherwise\n"
+        )
+
         line(["", "", "wanted", "one holder", "a process a name"])
         for row <- rows, do: line(wanted_cells(row))
     end

@@ -1,14 +1,14 @@
-# What a VM is started for: each run/1 here is called once in a fresh one.
+# The jobs of the VMs: each run/1 is called once in a fresh VM.
 
 defmodule Bench.Run do
   @callback run(map) :: [{part :: atom, what :: String.t(), engine :: atom, samples :: [number]}]
 
-  # On standard error, for standard output has the tables.
+  # On standard error, because standard output has the tables.
   def say(text), do: IO.puts(:stderr, text)
 
   def say_step(text), do: say("         " <> text)
 
-  # Engines log what they start; the children's ends are no news either.
+  # Engines log what they start, and the ends of children.
   def quiet, do: :logger.set_primary_config(:level, :none)
 end
 
@@ -28,7 +28,7 @@ defmodule Bench.Run.Set do
     register: Bench.Register
   ]
 
-  # Lists of names to look up: enough that a large set is not always asked for the same ones.
+  # Lists of names to look up, so many that a large set is not always asked for the same ones.
   @slices 10
 
   @checked 1_000
@@ -48,7 +48,7 @@ defmodule Bench.Run.Set do
 
     Run.say_step("held by #{length(engines)} engines")
     {one, filled} = hold(engines, held)
-    # Horde answers before others can see what was registered.
+    # Horde answers before other processes see the registration.
     for engine <- engines,
         engine.key != :empty,
         do: wait_until(fn -> Engines.count(engine) == size end)
@@ -90,7 +90,7 @@ defmodule Bench.Run.Set do
     {nil, []}
   end
 
-  # A benchmark of hits that miss is worth nothing.
+  # A lookup that should find a name has to find it.
   defp check!(engines, one, %{kind: kind, size: size}) do
     for engine <- engines, engine.key != :empty do
       for at <- Enum.take_random(0..(size - 1), @checked) do
@@ -109,8 +109,8 @@ defmodule Bench.Run.Set do
 end
 
 defmodule Bench.Run.Memory do
-  # What this VM has in memory when one engine holds the names. The empty one's share is what
-  # there is without a registry.
+  # The memory of this VM when one engine holds the names. For the empty engine it is the memory without a
+  # registry.
 
   @behaviour Bench.Run
 
@@ -123,7 +123,7 @@ defmodule Bench.Run.Memory do
     Run.quiet()
     engine = key |> Engines.get() |> Engines.start()
 
-    # Nothing big is built before, or the memory it leaves free would be used again and not show.
+    # Nothing large is built before: its memory would be used again, and would not be measured.
     case held do
       :one_holder -> Holders.one([engine], {:made, kind, size})
       :process_a_name -> Holders.each([engine], {:made, kind, size})

@@ -1,5 +1,5 @@
 defmodule Bench.Wanted do
-  # The ratios that NativeRegistry is to reach, and those it has.
+  # The ratios that NativeRegistry should reach, and those that were measured.
 
   alias Bench.{Lookup, Names, Plan, Register, StartChild}
   alias Bench.Run.Free
@@ -9,8 +9,8 @@ defmodule Bench.Wanted do
   @hundred_thousand 100_000
   @million 1_000_000
 
-  # What it is called, the part and the row it comes from, what is divided by what, and the ratio
-  # for five integers and for four UUIDs.
+  # The label, the part and the row, what is divided by what, and the wanted ratio for five integers and for
+  # four UUIDs.
   defp wanted do
     local = &{{&1, :local}, {&1, :native}}
     ets = {{@hundred_thousand, :ets}, {@hundred_thousand, :native}}

@@ -1,12 +1,12 @@
 defmodule Mix.Tasks.Compile.NativeRegistry do
   @shortdoc "Builds the Rust library of workflow_metal_native_registry"
   @moduledoc """
-  Builds the Rust library with cargo and puts it where the VM looks for it, `priv/native` of the
-  built application.
+  Builds the Rust library with cargo and copies it to `priv/native` of the built application, where the
+  VM loads it from.
 
-  Nothing happens while the library is newer than every source of it. What cargo has to say is
-  printed as it comes. Cargo builds below the application's build folder, so `mix clean` removes
-  it all; `CARGO_TARGET_DIR` moves that elsewhere.
+  Does nothing if the library is newer than all of its sources. The output of cargo is printed. Cargo builds
+  in the application's build folder, so that `mix clean` removes everything; the environment variable
+  `CARGO_TARGET_DIR` names another folder.
   """
   use Mix.Task.Compiler
 
@@ -37,11 +37,11 @@ defmodule Mix.Tasks.Compile.NativeRegistry do
     case System.cmd(cargo, arguments, options) do
       {_output, 0} ->
         File.mkdir_p!(Path.dirname(library))
-        # Removed first: a VM may have the old file mapped, which must not change under it.
+        # Removed first: a VM may have mapped the old file, which must not change then.
         _ = File.rm(library)
         File.cp!(Path.join([target, "release", cargo_name()]), library)
 
-        # The time of this build, not of cargo's last change: what has been looked at is not stale.
+        # If cargo had nothing to do, its file may be older than the sources, and would be stale again.
         File.touch!(library)
         {:ok, []}
 
@@ -75,7 +75,7 @@ defmodule Mix.Tasks.Compile.NativeRegistry do
     end
   end
 
-  # On macOS, too, the VM looks for a name that ends in ".so".
+  # On macOS the VM also looks for a name that ends in ".so".
   defp library_name do
     if windows?(), do: "native_registry.dll", else: "native_registry.so"
   end
