@@ -97,9 +97,7 @@ defmodule Demo do
 
     IO.puts("")
 
-    IO.puts(
-      row("Medians of #{length(native)} runs", "NativeRegistry", "Elixir's Registry", "better")
-    )
+    IO.puts(row(medians(length(native)), "NativeRegistry", "Elixir's Registry", "better"))
 
     IO.puts(String.duplicate("-", 94))
 
@@ -118,6 +116,9 @@ defmodule Demo do
     IO.puts("  on NativeRegistry: " <> failures(native))
     IO.puts("  on Elixir's Registry: " <> failures(elixir) <> "\n")
   end
+
+  defp medians(1), do: "One run"
+  defp medians(runs), do: "Medians of #{runs} runs"
 
   defp failures(runs) do
     failures =

@@ -1,4 +1,4 @@
-# An error that is logged and that no test expects fails one.
+# A logged error that no test expects fails a test.
 alias WorkflowMetal.Registration.NativeRegistry.{CrashLog, SpareNodes}
 
 Logger.configure(level: :error)
@@ -8,7 +8,7 @@ ExUnit.after_suite(fn _results ->
   if CrashLog.left_over?(), do: System.at_exit(fn _status -> exit({:shutdown, 1}) end)
 end)
 
-# What is not on the code path cannot be tested against.
+# Tests against a library that is not on the code path are excluded.
 excluded =
   for {tag, application, module} <- [
         {:workflow_metal, :workflow_metal, WorkflowMetal.Application},
@@ -21,6 +21,6 @@ excluded =
     tag
   end
 
-# Times that pass on a machine which does ten other things. What takes them fails.
+# Timeouts for a busy machine. Only a failing test waits that long.
 ExUnit.start(exclude: excluded, timeout: 900_000, assert_receive_timeout: 60_000)
 SpareNodes.configure()

@@ -1,8 +1,7 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
   @moduledoc false
-  # Real nodes on 127.0.0.1, steered over their standard input and output: the node of the tests is
-  # no member of the cluster. Unless a test wants it otherwise, nodes connect when they are told to and
-  # never by themselves.
+  # Real nodes on 127.0.0.1, controlled through standard input and output, so that the node of the tests is no
+  # member of the cluster. Nodes do not connect by themselves unless a test asks for it.
 
   use ExUnit.CaseTemplate
 
@@ -19,7 +18,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
 
   using do
     quote do
-      # They take long, and nothing is read there that other tests do not read.
+      # They take long, and read terms in no other way than other tests.
       @moduletag :nodes
 
       import WorkflowMetal.Registration.NativeRegistry.ClusterCase
@@ -42,7 +41,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
   setup context do
     if context[:reuse_nodes], do: Process.put(@test, {context.module, context.test})
 
-    # First, so that it looks last, at what the nodes have had as well.
+    # Called first, so that its check runs last and includes the nodes.
     CrashLog.watch(context)
   end
 
@@ -145,7 +144,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
     :peer.call(peer, module, function, arguments, @patience)
   end
 
-  # The same on all of them at once.
+  # The same on all nodes at the same time.
   def call_all(nodes, module, function, arguments) do
     nodes
     |> Enum.map(&Task.async(fn -> call(&1, module, function, arguments) end))
@@ -168,7 +167,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
   # Has the two see each other; :global may not have told them of each other's names yet.
   def meet(one, other), do: eventually(fn -> try_to_connect(one, other) end)
 
-  # With the cookie that `cut/2` has taken away.
+  # With the cookie that `cut/2` has changed.
   defp try_to_connect(one, {_peer, other}) do
     call(one, :erlang, :set_cookie, [other, @cookie])
     call(one, :net_kernel, :connect_node, [other])

@@ -1,18 +1,18 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
   @moduledoc false
-  # Rounds of trouble for real nodes on 127.0.0.1: links are cut, nodes are paused, killed, renamed
-  # and join, engines hang and restart, while workers on each node register, start, unregister and
-  # crash. When it is over, the links are healed, and what has to hold of a registry in a cluster
-  # must come to hold. Each round has a seed that gives its trouble again.
+  # Rounds of faults on real nodes on 127.0.0.1: links are cut, nodes are paused, killed, renamed and join, and
+  # engines hang and restart, while workers on each node register, start, unregister and crash. At the end of
+  # a round the links are healed, and the invariants of a registry in a cluster must come to hold. A seed
+  # repeats the faults of a round.
   #
-  # It was tried on mutants of the code, each of which it caught where the code itself held, by
-  # `CHECKED_STEPS=STEPS CHECKED_ENGINE=ENGINE script/cluster_check 0 SEED`. What the nodes do at each moment
-  # is their own, so that a mutant may live through one run of its seed.
+  # Each mutant below failed, and the unchanged code passed, with
+  # `CHECKED_STEPS=STEPS CHECKED_ENGINE=ENGINE script/cluster_check 0 SEED`. The seed does not fix what the nodes do
+  # at each moment, so a mutant may survive a run of its seed.
   #
-  # rule: mutant                                                         engine  seed  steps
+  # rule; the mutant                                                     engine  seed  steps
   # names are compared when nodes meet: they are not                     syn     200   part,heal
   # two holders become one: the loser lives on                           global  200   part,heal,heal
-  # no supervisor pays for a conflict: it is not asked to end the loser  syn     200   part,heal,heal
+  # no supervisor counts a conflict: it is not asked to end the loser    syn     200   part,heal,heal
   # a conflict is not the child's error: it is answered as such          syn     200   part,heal,heal
   # all nodes decide a conflict alike: by the own node's name            syn     200   part,heal,heal
   # a restart does not ask an engine that hangs: it does                 global  200   crash_while_it_hangs
@@ -24,8 +24,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
   # so it is when the node has another name: it is not                   syn     200   rename,heal
   # all members know a name after a cut of one link: it is not retold    syn     205   link,heal,link
   #
-  # Not caught: one that takes a name back from the process of the attempt though it holds it by now. It
-  # registers it anew at once, so that another node has but a moment to take it.
+  # Not caught: a mutant that takes a late name back although the process holds it by now. The process
+  # registers the name again at once, so that another node has only a moment to take it.
 
   alias WorkflowMetal.Registration.NativeRegistry.ClusterCheck.{Member, Plan}
   alias WorkflowMetal.Registration.NativeRegistry.{ClusterNode, OtherVM}
@@ -35,7 +35,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
   # How long the cluster may take until all holds, in milliseconds.
   @settles 30_000
 
-  # What holds has to hold still this much later: reconciliation comes with a delay.
+  # The invariants have to hold this much later as well, because reconciliation is delayed.
   @stays [300, 300, 300, 3_000]
 
   @spec round(atom, integer, keyword) :: :ok | {:error, String.t()}
@@ -85,7 +85,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
 
       mesh(state)
     else
-      # Before there is trouble they have seen each other, as after any deployment.
+      # Before the first fault all nodes have seen each other, as after a deployment.
       mesh(state)
       for node <- Map.values(state.nodes), do: work(state, node)
     end
@@ -122,7 +122,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
     put_in(state.nodes[number], node)
   end
 
-  # No two processes are ever told that they have one name, and so none loses its own.
+  # No two processes are ever told that they hold the same name, so no process loses its name.
   defp strict?(plan), do: plan.engine == :global and plan.steady
 
   defp options(%{plan: plan}), do: [cluster: plan.engine, cluster_timeout: plan.timeout]
@@ -136,7 +136,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
     :peer.call(node.peer, module, function, arguments, patience)
   end
 
-  # Every link there can be, until all are there at once.
+  # Connects all pairs until all connections exist at the same time.
   defp mesh(state, attempts \\ 300) do
     nodes = Map.values(state.nodes)
 
@@ -165,7 +165,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
     {_output, 0} = System.cmd(epmd, ["-daemon"], env: [{"ERL_EPMD_ADDRESS", "127.0.0.1"}])
   end
 
-  # By their processes of the operating system: one that is paused does not answer.
+  # By signals to the operating system's process, because a paused node does not answer.
   defp end_all(pids) do
     for {peer, os} <- Agent.get(pids, & &1) do
       Process.unlink(peer)
@@ -205,7 +205,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
     state
   end
 
-  # A paused node is asked nothing: it would not answer.
+  # A paused node is not asked, because it would not answer.
   defp step({:cut, one_side, other_side}, state) do
     for one <- one_side, other <- other_side do
       case {state.nodes[one], state.nodes[other], state.away[one], state.away[other]} do
@@ -263,7 +263,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
     node = state.nodes[number]
     name = :"check_#{System.pid()}_#{state.plan.seed}_#{number}_#{state.boots + 1}@127.0.0.1"
     :ok = call(node, Member, :rename, [name])
-    # Or who meets it is told of no name of it for a while, and takes it.
+    # Otherwise a node that meets it may not hear of its names for a while, and take them.
     await_renamed(state, node)
     state = put_in(state.nodes[number].name, name)
     step({:heal, :all}, %{state | boots: state.boots + 1})
@@ -358,7 +358,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
         :ok
 
       {lasting, passing} ->
-        # Nothing makes up for a wrong answer or a supervisor that has given up.
+        # A wrong answer, or a supervisor that has given up, cannot be repaired.
         if lasting != [] or now() > deadline do
           {:error, if(lasting == [], do: passing, else: lasting)}
         else
@@ -370,8 +370,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
 
   defp now, do: System.monotonic_time(:millisecond)
 
-  # What is not as it should be, each as `{name, text}`, where the name may be nil: what will never
-  # be right, and what may become so.
+  # The violations as `{name, text}`, where the name may be nil: those that are final, and those that may still be
+  # repaired.
   defp wrong(state) do
     nodes = Map.values(state.nodes)
     arguments = [state.registry, state.plan.engine, state.names]
@@ -383,7 +383,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
 
     pids = for {_node, report} <- reports, pid <- pids(report), do: pid
     alive = alive(nodes, Enum.uniq(pids))
-    # All that say whom they have; each process tells of itself by its node's present name.
+    # What the nodes say that they hold. Each process is given with the present name of its node.
     holders = for {_node, report} <- reports, holder <- report.holders, do: holder
 
     lasting = for {node, report} <- reports, wrong <- lasting(state, node, report), do: wrong
@@ -404,7 +404,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
     |> Enum.flat_map(fn {_name, pid} -> if is_pid(pid), do: [pid], else: [] end)
   end
 
-  # As their own nodes say, whatever name these go by.
+  # As their own nodes say, under whatever name the nodes have.
   defp alive(nodes, pids) do
     for node <- nodes, pid <- call(node, Member, :alive, [pids]), into: MapSet.new(), do: pid
   end
@@ -483,7 +483,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
     end
   end
 
-  # Every live holder is what every node answers.
+  # Every node answers every living holder.
   defp nameless(reports, holders) do
     for {name, pid} <- holders, {node, report} <- reports, report.answers[name] != pid do
       {name,
@@ -496,7 +496,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
         do: {name, "runs more than once: #{inspect(pids)}"}
   end
 
-  # What is answered is held, and the engine says the same.
+  # Every process that is answered holds the name, and the engine agrees.
   defp disagreement(state, reports, holders) do
     held = Map.new(holders)
 
@@ -511,7 +511,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
     end
   end
 
-  # The first of what is wrong, and all that was done about a name of it.
+  # The first violations, and everything that was done with one of their names.
   defp explain(state, wrong) do
     texts = for {name, text} <- Enum.take(wrong, 20), do: "  #{inspect(name)}: #{text}\n"
     name = Enum.find_value(wrong, fn {name, _text} -> name end)

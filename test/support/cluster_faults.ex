@@ -1,7 +1,6 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.ClusterFaults do
   @moduledoc false
-  # What a node of a cluster does in the tests of what goes wrong. Nothing it starts is linked to who
-  # calls.
+  # What runs on a node in the tests of faults in a cluster. Nothing that it starts is linked to the caller.
 
   alias WorkflowMetal.Registration.NativeRegistry
   alias WorkflowMetal.Registration.NativeRegistry.{Cluster, ClusterNode, ClusterWorker}
@@ -21,7 +20,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterFaults do
     end
   end
 
-  # Whether this node has nothing to settle with an engine any more.
+  # Whether nothing is left to settle with the engine on this node.
   def settled? do
     Task.Supervisor.children(Cluster.Tasks) == []
   end
@@ -66,7 +65,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterFaults do
     {supervisor, pid}
   end
 
-  # All that runs beneath a supervisor, and itself.
+  # All processes below a supervisor, and the supervisor.
   def tree(supervisor) do
     beneath =
       for {_id, pid, type, _modules} when is_pid(pid) <- Supervisor.which_children(supervisor),
@@ -98,8 +97,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterFaults do
     end
   end
 
-  # Holds up the engine, has processes register names meanwhile, and lets it go on when each has had
-  # to try again. The pids and what they were told.
+  # Suspends the engine while processes register names, and resumes it when each of them has had to try again. Returns
+  # the pids and their answers.
   def register_meanwhile(registry, engine, names) do
     :ok = :sys.suspend(engine)
     pids = register_patiently(registry, names)
@@ -149,7 +148,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterFaults do
     :ok
   end
 
-  # Pairs of processes that hand a name to each other until they are told to stop.
+  # Pairs of processes that pass a name to each other until they get a message to stop.
   def hand_around(registry, names) do
     for name <- names do
       one = spawn(fn -> hand_over(registry, name) end)
@@ -184,7 +183,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterFaults do
     end
   end
 
-  # Looks for what has come apart while names are handed around, again and again.
+  # Reconciles again and again while names are passed around.
   def reconcile(registry, times) do
     for _time <- 1..times, do: Cluster.Reconcile.reconcile(registry)
     :ok

@@ -1,6 +1,6 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.ClusterNode do
   @moduledoc false
-  # What a node of a cluster does in the tests. Nothing it starts is linked to who calls.
+  # What runs on a node in the tests of clusters. Nothing that it starts is linked to the caller.
 
   alias WorkflowMetal.Registration.NativeRegistry
   alias WorkflowMetal.Registration.NativeRegistry.{ClusterWorker, CrashLog}
@@ -27,7 +27,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterNode do
     end
   end
 
-  # As an event handler of syn that a user may have: keeps what it is told.
+  # An event handler of syn, as a user may have one. It keeps its calls.
   def on_process_registered(scope, name, pid, meta, _reason) do
     Agent.update(@log, &[%{level: :registered, msg: {scope, name, pid, meta}} | &1])
   end
@@ -61,7 +61,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterNode do
 
     children = [
       {NativeRegistry, [name: registry] ++ options},
-      # Children are killed again and again here; no supervisor gives up for that.
+      # Children are killed again and again, and no supervisor may give up because of that.
       {DynamicSupervisor, name: workers(registry), strategy: :one_for_one, max_restarts: restarts}
     ]
 
@@ -90,13 +90,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterNode do
     NativeRegistry.start_child(%{registry: registry}, name, workers(registry), child)
   end
 
-  # A process that is restarted whatever it ends of.
+  # A permanent process.
   def start_permanent(registry, name) do
     child = {ClusterWorker.Permanent, []}
     NativeRegistry.start_child(%{registry: registry}, name, workers(registry), child)
   end
 
-  # Its answer, and what a lookup says right after it.
+  # The answer, and that of a lookup right after it.
   def start_and_look(registry, name, supervisor) do
     {start_child(registry, name, [], supervisor), whereis(registry, name)}
   end
@@ -187,8 +187,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterNode do
   def last(_registry, _name, one, other), do: Enum.max_by([one, other], &node/1)
   def nonsense(_registry, _name, _one, _other), do: :nonsense
 
-  # Takes and starts names at random, kills now and then, until `rounds` are done; answers what
-  # went wrong.
+  # Registers and starts names at random, and kills some holders, for `rounds` rounds. Returns what went wrong.
   def hammer(registry, names, seed, rounds) do
     :rand.seed(:exsss, seed)
 

@@ -1,26 +1,26 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.CrashLog do
   @moduledoc false
-  # Nothing is printed of what is logged in the tests: processes are killed by the ten thousand. What is
-  # an error is kept here instead, and whatever no test has said to expect fails one: that which ends
-  # next, as nobody can say whose it was where tests run at once; its text says what it is about.
+  # Logged errors are not printed in the tests, which kill processes by the ten thousand. They are kept here. An error
+  # that no test expects fails the test that ends next, because with concurrent tests nobody can say which test
+  # caused it; its text says what it is about.
   #
   #     @tag crashes: ~r/the child's own error/
   #     @tag crashes: [~r/one/, ~r/another/]
   #
-  # A process that a test kills, or that its supervisor ends, is no error; nor is one that has outlived the
-  # registry of its test.
+  # The end of a process that a test kills, or that its supervisor ends, is no error. Nor is that of a process that
+  # runs longer than the registry of its test.
 
   @table __MODULE__
 
-  # For how long what a test expects is expected after its end, as messages of dying processes take
-  # their time; in milliseconds.
+  # How long errors that a test expects are accepted after its end, because reports of ending processes take time;
+  # in milliseconds.
   @late 5_000
 
   # What a process that a test has started says when the test has ended, and its registry with it, before
   # the process has. A test that meets this while it runs fails by itself.
   @outlived ~r/unknown registry: RegistryOfATest\..*it was stopped/s
 
-  # So many are kept. A loop of crashes is told by a few of them.
+  # The most errors that are kept. A few are enough to see a loop of crashes.
   @most 200
 
   @doc "Keeps errors from now on, and nothing is printed any more. Called once on each node."
@@ -48,7 +48,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.CrashLog do
   def log(event, _config) do
     if error?(event) do
       text = text(event)
-      # Here, lest what is expected by the thousand leaves no room for what is not.
+      # Here, so that thousands of expected errors leave room for others.
       unless expected?(text) or text =~ @outlived, do: keep(text)
     end
   rescue
@@ -81,7 +81,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.CrashLog do
 
   defp on_purpose?(_event), do: false
 
-  # One that crashed has told itself.
+  # A process that crashed has reported it itself.
   defp ordered?(reason) when reason in [:killed, :normal, :shutdown], do: true
   defp ordered?({:shutdown, _reason}), do: true
   defp ordered?(_reason), do: false

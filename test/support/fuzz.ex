@@ -1,8 +1,7 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz do
   @moduledoc false
-  # Terms that nobody would write, made of bytes in external format, and what has to hold of each of
-  # them as a name: it is refused with an `ArgumentError`, or it comes back `===` itself in every way
-  # in which names come back.
+  # Unusual terms, made of bytes in external format. As a name each of them has to be refused with an
+  # `ArgumentError`, or to come back `===` itself from every function that answers names.
 
   alias WorkflowMetal.Registration.NativeRegistry
   alias WorkflowMetal.Registration.NativeRegistry.{Native, Terms}
@@ -53,8 +52,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz do
     ArgumentError -> :error
   end
 
-  # OTP 25 takes bytes for a function whose creator is no process, and crashes when it is asked to
-  # write it down again.
+  # OTP 25 accepts bytes for a function whose creator is no pid, and crashes when the function is encoded again.
   defp sound?([head | tail]), do: sound?(head) and sound?(tail)
   defp sound?(tuple) when is_tuple(tuple), do: tuple |> Tuple.to_list() |> sound?()
   defp sound?(map) when is_map(map), do: map |> :maps.to_list() |> sound?()
@@ -87,7 +85,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz do
 
   defp one_of(corpus), do: elem(corpus, :rand.uniform(tuple_size(corpus)) - 1)
 
-  # About as deep as a name may be, and of everything that has a depth.
+  # About as deep as a name may be, of every kind of term that can be nested.
   defp deep do
     wraps = [&{&1}, &[&1], &[1 | &1], &%{1 => &1}, &%{&1 => 1}, &Terms.closure/1, &{:a, &1, "b"}]
 
@@ -167,7 +165,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz do
         :name
 
       :refused ->
-        # And is so by everything that takes a name.
+        # Every function that takes a name has to refuse it.
         :refused = outcome(fn -> NativeRegistry.whereis_name({registry, name}) end)
         :refused = outcome(fn -> NativeRegistry.Registry.lookup(registry, name) end)
         :refused = outcome(fn -> NativeRegistry.Registry.unregister(registry, name) end)
@@ -196,7 +194,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz do
     [{selected, ^this, :value}] = NativeRegistry.Registry.match_names(registry, :_)
     true = selected === name
 
-    # As a pattern it finds itself, whatever :_ in it may find besides.
+    # As a pattern it finds itself, even if a :_ in it finds other names too.
     case outcome(fn -> NativeRegistry.Registry.match_names(registry, name) end) do
       [{^selected, ^this, :value}] -> 1 = NativeRegistry.Registry.count_names(registry, name)
       # :_ in the key of a map.

@@ -1,14 +1,14 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.KeptTerms do
   @moduledoc false
-  # What a registry gives back while its node gets a name, loses it and gets another, and what it lets
-  # go. Called in a VM of its own; raises where anything is not as it was.
+  # Checks what a registry gives back while its node gets a name, loses it and gets another one, and what memory it
+  # releases. Called in a VM of its own. Raises if a term is not what it was.
 
   alias WorkflowMetal.Registration.NativeRegistry
   alias WorkflowMetal.Registration.NativeRegistry.{Native, OtherVM, Terms}
 
   @registry OtherVM.registry()
 
-  # All in one process, which holds the terms as they were: a message would be as they are.
+  # All in one process, which keeps the original terms: a message would copy them as they are now.
   def gives_back_what_was_put_in do
     # A value may be larger than a name.
     nameless = [List.duplicate(make_ref(), 20_000) | terms()]
@@ -37,7 +37,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTerms do
     rename(nil)
   end
 
-  # What is given back, in one of several ways, takes no memory any more.
+  # A name that was freed in any way takes no memory any more.
   def lets_go_of_what_is_given_back do
     before = :erlang.memory(:total)
 
@@ -61,7 +61,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTerms do
     :ok
   end
 
-  # Has the process do something of each of twenty names.
+  # The process calls the function for each of twenty names.
   defp ask(holder, function) do
     send(holder, {self(), fn -> for number <- 1..20, do: function.(number) end})
 
@@ -88,7 +88,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTerms do
     end
   end
 
-  # Events that are told after the node has got another name than the one it had at the change.
+  # Events that are sent after the node's name has changed since the event.
   def tells_what_was_put_in do
     this = self()
     :ok = NativeRegistry.Registry.subscribe(@registry, :_)
@@ -101,7 +101,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTerms do
         :ok = NativeRegistry.Registry.unregister(@registry, name)
         told!({:unregister, @registry, name, this})
 
-        # What is kept since the node had another name.
+        # What has been kept since the node had another name.
         {:ok, ^this} = NativeRegistry.Registry.register(@registry, name, term)
         told!({:register, @registry, name, this, term})
         rename(other)

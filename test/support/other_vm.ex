@@ -1,6 +1,6 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.OtherVM do
   @moduledoc false
-  # A VM of its own for what a test must not do to its own: other flags, another node name.
+  # Another VM, for tests that need other flags or another node name.
 
   alias WorkflowMetal.Registration.NativeRegistry
   alias WorkflowMetal.Registration.NativeRegistry.Terms
@@ -35,7 +35,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.OtherVM do
 
   def registry, do: @registry
 
-  # Stops a VM by its process of the operating system, until that is told to go on.
+  # Pauses a VM by a signal to its process of the operating system.
   def pause(os) do
     {_output, 0} = System.cmd("kill", ["-STOP", os])
     await_stopped(os, 12_000)
@@ -50,7 +50,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.OtherVM do
     end
   end
 
-  # Where the system does not say it, the signal is taken to arrive at once.
+  # If the operating system does not report it, assume that the signal arrives at once.
   defp stopped?(os) do
     case File.read("/proc/#{os}/stat") do
       {:ok, status} -> status =~ ") T "
@@ -67,7 +67,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.OtherVM do
     :ok
   end
 
-  # Names about as deep as they may be, of everything that has a depth, in every way there is.
+  # Names about as deep as they may be, of every kind of term that can be nested, given to every function.
   def hold_deep_names do
     one_level = [&{&1}, &{1, &1, "b"}, &[&1], &%{1 => &1}, &%{&1 => 1}, &{make_ref(), &1}]
     two_levels = [&[1 | {&1}], &Terms.closure/1]

@@ -21,7 +21,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RegistryCase do
   end
 
   setup context do
-    # First, so that it looks last.
+    # Called first, so that its check runs last.
     CrashLog.watch(context)
     start_registry()
   end
@@ -42,7 +42,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RegistryCase do
     start_supervised!({DynamicSupervisor, options}, id: make_ref())
   end
 
-  # Waits for what no message announces.
+  # Waits for a condition that no message announces.
   def eventually(condition, patience \\ @patience) do
     wait_for(condition, System.monotonic_time(:millisecond) + patience)
   end
@@ -74,8 +74,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RegistryCase do
     end)
   end
 
-  # A process whose end takes the VM a while. It tells whoever is linked to it first, then takes its
-  # many monitors down, and only then tells who monitors it. In between it is dead for everybody.
+  # A process whose end takes the VM a while: exit signals to linked processes come first, then its many monitors
+  # are removed, and only then the processes that monitor it are notified. In between it is already dead.
   def idle_that_ends_slowly(monitors) do
     test = self()
     monitored = idle()
@@ -109,11 +109,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RegistryCase do
     end
   end
 
-  # Runs the function in a process of its own, answers what it answers.
+  # Runs the function in a process of its own, and returns its result.
   def elsewhere(function), do: function |> Task.async() |> Task.await(@patience)
 
-  # By how much each figure of this VM grows in one of some rounds of the same, at the least. What
-  # is left behind is left in each of them; what the VM does for itself now and then is not.
+  # The smallest growth of each figure of this VM in any of several equal rounds. A leak grows in every round;
+  # what the VM allocates for itself now and then does not.
   def least_growth(rounds, function) do
     growths =
       for _round <- 1..rounds do
@@ -125,11 +125,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RegistryCase do
     Enum.reduce(growths, &Map.merge(&1, &2, fn _figure, one, another -> min(one, another) end))
   end
 
-  # The resident memory is that of the operating system, the only one that counts what native code
-  # holds; 0 where it does not tell.
+  # Resident memory as the operating system reports it, which includes native code. 0 if it does not report it.
   defp footprint do
     for pid <- Process.list(), do: :erlang.garbage_collect(pid)
-    # First, as asking for the rest makes atoms, once.
+    # First, because the other questions make atoms, once.
     resident = resident()
     system = :erlang.memory(:system)
 

@@ -6,7 +6,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Terms do
 
   @node "other@127.0.0.1"
 
-  # Pids, ports and references of another node come into a VM in the external term format only.
+  # Pids, ports and references of another node can be made from the external term format only.
   def remote_pid(id, creation \\ 1) do
     :erlang.binary_to_term(<<131, 88, other_node()::binary, id::32, 0::32, creation::32>>)
   end
@@ -42,7 +42,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Terms do
   def other_closure(value), do: fn -> {value} end
   def closure(value, another), do: fn -> {value, another} end
 
-  # Wraps a term in itself, so to say: `levels` times.
+  # Nests a term `levels` times.
   def nest(term, 0, _wrap), do: term
   def nest(term, levels, wrap), do: nest(wrap.(term), levels - 1, wrap)
 
@@ -187,8 +187,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Terms do
       [<<"a", 1::1>>, <<"a", 1::2>>, <<1::4001>>, <<2::4001>>]
   end
 
-  # A term of the seed that the calling process's random numbers have. Parts come from few values,
-  # so that two terms are the same often enough.
+  # A random term by the calling process's seed. Its parts are of few values, so that two terms are often equal.
   def random(depth \\ 4) do
     kinds = if depth == 0, do: 7, else: 13
 
@@ -255,7 +254,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Terms do
 
   def rebuilt(term), do: term
 
-  # A term that looks much like the one that is given, and may be the same.
+  # A term that differs little from the given one, or not at all.
   def similar(term) do
     if :rand.uniform(5) == 1, do: twin(term), else: similar_parts(term)
   end

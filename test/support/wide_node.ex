@@ -1,6 +1,6 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.WideNode do
   @moduledoc false
-  # What a node does in the tests of questions to the whole cluster.
+  # What runs on a node in the tests of calls with `cluster: true`.
 
   alias WorkflowMetal.Registration.NativeRegistry
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.Report
@@ -72,7 +72,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.WideNode do
   def suspend(pid) do
     caller = self()
 
-    # It would go on with the end of whoever suspended it.
+    # The process would be resumed when the process that suspended it ends.
     spawn(fn ->
       :erlang.suspend_process(pid)
       send(caller, {:suspended, pid})

@@ -8,7 +8,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
   Start `MyApp.Workflows` in your supervision tree as before. Everything else stays as it is.
 
-  The module is also a `:via` module, with or without WorkflowMetal:
+  It is also a `:via` module, with or without WorkflowMetal. Under a supervisor a registry is started by
+  `{WorkflowMetal.Registration.NativeRegistry, name: MyApp.Names}`.
 
       iex> {:ok, _pid} = WorkflowMetal.Registration.NativeRegistry.start_link(name: MyApp.Names)
       iex> name = {:via, WorkflowMetal.Registration.NativeRegistry, {MyApp.Names, {"invoice", 17}}}
@@ -18,42 +19,32 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
       iex> GenServer.whereis(name) == pid
       true
 
-  Under a supervisor it is started by `{WorkflowMetal.Registration.NativeRegistry, name: MyApp.Names}`.
-  A via tuple with three elements, `{registry, name, value}`, registers the name with a value.
-
-  All other functions of a registry, such as `lookup/2`, `match_names/3` and `subscribe/3`, are those of
+  All other functions, such as `lookup/2`, `match_names/3` and `subscribe/3`, are those of
   `WorkflowMetal.Registration.NativeRegistry.Registry`. They take the same registries: the name of the
   WorkflowMetal application, or the `:name` that a registry was started with.
 
   ## What it guarantees
 
-    * At most one process of this node holds a name. Names are compared by `===`.
+    * At most one process of this node holds a name; with the option `:cluster`, one of all connected
+      nodes. Names are compared by `===`.
     * A name is free as soon as its holder has ended, and no lookup answers a process that has.
     * `start_child/4` answers a process that runs without asking its supervisor.
     * The names survive the registry's own process, which may be killed and restarted at any time.
 
-  With the option `:cluster`, each name runs once among all connected nodes.
-
   ## Options
 
-  WorkflowMetal passes no options to its registry, so those of an application stand in the
-  configuration:
+  WorkflowMetal passes no options to its registry. Those of an application stand in the configuration:
 
       config :workflow_metal_native_registry, MyApp.Workflows, listeners: [MyApp.Audit]
 
-    * `:name` - an atom, the name of the registry; required, and given by WorkflowMetal for its
-      applications
-    * `:listeners`, `:cluster`, `:cluster_timeout`, `:on_conflict` - as those of
-      `WorkflowMetal.Registration.NativeRegistry.Registry.start_link/1`
+  They are `:name`, an atom, which WorkflowMetal gives to its applications, and `:listeners`, `:cluster`,
+  `:cluster_timeout` and `:on_conflict`, as of
+  `WorkflowMetal.Registration.NativeRegistry.Registry.start_link/1`.
 
-  ## Where to read on
-
-    * [Moving from LocalRegistry](guides/moving_from_local_registry.md)
-    * [Names, values and patterns](guides/names_values_patterns.md)
-    * [Events and waiting](guides/events_and_waiting.md)
-    * [Several nodes](guides/several_nodes.md)
-    * [Running it in production](guides/production.md)
-    * [Troubleshooting](guides/troubleshooting.md)
+  Read on: [Moving from LocalRegistry](guides/moving_from_local_registry.md),
+  [Names, values and patterns](guides/names_values_patterns.md),
+  [Events and waiting](guides/events_and_waiting.md), [Several nodes](guides/several_nodes.md),
+  [Running it in production](guides/production.md), [Troubleshooting](guides/troubleshooting.md).
   """
 
   alias WorkflowMetal.Registration.NativeRegistry.{Child, Names, Options, Owner, Registry}
@@ -70,29 +61,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   @typedoc "What WorkflowMetal hands to every call of its adapter."
   @type adapter_meta :: %{registry: Registry.registry()}
 
-  @typedoc "The child's own answers, and errors of a cluster as `t:Registry.reason/0` has them."
+  @typedoc "The child's own answers, and the errors of a cluster."
   @type on_start_child :: {:ok, pid} | {:error, Registry.reason() | term} | :ignore
 
   @doc """
-  The registry as a child of a WorkflowMetal application, and what the other callbacks want to know.
-
-  `config` goes before what the configuration of `:workflow_metal_native_registry` has for the
-  application. Raises `ArgumentError` for an unknown option.
+  The registry as a child of a WorkflowMetal application. `config` goes before what the configuration of
+  `:workflow_metal_native_registry` has for the application.
   """
   @doc since: "0.1.0"
   if @has_adapter, do: @impl(@adapter)
+  @spec child_spec(Registry.registry(), keyword) :: {:ok, Supervisor.child_spec(), adapter_meta}
+  def child_spec(application, config) when is_atom(application),
+    do: {:ok, child_spec(Options.configured(application, config)), %{registry: application}}
 
-  @spec child_spec(Registry.registry(), keyword) ::
-          {:ok, Supervisor.child_spec(), adapter_meta}
-  def child_spec(application, config) when is_atom(application) do
-    {:ok, child_spec(Options.configured(application, config)), %{registry: application}}
-  end
-
-  @doc """
-  A registry as a child of a supervisor.
-
-  Raises `ArgumentError` for an unknown option, or one that cannot be used.
-  """
+  @doc "A registry as a child of a supervisor. Raises `ArgumentError` for an option it cannot use."
   @doc since: "0.1.0"
   @spec child_spec(keyword) :: Supervisor.child_spec()
   def child_spec(options), do: options |> Options.adapter!() |> Owner.child_spec()
@@ -102,12 +84,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(options), do: options |> Options.adapter!() |> Owner.start_link()
 
-  @doc """
-  The via tuple of a name.
-
-  It holds atoms and the name only, so it means the same on every node and whatever has been
-  restarted.
-  """
+  @doc "The via tuple of a name. It means the same on every node and whatever has been restarted."
   @doc since: "0.1.0"
   if @has_adapter, do: @impl(@adapter)
   @spec via_tuple(adapter_meta, Registry.name()) :: {:via, module, Registry.via_name()}
@@ -116,35 +93,24 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   @doc """
   The process that holds the name, or a new child of the DynamicSupervisor `supervisor`.
 
-  A process that runs is answered without asking the supervisor. A new child is `module` or
-  `{module, keyword}`, with the via tuple put in as `:name`. The child's own `{:error, reason}` and
-  `:ignore` are passed on.
+  A new child is `module` or `{module, keyword}`, with the via tuple put in as `:name`. The child's own
+  `{:error, reason}` and `:ignore` are passed on.
 
   When the start fails because another process has the name, that process is the answer. The child is
   started again when the holder has ended meanwhile, up to nine times, and when the child itself was
   killed during its `init`, up to four times. `{:error, {:already_started, pid}}` is the answer when
   that process does not have this name, but kept the child from starting for a reason of its own.
-
-  Raises `ArgumentError` when `child_spec` is neither a module nor `{module, keyword}`.
   """
   @doc since: "0.1.0"
   if @has_adapter, do: @impl(@adapter)
 
-  @spec start_child(
-          adapter_meta,
-          Registry.name(),
-          Supervisor.supervisor(),
-          module | {module, keyword}
-        ) :: on_start_child
+  @spec start_child(adapter_meta, Registry.name(), supervisor, module | {module, keyword}) ::
+          on_start_child
+        when supervisor: Supervisor.supervisor()
   def start_child(%{registry: registry}, name, supervisor, child_spec),
     do: Child.start(registry, name, supervisor, child_spec)
 
-  @doc """
-  The process that holds the name, or `:undefined`.
-
-  A process that the caller has sent an exit signal, and that has ended of it, is not answered any
-  more, as `Process.alive?/1` sees it.
-  """
+  @doc "The process that holds the name, or `:undefined`."
   @doc since: "0.1.0"
   if @has_adapter, do: @impl(@adapter)
   @spec whereis_name(adapter_meta, Registry.name()) :: pid | :undefined
@@ -159,9 +125,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   @doc """
   Makes a process of this node the holder of a name; `:no` when a living process has it.
 
-  The holder need not be the caller, and may hold any number of names. A name whose holder has ended
-  is taken over at once. Raises `ArgumentError` for a pid of another node. In a cluster the caller
-  exits with `t:Registry.refused_exit/0` when the cluster cannot say who may have the name.
+  The holder need not be the caller. Raises `ArgumentError` for a pid of another node. Exits with
+  `t:WorkflowMetal.Registration.NativeRegistry.Registry.refused_exit/0` when a cluster cannot say.
   """
   @doc since: "0.1.0"
   @spec register_name(Registry.via_name(), pid) :: :yes | :no
@@ -171,19 +136,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   def register_name({registry, name, value}, pid) when is_pid(pid),
     do: Names.register_name(registry, name, value, pid)
 
-  @doc """
-  Frees a name of the calling process. The name of any other process stays as it is, for which there
-  is `WorkflowMetal.Registration.NativeRegistry.Registry.unregister/3`.
-  """
+  @doc "Frees a name of the calling process. The name of any other process stays as it is."
   @doc since: "0.1.0"
   @spec unregister_name(Registry.via_name()) :: :ok
   def unregister_name({registry, name}), do: Names.unregister_name(registry, name)
   def unregister_name({registry, name, _value}), do: Names.unregister_name(registry, name)
 
   @doc """
-  Sends a message to the holder of the name and answers its pid.
-
-  As with `:global`, the caller exits with `{:badarg, {name, message}}` when there is none.
+  Sends a message to the holder of the name and answers its pid. Exits with
+  `{:badarg, {name, message}}` when there is none, as `:global` does.
   """
   @doc since: "0.1.0"
   @spec send(Registry.via_name(), message) :: pid when message: term

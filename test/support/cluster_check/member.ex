@@ -1,8 +1,8 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
   @moduledoc false
-  # What a node does while the cluster is checked: it has a registry, supervisors, workers that
-  # register, start, unregister and crash, and it answers what is true of it. All it starts is
-  # linked to nobody.
+  # What runs on a node while the cluster is checked: a registry, supervisors, and workers that register, start,
+  # unregister and crash. It also answers questions about the node's state. Nothing that it starts is linked to
+  # the caller.
 
   alias WorkflowMetal.Registration.NativeRegistry
   alias WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Holder
@@ -12,9 +12,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
   @stop {__MODULE__, :stop}
   @strict {__MODULE__, :strict}
 
-  # The names, each of a kind that says how it is taken. Those that `:kept` supervisors have are
-  # never killed by a worker: their supervisors have the default intensity and must not reach it. Nor
-  # are those that start slowly, which would hardly ever get to their end.
+  # The names. The kind of a name says how it is registered. Workers never kill children of `:kept` supervisors,
+  # whose restart intensity is the default and must not be reached; nor children that start slowly,
+  # which would hardly ever finish.
   def names(count) do
     for number <- 1..count,
         kind <- [
@@ -33,8 +33,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
 
   def supervisors, do: for(number <- 1..2, do: {:supervisor, number})
 
-  # Starts what is to be checked. `options` are those of the registry. Where it is `strict?`, no process
-  # with names of its own ends, and none may be ended.
+  # Starts what is checked. `options` are those of the registry. With `strict?`, no process with names of its own
+  # ends, and none may be ended.
   def start(registry, options, strict? \\ false) do
     keep_history()
     :persistent_term.put(@stop, false)
@@ -53,7 +53,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
     {:ok, pid} = Supervisor.start_link(children, options)
     Process.unlink(pid)
 
-    # Which must not be taken along by anybody else's trouble.
+    # Must not end because of another process.
     for supervisor <- supervisors_of(registry) do
       {:ok, _pid} = DynamicSupervisor.start_child(supervisor, {Holder, []})
     end
@@ -63,7 +63,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
     :ok
   end
 
-  # The processes that have to be there in the end, as they were in the beginning.
+  # The processes that run at the start and have to run still at the end.
   def bystanders(registry) do
     for supervisor <- supervisors_of(registry) do
       holders = for pid <- Process.list(), nameless?(pid, supervisor), do: text(pid)
@@ -72,7 +72,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
     |> List.insert_at(0, text(Process.whereis(registry)))
   end
 
-  # The same whatever the node is called.
+  # Independent of the name of the node.
   defp text(nil), do: nil
   defp text(pid), do: :erlang.pid_to_list(pid)
 
@@ -153,7 +153,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
     ArgumentError -> false
   end
 
-  # What was done about a name, in the order of time; all that was wrong when the name is `:wrong`.
+  # What was done with a name, in order of time. For `:wrong`: all wrong answers.
   def history(name) do
     for {{time, _reference}, ^name, pid, what} <- :ets.tab2list(@history),
         do: {time, node(), pid, what}
@@ -226,7 +226,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
     end
   end
 
-  # By a process that does nothing else, as a start takes longer than a worker may wait.
+  # In a process of its own, because a start takes longer than a worker may wait.
   defp slowly({:slow, number}, work) do
     doing = Process.get(:doing)
 
@@ -272,7 +272,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
     case answer do
       {:ok, pid} when is_pid(pid) -> :ok
       {:error, {:already_started, pid}} when is_pid(pid) -> :ok
-      # Somebody else's death at the moment of the start.
+      # Another process has ended at the moment of the start.
       {:error, {:already_started, :undefined}} -> :ok
       {:error, {:shutdown, _reason}} -> :ok
       {:error, :killed} -> :ok
@@ -325,7 +325,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
 
   # Some trap exits.
   defp holder({kind, number} = name) do
-    # Longer than its supervisor is given to end one that has lost its name.
+    # Longer than its supervisor has to end a process that has lost its name.
     time = if kind == :slow, do: 2_500, else: 0
     [trap_exit: rem(number, 3) == 0, holds: name, starts_for: time]
   end
@@ -481,7 +481,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
          do: Process.exit(pid, :kill)
   end
 
-  # For a while; whoever asks it waits.
+  # For a while. Callers wait.
   def suspend_engine(:global, _registry, time), do: suspend(:global_name_server, time)
 
   def suspend_engine(:syn, registry, time) do
@@ -557,7 +557,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
   def report(registry, engine, names) do
     %{
       node: node(),
-      # First and last: whoever is in both has been there all the while.
+      # Read twice: a process that is in both has been there in between.
       holders: holders(registry),
       answers: Map.new(names, &{&1, NativeRegistry.whereis_name({registry, &1})}),
       values:
@@ -616,7 +616,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
     end
   end
 
-  # What the engine itself says, for who reads of a round that failed.
+  # What the engine itself says, for the report of a failed round.
   def engine_state(:global) do
     %{nodes: Node.list(), locks: :ets.tab2list(:global_locks), state: state_of_global()}
   end

@@ -1,7 +1,7 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
   @moduledoc false
-  # What happens to a cluster in one round. It is made of the seed alone, before anything happens,
-  # so that a seed gives the same trouble again; what the nodes do at each moment is theirs.
+  # The faults of one round. The plan depends on the seed alone, so that a seed repeats it. What the nodes do
+  # at each moment is not part of it.
 
   alias __MODULE__
 
@@ -30,7 +30,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
           | {:suspend_engine | :crash_while_it_hangs, pos_integer, milliseconds :: pos_integer}
           | {:restart_engine | :kill_engine | :crash_kept, pos_integer}
 
-  # What cuts no node off.
+  # Steps that cut no node off.
   @steady [:suspend_engine, :crash_kept]
 
   @spec new(engine :: atom, seed :: integer, keyword) :: t
@@ -48,7 +48,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
       crashes: []
     }
 
-    # Whether nodes see each other all the while: engines hang, and nothing else happens.
+    # Whether all nodes stay connected: then engines hang, and nothing else happens.
     steady = one_of([true, false, false, false, false])
     only = options[:only] || if steady, do: @steady
     steady = only != nil and only -- @steady == []
@@ -59,13 +59,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
       seed: seed,
       engine: engine,
       nodes: nodes,
-      # Whether :global takes further links down, lest nodes see different parts of the cluster, as it
-      # does unless it is told otherwise. As an engine it needs that: it promises nothing without.
+      # Whether :global disconnects further nodes, so that no two nodes see different parts of the cluster. This is
+      # its default. As an engine it needs that, and guarantees nothing without.
       overlaps: one_of([true, engine == :global]),
       timeout: one_of([300, 1_000, 5_000]),
       names: 1 + :rand.uniform(2),
       workers: one_of([1, 2]),
-      # Whether the engines hang while the workers do their last.
+      # Whether the engines hang while the workers finish.
       ends_hanging: :rand.uniform(3) == 1,
       # Whether names are held before there is a distribution.
       late_start: :rand.uniform(5) == 1 and not steady,
@@ -138,7 +138,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
     end)
   end
 
-  # A dead one comes back under its name, or another one comes.
+  # A node that ended comes back under its name, or a new node joins.
   defp step(:boot, %{dead: [node | dead]} = state) do
     {:ok, {:boot, node}, %{state | dead: dead, alive: state.alive ++ [node]}}
   end
@@ -153,8 +153,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Plan do
     at_work(state, fn node -> {:suspend_engine, node, one_of([200, 700, 1_500])} end)
   end
 
-  # Children that crash count: their supervisors, which have the default intensity, have to outlive
-  # that.
+  # At most so many crashes of children: their supervisors have the default intensity and must not give up.
   defp step(kind, state) when kind in [:crash_kept, :crash_while_it_hangs] do
     node = one_of(state.alive -- state.paused)
     step = if kind == :crash_kept, do: {kind, node}, else: {kind, node, 1_500}

@@ -34,7 +34,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Attempts do
           | :conflict
 
   @doc """
-  What `start` answers, which is called again while there is a reason to and `find` finds nobody.
+  What `start` answers, which is called again while there is a reason to and `find` answers `:undefined`.
   `refused` says what the error of a start means.
   """
   @spec start(find, start, refused :: (reason :: term -> reading)) :: answer
@@ -84,13 +84,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Attempts do
     end
   end
 
-  # No pause the first time. Afterwards whoever kills the child again and again gets time to do
-  # something else.
+  # No pause the first time. Later the pause leaves the processors to the processes that end the child or
+  # its holder again and again.
   defp pause({@killed, @gone, _conflicts}), do: :ok
   defp pause({killed, gone, _conflicts}), do: Process.sleep(@killed - killed + @gone - gone)
 
   @doc "What the error of a start means in a registry that is this node's alone."
-  @spec refused(find, reason :: term) :: reading
+  @spec refused(find, reason :: term) ::
+          {:ok, pid} | {:error, term} | :killed | {:gone, holder :: pid | :undefined}
   def refused(find, {:already_started, holder} = reason) do
     case find.() do
       pid when is_pid(pid) -> {:ok, pid}

@@ -34,15 +34,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Meta do
       with :heavy <- Native.put_meta(registry, key, value),
            do: Native.put_meta_heavy(registry, key, value)
 
-    with refusal when refusal != :ok <- answer do
-      put_encoded(registry, Name.prepare!(refusal, registry, key), {:name, key, value})
+    case answer do
+      :ok ->
+        :ok
+
+      refusal ->
+        put_encoded(registry, Name.prepare!(refusal, registry, key), {:name, key, value})
     end
   end
 
   @spec delete(registry, key) :: :ok
   def delete(registry, key) do
-    with refusal when refusal != :ok <- Native.delete_meta(registry, key) do
-      delete(registry, Name.prepare!(refusal, registry, key))
+    case Native.delete_meta(registry, key) do
+      :ok -> :ok
+      refusal -> delete(registry, Name.prepare!(refusal, registry, key))
     end
   end
 end

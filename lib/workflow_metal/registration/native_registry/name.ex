@@ -81,7 +81,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
     raise ArgumentError, Native.message(refusal) <> ", got: " <> brief(name)
   end
 
-  # A term that shares its parts may have more of them than anybody can visit, so the walk counts.
+  # A term that shares its parts may have more of them than can be visited, so the walk counts.
   # Each part is opened with the depth and the bytes that are left.
   defp open!(name) do
     {bytes, depth, _map_work, _value} = Native.limits()

@@ -4,7 +4,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
 
   alias WorkflowMetal.Registration.NativeRegistry.{Library, Registry, Samples, Value}
 
-  # The library is built after this module: it must not be loaded while Mix compiles.
+  # The library is built after this module, so it must not be loaded while Mix compiles.
   @compile {:autoload, false}
   @on_load :load
 
@@ -17,7 +17,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   @doc false
   def load do
     with {:ok, path} <- Library.path() do
-      # Any value forces the documented API of the VM where terms would be read directly.
+      # With any value of this variable terms are read by the documented functions of the VM alone.
       portable = System.get_env("WORKFLOW_METAL_NATIVE_REGISTRY_PORTABLE") != nil
       :erlang.load_nif(path, {portable, Samples.all(), Samples.parts()})
     end
@@ -83,8 +83,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   @spec whereis(Registry.registry(), term) :: pid | :undefined | :elsewhere | refusal
   def whereis(_registry, _name), do: :erlang.nif_error(:not_loaded)
 
-  # `:heavy` for a value that takes long to copy: then the function of that name does it, on a dirty
-  # scheduler. The same below.
+  # `:heavy` says that the value takes long to copy. The function with `_heavy` in its name does that on a
+  # dirty scheduler. The same below.
   @spec lookup(Registry.registry(), term) ::
           {pid, kept} | :undefined | :elsewhere | :heavy | refusal
   def lookup(_registry, _name), do: :erlang.nif_error(:not_loaded)

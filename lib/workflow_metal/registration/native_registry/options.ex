@@ -2,7 +2,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Options do
   @moduledoc false
   # Checks all options, but for those of a cluster, which `Cluster` does.
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Library, Native, Owner, Registry}
+  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Library, Native, Owner}
+  alias WorkflowMetal.Registration.NativeRegistry.{Registry, Value}
 
   @cluster [:cluster, :cluster_timeout, :on_conflict]
   @adapter [:name, :listeners | @cluster]
@@ -59,6 +60,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Options do
     listeners = wanted!(options, :listeners, [], &atoms?/1, "a list of atoms")
     meta = wanted!(options, :meta, [], &Keyword.keyword?/1, "a keyword list")
     Library.ensure_loaded!(Native)
+    # They are put in when the registry's process starts, where an error would come too late.
+    Enum.each(meta, fn {_key, value} -> Value.encode!(value) end)
     clustered? = Enum.any?(@cluster, &Keyword.has_key?(options, &1))
     cluster = if clustered?, do: Cluster.new!(name, options)
     %{registry: name, process: name, listeners: listeners, meta: meta, cluster: cluster}

@@ -235,7 +235,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
         if Process.alive?(other) do
           {:error, {:already_started, other}}
         else
-          # Notice of its end is on the way. Whoever is first closes the registry.
+          # Its end closes the registry, too, but that may take a moment longer.
           close(registry, other)
           open(registry, supervisor, cluster)
         end

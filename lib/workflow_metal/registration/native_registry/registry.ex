@@ -239,8 +239,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   def unregister(registry, name), do: Names.unregister(registry, name, self())
 
   @doc """
-  Frees a name of a process of this node, so that whoever registered the name for it by
-  `register_name/2` can take it back. The name of any other process stays as it is.
+  Frees a name of this process, which is of this node: a name that was registered for another process by
+  `register_name/2` can be taken back. The name of any other process stays as it is.
 
   Raises `ArgumentError` for a pid of another node, whose names only that node can free.
 
@@ -448,10 +448,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   A pattern is a name; `:_` in it stands for any term, and as the tail of a list for any tail. It
   cannot stand in the key of a map. There are no other variables: `:"$1"` is an atom.
 
-  The table is gone through in pieces, on the dirty schedulers; nobody waits for it for longer than it
-  takes to copy a piece: a hundredth of the table, or all of one with few names. A name that is held
-  all the while is found, once. Names that come and go meanwhile may be found or not; one that is freed
-  and registered again may be found as it was before, or after. Processes that have ended are left out.
+  The table is read in pieces, on the dirty schedulers. A registration waits for at most one piece: a
+  hundredth of the table, or all of a table with few names. A name that is held all the while is found,
+  once. A name that is registered or freed meanwhile may be found or not; one that is freed and
+  registered again may be found as it was before, or after. Processes that have ended are left out.
 
       iex> Registry.start_link(keys: :unique, name: MyApp.MatchNames)
       iex> for n <- 1..3, do: Registry.register(MyApp.MatchNames, {:case, {"loans", n}}, nil)

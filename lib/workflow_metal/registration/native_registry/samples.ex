@@ -1,15 +1,15 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Samples do
   @moduledoc false
-  # Terms of every kind that a VM may have, by which the native library decides at load whether it
-  # knows how terms lie in memory: see native/native_registry/src/layout.rs.
+  # Terms of every kind. When the native library is loaded, it decides by them whether it knows how this
+  # VM lays terms out in memory; see native/native_registry/src/layout.rs.
 
   import Bitwise
 
-  # An improper list is one of the kinds.
+  # Improper lists are one of the kinds.
   @dialyzer :no_improper_lists
 
-  # Literals of this module, which the VM keeps in another place than what is made at run time, and
-  # may point to in another way.
+  # The VM keeps the literals of a module in another place than terms that are made at run time, and may
+  # point to them in another way.
   @constants [
     [:constant, [], {}, {1}, {:constant, {"nested", [1 | 2]}}, [1, 2], [{1}], 0, -1, 1 <<< 40],
     [1 <<< 63, 1 <<< 80, -(1 <<< 80), 1.5, "", "constant", String.duplicate("constant", 20)],
@@ -24,7 +24,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Samples do
     constants ++ made ++ binaries() ++ functions() ++ ours() ++ others() ++ native_records()
   end
 
-  # Parts of binaries, binaries that grow, and such as do not begin where a byte does.
+  # Parts of binaries, binaries that have grown, and binaries that do not begin where a byte does.
   defp binaries do
     bytes = :binary.copy(<<1, 2, 3>>, 100)
     grown = for byte <- [bytes, "more"], into: "", do: byte
@@ -55,7 +55,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Samples do
     [self(), make_ref(), :atomics.new(1, []), {self(), make_ref()} | Port.list()]
   end
 
-  # Of another node; such come in external format only.
+  # Terms of another node, which can be made from external format only.
   defp others do
     node = <<119, 17, "other@127.0.0.1.x">>
 
@@ -67,7 +67,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Samples do
         do: :erlang.binary_to_term(<<131, external::binary>>)
   end
 
-  # A kind of term since OTP 29. Before, looking for the module would take longer than all the rest.
+  # OTP 29 has added this kind of term. Before OTP 29 the search for its module would take longer than
+  # everything else here.
   defp native_records do
     if otp() >= 29 and Code.ensure_loaded?(:records) and function_exported?(:records, :create, 4) do
       [apply(:records, :create, [__MODULE__, :sample, [field: {1}], %{is_exported: true}])]

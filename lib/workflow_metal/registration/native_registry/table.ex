@@ -22,14 +22,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
   @spec whereis(registry, name) :: pid | :undefined | :elsewhere
   def whereis(registry, name) do
     case Native.whereis(registry, name) do
-      pid when is_pid(pid) -> if Process.alive?(pid), do: pid, else: nobody(registry)
+      pid when is_pid(pid) -> if Process.alive?(pid), do: pid, else: not_here(registry)
       answer when answer in [:undefined, :elsewhere] -> answer
       refusal -> whereis(registry, Name.prepare!(refusal, registry, name))
     end
   end
 
   # A name whose holder here has ended may have a new one on another node.
-  defp nobody(registry), do: if(clustered?(registry), do: :elsewhere, else: :undefined)
+  defp not_here(registry), do: if(clustered?(registry), do: :elsewhere, else: :undefined)
 
   @doc "The process that holds the name, and its value."
   @spec lookup(registry, name) :: [{pid, Registry.value()}] | :elsewhere
@@ -38,7 +38,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
       {pid, value} ->
         if Process.alive?(pid),
           do: [{pid, Value.decode(value)}],
-          else: with(:undefined <- nobody(registry), do: [])
+          else: with(:undefined <- not_here(registry), do: [])
 
       :undefined ->
         []
@@ -86,15 +86,24 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
 
   defp claim(registry, name, pid, ended, value) do
     case insert(registry, name, pid, ended, value) do
-      :yes -> :yes
-      :elsewhere -> {:elsewhere, ended}
-      :ended when node(pid) == node() -> {:held, pid}
-      :ended -> Name.not_of_this_node!(pid)
-      holder -> living(holder) || claim(registry, name, pid, holder, value)
+      :yes ->
+        :yes
+
+      :elsewhere ->
+        {:elsewhere, ended}
+
+      :ended when node(pid) == node() ->
+        {:held, pid}
+
+      :ended ->
+        Name.not_of_this_node!(pid)
+
+      holder when is_pid(holder) ->
+        if Process.alive?(holder),
+          do: {:held, holder},
+          else: claim(registry, name, pid, holder, value)
     end
   end
-
-  defp living(holder), do: if(Process.alive?(holder), do: {:held, holder})
 
   defp insert(registry, name, pid, ended, value) do
     answer =
@@ -119,8 +128,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
           :yes | {:held, pid} | :ended | :no_registry
   def hold(registry, name, pid, ended, value) do
     case insert_held(registry, name, pid, ended, value) do
-      holder when is_pid(holder) -> living(holder) || hold(registry, name, pid, holder, value)
-      answer -> answer
+      holder when is_pid(holder) ->
+        if Process.alive?(holder),
+          do: {:held, holder},
+          else: hold(registry, name, pid, holder, value)
+
+      answer ->
+        answer
     end
   end
 

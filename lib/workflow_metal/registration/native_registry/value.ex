@@ -20,7 +20,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Value do
   def encode!(value) do
     limit = limit()
 
-    # First, because a term that shares its parts may have more of them than anybody can visit.
+    # First, because a term that shares its parts may have more of them than can be visited.
     case plain(value, limit) do
       left when is_integer(left) and left >= 0 ->
         external = :erlang.term_to_binary(value)
@@ -46,9 +46,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Value do
 
   @doc "How many bytes the term takes in external format at least, if that is within the limit."
   @spec size(term, pos_integer) :: non_neg_integer | :too_large
-  def size(term, limit) do
+  def size(term, limit) when is_integer(limit) do
     case parts(term, limit) do
-      left when left >= 0 -> limit - left
+      left when is_integer(left) and left >= 0 -> limit - left
       _below_zero -> :too_large
     end
   end

@@ -11,20 +11,36 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Wide do
           [{name, pid, Registry.value()}] | {[{name, pid, Registry.value()}], missing :: [node]}
   def match_names(registry, pattern, options) do
     here = fn -> Table.records(registry, pattern) end
-    ask(registry, {:select, pattern}, options, here, &Enum.concat/1)
+
+    case Options.wide!(options) do
+      nil ->
+        here.()
+
+      timeout ->
+        {answers, missing} = ask(registry, {:select, pattern}, here, timeout)
+        {Enum.concat(answers), missing}
+    end
   end
 
   @spec count_names(registry, Registry.pattern(), Registry.wide()) ::
           non_neg_integer | {non_neg_integer, missing :: [node]}
-  def count_names(registry, pattern, options) do
-    here = fn -> Table.count(registry, pattern) end
-    ask(registry, {:count, pattern}, options, here, &Enum.sum/1)
-  end
+  def count_names(registry, pattern, options),
+    do: count(registry, pattern, options, fn -> Table.count(registry, pattern) end)
 
   @spec count(registry, Registry.wide()) ::
           non_neg_integer | {non_neg_integer, missing :: [node]}
-  def count(registry, options) do
-    ask(registry, {:count, :_}, options, fn -> Table.count(registry) end, &Enum.sum/1)
+  def count(registry, options),
+    do: count(registry, :_, options, fn -> Table.count(registry) end)
+
+  defp count(registry, pattern, options, here) do
+    case Options.wide!(options) do
+      nil ->
+        here.()
+
+      timeout ->
+        {answers, missing} = ask(registry, {:count, pattern}, here, timeout)
+        {Enum.sum(answers), missing}
+    end
   end
 
   @spec names(registry, Registry.wide()) :: [name] | {[name], missing :: [node]}
@@ -35,21 +51,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Wide do
     end
   end
 
-  # What this node answers or, of all nodes, what they answer, joined, and those that do not answer.
-  defp ask(registry, question, options, here, join) do
-    timeout = Options.wide!(options)
-
-    cond do
-      timeout == nil ->
-        here.()
-
-      Table.clustered?(registry) ->
-        {answers, missing} = Cluster.ask(registry, question, here, timeout)
-        {join.(answers), missing}
-
-      true ->
-        {join.([here.()]), []}
-    end
+  # What each node of a cluster answers, and the nodes that do not; a registry of this node alone has no
+  # others.
+  defp ask(registry, question, here, timeout) do
+    if Table.clustered?(registry),
+      do: Cluster.ask(registry, question, here, timeout),
+      else: {[here.()], []}
   end
 
   @spec subscribe(registry, Registry.pattern(), Registry.wide()) :: :ok | {:ok, missing :: [node]}

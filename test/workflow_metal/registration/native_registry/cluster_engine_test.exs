@@ -49,7 +49,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       answer
     end
 
-    # Somebody has it whom nobody knows.
+    # The name is taken by a process that no node knows.
     def register(_registry, :refused, _pid, _timeout), do: :no
 
     def register(registry, name, pid, timeout), do: take(registry, name, pid, timeout)
@@ -411,7 +411,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
         |> Task.await_many(60_000)
 
       assert Enum.uniq(answers) == [{:error, :cluster_timeout}]
-      # All of their time together, and not one after another.
+      # All of them wait at the same time, not one after another.
       assert Enum.sum(asked()) < 3_000
     end
 

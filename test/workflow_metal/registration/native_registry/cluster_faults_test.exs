@@ -55,7 +55,7 @@ for engine <- [:global, :syn] do
 
         settle(nodes)
 
-        # All but the loser runs on: the supervisor, its partition, the sibling.
+        # Everything except the loser still runs: the supervisor, its partition, the sibling.
         for {{supervisor, tree}, {_supervisor, loser}} <- Enum.zip(trees, losers),
             do: assert(tree(two, supervisor) == tree -- [loser])
       end
@@ -153,7 +153,7 @@ for engine <- [:global, :syn] do
         assert call(one, ClusterNode, :whereis, [registry, :sibling]) == sibling
       end
 
-      # Who has taken its place.
+      # The process that has taken its place.
       defp crash(node, registry, pid) do
         call(node, ClusterFaults, :kill, [pid])
 
@@ -427,7 +427,7 @@ for engine <- [:global, :syn] do
             call(three, ClusterNode, :run, register_all)
             held(two, registry, names, holder)
 
-            # The younger one is whom the node in the middle believes.
+            # The node in the middle answers the younger process.
             {claimer, _answers} = call(one, ClusterNode, :register, [registry, names, nil])
             held(two, registry, names, claimer)
 
@@ -447,7 +447,7 @@ for engine <- [:global, :syn] do
 
             for node <- remaining, do: held(node, registry, [:kept | names], holder)
 
-            # No other is told again.
+            # No other name is sent again.
             {_peer, node} = three
             assert {^holder, ^node} = call(two, :syn, :lookup, [registry, :kept])
           end

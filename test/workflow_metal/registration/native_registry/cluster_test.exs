@@ -5,7 +5,7 @@ for engine <- [:global, :syn] do
             ) do
     use WorkflowMetal.Registration.NativeRegistry.ClusterCase
 
-    # One after another: these nodes want all there is of the machine.
+    # Not async: these nodes need the whole machine.
     @moduletag engine
     @moduletag reuse_nodes: true
     @engine engine

@@ -185,7 +185,7 @@ for engine <- [:global, :syn] do
         {pid, [{:ok, pid}]} = call(four, ClusterNode, :register, [registry, [{:case, 3}], nil])
         all = told(one, subscriber, [{:register, registry, {:case, 3}, pid, nil}])
 
-        # Whose engine had yet to hear of whom is none of this.
+        # Messages about the engines are not part of this test.
         changes = for change <- all, elem(change, 0) != :reconciled, do: change
 
         assert Enum.sort(changes) ==
@@ -312,7 +312,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterWideOptionsTest do
     assert_receive {:unregister, ^registry, :name, _pid}, 30_000
   end
 
-  test "options that are none are named", %{registry: registry} do
+  test "unknown options are named in the error", %{registry: registry} do
     for options <- [[clustr: true], [cluster: 1], [timeout: -1], [timeout: :infinity], :cluster],
         call <- [
           &NativeRegistry.Registry.match_names(registry, :_, &1),

@@ -443,7 +443,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ContractTest do
       assert :counters.get(starts, 1) == 1
       assert NativeRegistry.whereis_name(context.meta, :name) == :undefined
 
-      # Whoever is there says what the child was told: it has started itself under the name.
+      # The answer is the process that is there: it has started itself under the name.
       start = fn ->
         holder = idle()
         :yes = NativeRegistry.register_name({context.registry, :name}, holder)

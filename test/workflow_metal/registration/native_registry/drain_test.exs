@@ -89,7 +89,7 @@ for engine <- [:global, :syn] do
       assert node(pid) == elem(two, 1)
       assert agreed(nodes, registry, :name) == pid
 
-      # The other node is none of this.
+      # The other node is not affected.
       assert {:ok, _pid} = call(two, ClusterNode, :start_child, [registry, :another])
     end
 
@@ -158,7 +158,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.DrainOptionsTest do
     end
   end
 
-  test "options that are none are named" do
+  test "unknown options are named in the error" do
     registry = unique_registry()
     start_supervised!({NativeRegistry, name: registry, cluster: :global}, id: registry)
 

@@ -1,5 +1,5 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.FaultsTest do
-  # Alone on the machine: some of these load the library anew under everybody who uses it.
+  # Not async: some of these tests load the library again while others would use it.
   use WorkflowMetal.Registration.NativeRegistry.RegistryCase, async: false
 
   # Many processes and names; what is read of them, other tests have read, too.
@@ -316,7 +316,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.FaultsTest do
     assert {:module, Native} = :code.load_file(Native)
   end
 
-  # Answers how often each of four processes got around while the function ran.
+  # Returns how many rounds each of four processes did while the function ran.
   defp while_working(registry, holders, function) do
     stop = :atomics.new(1, [])
     table = List.to_tuple(holders)

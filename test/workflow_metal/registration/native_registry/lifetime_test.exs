@@ -1,5 +1,5 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
-  # Alone on the machine: some of these count what is left in the whole VM.
+  # Not async: some of these tests count what is left in the whole VM.
   use WorkflowMetal.Registration.NativeRegistry.RegistryCase, async: false
 
   describe "the registry's own process" do
@@ -144,7 +144,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
       assert NativeRegistry.whereis_name(context.meta, :name) == self()
     end
 
-    # Takes the test with it if anything but a name or the error for want of a registry comes back.
+    # Fails the test for any answer but a name or the error that there is no such registry.
     defp look_up_always(registry, meta, lookups, user) do
       try do
         holder = NativeRegistry.whereis_name(meta, :name)
@@ -196,7 +196,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
 
         assert DynamicSupervisor.count_children(workers).active == 100
 
-        # Those that end are noticed as ever, and so are subscribers.
+        # The ends of holders and of subscribers are noticed as always.
         kill(hd(pids))
         eventually(fn -> Native.sizes(registry) == {100, 100} end)
         :ok = Registry.unregister(registry, :own)
@@ -350,7 +350,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
         :ok = Supervisor.terminate_child(supervisor, :registry)
         refute Task.yield(waiting, 50)
         ending.(supervisor)
-        # Whoever waits is told when it is forgotten.
+        # Waiting callers get an answer when the registry is deleted.
         assert %ArgumentError{} = Task.await(waiting, 30_000)
       end
     end
@@ -393,7 +393,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
       restart(child(outer, :inner), :before)
       assert NativeRegistry.whereis_name({registry, :name}) == pid
 
-      # The inner supervisor ends, and with it what it had.
+      # The inner supervisor ends, and the registry with it.
       restart(outer, :before)
       assert NativeRegistry.whereis_name({outer_name, :name}) == pid
       eventually(fn -> Native.sizes(registry) == {0, 0} end)

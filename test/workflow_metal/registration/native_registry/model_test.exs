@@ -123,7 +123,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
       for {name, {^number, _value}} <- model.names, do: name
     end
 
-    # What a subscriber has to be told of each name, last first.
+    # The events of each name that a subscriber has to get, the last one first.
     defp tell(model, name, event) do
       %{model | told: Map.update(model.told, name, [event], &[event | &1])}
     end
@@ -201,7 +201,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
     result
   end
 
-  # Leaves out whatever is not needed to fail, as long as there is time.
+  # Removes commands that are not needed for the failure, as long as there is time.
   defp shrink(commands, text, deadline) do
     Enum.find_value(0..(length(commands) - 1), {commands, text}, fn at ->
       shorter = List.delete_at(commands, at)
@@ -268,7 +268,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
     expected = for {name, number, value} <- matching, do: {name, world.pids[number], value}
     compare_all(expected, Registry.match_names(world.registry, pattern))
 
-    # Names of those who have just died may still count.
+    # Names of processes that have just ended may still count.
     await_equal(world, length(expected), fn ->
       Registry.count_names(world.registry, pattern)
     end)
@@ -399,7 +399,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
     {world, Model.ended(model, number)}
   end
 
-  # Another gets its names before its end has been told, more often than not.
+  # Another process registers its names, mostly before its end has been noticed.
   defp step_of({:kill_and_take, _, b, value}, number, world, model) do
     case Model.process(%{model | alive: List.delete(model.alive, number)}, b) do
       nil ->
@@ -541,7 +541,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
       assert Histories.linearizable?(right)
 
       for wrong <- [
-            # Two had it at once.
+            # Two processes held it at once.
             [
               [{:register, 1, 2, :yes}, {:end, 20, 21, nil}],
               [{:register, 3, 4, :yes}, {:end, 20, 21, nil}]
@@ -556,7 +556,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
               [{:register, 1, 2, :yes}, {:end, 3, 4, nil}],
               [{:whereis, 5, 6, 0}, {:end, 20, 21, nil}]
             ],
-            # It was refused to somebody although nobody had it.
+            # It was refused although no process held it.
             [[{:register, 1, 2, 1}, {:end, 20, 21, nil}], [{:end, 20, 21, nil}]]
           ] do
         refute Histories.linearizable?(wrong)

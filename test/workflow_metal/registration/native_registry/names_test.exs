@@ -192,7 +192,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.NamesTest do
           one === another
         end
 
-      # Or else the pairs say little.
+      # Otherwise the pairs prove little.
       assert %{true: same, false: different} = Enum.frequencies(equal)
       assert same > 200 and different > 200
     end
@@ -490,7 +490,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.NamesTest do
         fn -> Terms.nest(fn -> 1 end, 100, &{&1, &1}) end
       ]
 
-      # Built where they are used: what is shared would be unfolded on the way.
+      # Built where they are used, because a message would expand the shared parts.
       for build <- builds do
         Task.start_link(fn ->
           name = build.()

@@ -1,7 +1,7 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
   use WorkflowMetal.Registration.NativeRegistry.RegistryCase, async: true
 
-  # Names that come and go, told by a process that holds them.
+  # A process that registers and frees names when it gets a message.
   defp holder do
     spawn_link(fn -> hold() end)
   end
@@ -30,7 +30,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
     end
   end
 
-  # Whatever was on its way is here once this is: events of one registry come in order.
+  # Events of one registry arrive in order, so all earlier ones have arrived when this one has.
   defp drain(registry) do
     mark = {:mark, make_ref()}
     {:ok, _pid} = Registry.register(registry, mark, nil)
@@ -371,7 +371,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       Registry.unregister(registry, :name)
       :ok = Registry.subscribe(registry, :name)
       {:ok, _pid} = Registry.register(registry, :name, nil)
-      # To the subscriber only, so whoever listens was passed over before.
+      # The listeners got nothing before this event, which only the subscriber gets.
       assert messages(1) == [{:register, registry, :name, self(), nil}]
       Process.register(self(), listener)
       Registry.unregister(registry, :name)
@@ -477,7 +477,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
     test "beyond what can be kept are dropped, which all are told", %{registry: registry} do
       test = self()
 
-      # So many that each event takes the library long, and values so large that few of them are kept.
+      # So many patterns that each event takes the library long, and values so large that few events fit.
       for number <- 1..2_000 do
         spawn_link(fn ->
           :ok = Registry.subscribe(registry, {:large, :_})
@@ -493,14 +493,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       waiting = Task.async(Registry, :await, [registry, {:awaited, 1}, :infinity])
       eventually(fn -> Registry.info(registry).waiting == 1 end)
       written = flood(registry, value, 0)
-      # Told although there was no room.
+      # Sent although there was no room.
       {:ok, _pid} = Registry.register(registry, {:awaited, 1}, nil)
       assert Task.await(waiting, 30_000) == {:ok, self()}
       {told, lost} = count_told(registry, written)
       assert lost > 0
       assert Registry.info(registry).events_lost == lost
       assert told + lost == written
-      # And goes on, in order, when there is room again.
+      # Events are sent in order again when there is room.
       eventually(fn -> Registry.info(registry).backlog == 0 end)
       {:ok, _pid} = Registry.register(registry, {:another, 1}, nil)
       assert messages(1) == [{:register, registry, {:another, 1}, self(), nil}]
@@ -521,7 +521,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       for number <- 1..500, do: assert_receive({:subscribed, ^number}, 30_000)
       :ok = Registry.subscribe(registry, :name)
 
-      # One that others are told of, half a million times in all.
+      # A name with other subscribers, who get half a million messages in all.
       holder = holder()
 
       ask(holder, fn ->
@@ -544,7 +544,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
         assert messages(1) == [{:register, registry, :name, self(), nil}]
       end
 
-      # Where the system does not say, it is 0 and 0. Others run beside this.
+      # Both are 0 if the operating system does not report it. Other tests run beside this one.
       assert threads() - before < 25
     end
 
@@ -567,7 +567,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
     end
   end
 
-  # Registers until something has been dropped, but not for ever; answers how many times.
+  # Registers until an event has been dropped, or gives up. Returns how many names.
   defp flood(registry, value, written) do
     {:ok, _pid} = Registry.register(registry, {:large, written}, value)
 
@@ -579,7 +579,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
     end
   end
 
-  # How many were told and how many not, of so many.
+  # How many of the events were sent and how many were dropped.
   defp count_told(registry, written, told \\ 0, lost \\ 0) do
     if told + lost < written do
       receive do
@@ -608,7 +608,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
     end
   end
 
-  # All names but the mark are free, so all that there is to tell comes before the mark.
+  # All names except the mark are free, so all events come before that of the mark.
   defp drain_until_quiet(registry) do
     :ok = Registry.subscribe(registry, {:mark, :_})
     drain(registry)
@@ -749,7 +749,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
     end
   end
 
-  describe "a registry that is not there" do
+  describe "a registry that does not run" do
     test "is named by every function" do
       calls = [
         fn registry -> Registry.register(registry, :name, nil) end,
@@ -842,7 +842,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       fn n ->
         name = {n, make_ref()}
         {:ok, _pid} = Registry.register(registry, name, nil)
-        # Or there is another registry by now, in which nobody registers it.
+        # Or another registry has started, in which no process registers the name.
         answer = Registry.await(registry, name, 1)
         answer in [{:error, :timeout}, {:ok, self()}]
       end,
@@ -868,7 +868,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
   end
 
   describe "bad arguments" do
-    test "say what was wanted", %{registry: registry} do
+    test "raise an error that says what was expected", %{registry: registry} do
       assert_raise ArgumentError, ~r/expected a pid of this node, got: :pid/, fn ->
         Registry.keys(registry, :pid)
       end
@@ -894,7 +894,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       end
     end
 
-    test "in place of a list of listeners are refused", %{registry: registry} do
+    test "for the list of listeners are refused", %{registry: registry} do
       for listeners <- [[:a | :b], :a, [:a, 1], [1], %{}, "a", [[:a]]] do
         assert_raise ArgumentError, fn -> Native.listen(registry, listeners) end
       end

@@ -1,8 +1,8 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.RacesTest do
-  # Alone on the machine: some of these count what is left in the whole VM.
+  # Not async: some of these tests count what is left in the whole VM.
   use WorkflowMetal.Registration.NativeRegistry.RegistryCase, async: false
 
-  # Many processes and names; what is read of them, other tests have read, too.
+  # Many processes and names. Other tests read the same kinds of names.
   @moduletag :stress
 
   @patience 120_000
@@ -32,7 +32,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RacesTest do
       assert [] =
                for(answer <- answers, not match?({:ok, pid} when is_pid(pid), answer), do: answer)
 
-      # Nobody runs twice.
+      # No name runs twice.
       running =
         for supervisor <- supervisors,
             {_id, pid, _type, _modules} <- DynamicSupervisor.which_children(supervisor),
@@ -459,7 +459,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RacesTest do
           eventually(fn -> Native.sizes(registry) == {0, 0} end)
         end)
 
-      # Not one byte each.
+      # Less than a byte for each.
       assert growth.system < 200_000
       assert growth.processes <= 0
       # Forty bytes each, where the operating system tells.
@@ -497,7 +497,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RacesTest do
     test "take little memory in a mailbox", %{registry: registry} do
       test = self()
 
-      # Reads nothing.
+      # Does not read its messages.
       receiver =
         spawn_link(fn ->
           :ok = Registry.subscribe(registry, {:case, :_})

@@ -118,6 +118,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RegistryTest do
             {[name: name, partitions: 0], ~r/expected :partitions to be a positive integer/},
             {[name: name, compressed: :no], ~r/expected :compressed to be a boolean, got: :no/},
             {[name: name, meta: [{"a", 1}]], ~r/expected :meta to be a keyword list/},
+            {[name: name, meta: [a: String.duplicate("a", 2_000_000)]],
+             ~r/at most 1048576 bytes/},
             {[name: name, listeners: [:a | :b]], ~r/expected :listeners to be a list of atoms/},
             {[name: name, colour: :red], ~r/unknown option :colour.*known options are: \[:name/}
           ] do

@@ -36,10 +36,19 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RoomsTest do
       end)
 
       called = live_a_whole_life()
-      # What is traced is told in order, so what comes after this has not been called.
+      # A call of the test's own process shows that calls are seen at all.
       assert Cluster.Config.get(:nothing) == nil
-      assert_receive {:traced, {:trace, ^test, :call, call}}, 30_000
-      assert {Cluster.Config, :get, [:nothing]} = call
+      delivered = :erlang.trace_delivered(:all)
+      assert_receive {:trace_delivered, :all, ^delivered}, 30_000
+      # The tracer hands on what it got before this.
+      send(tracer, :all)
+      assert_receive {:traced, :all}, 30_000
+      called_there = for {:trace, pid, :call, call} <- traced(), do: {pid, call}
+      assert {test, {Cluster.Config, :get, [:nothing]}} in called_there
+
+      assert Enum.reject(called_there, &match?({^test, {Cluster.Config, _, [:nothing]}}, &1)) ==
+               []
+
       :erlang.trace(:all, false, [:call])
 
       public =
@@ -57,6 +66,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RoomsTest do
       end
 
       forward(test)
+    end
+
+    defp traced do
+      receive do
+        {:traced, message} -> [message | traced()]
+      after
+        0 -> []
+      end
     end
 
     # Calls every public function with every arity, and answers which those were.
@@ -169,8 +186,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RoomsTest do
     test "that speak with the native library are few, and none of a cluster" do
       speakers = for module <- modules(), Native in called_by(module), do: last(module)
 
-      assert Enum.sort(speakers) ==
-               ~w(Events Meta Name Native Options Owner Records Table Value Waiting) -- ["Native"]
+      assert Enum.sort(speakers) == ~w(Events Meta Name Owner Records Table Value Waiting)
     end
 
     test "of a cluster are entered by one only" do
@@ -209,6 +225,45 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RoomsTest do
           do: seen,
           else: reachable(calls, Map.fetch!(calls, module), MapSet.put(seen, module))
       end)
+    end
+  end
+
+  describe "the reasons of errors" do
+    # Atoms that stand for an error inside this project only, and what engines say.
+    @inside [:unsettled, :not_running, :no_library, :bad_name, :taken, :not_alive]
+
+    test "that a caller may get are types with a name, each listed once" do
+      {:ok, types} = Code.Typespec.fetch_types(Registry)
+      named = for {:type, {name, _definition, []}} <- types, do: name
+
+      for name <- [:reason, :register_error, :refused_exit, :no_holder_exit],
+          do: assert(name in named)
+
+      {:reason, {:type, _, :union, members}, []} =
+        Enum.find_value(types, fn {:type, type} -> if elem(type, 0) == :reason, do: type end)
+
+      listed = for {:atom, _line, reason} <- members, do: reason
+      assert Enum.sort(listed) == [:cluster_timeout, :draining]
+
+      # As they stand in the sources, of a cluster and of everything else.
+      written = fn files ->
+        for file <- files,
+            [_all, reason] <- Regex.scan(~r/\{:error, :([a-z_]+)\}/, File.read!(file)),
+            reason = String.to_atom(reason),
+            reason not in @inside,
+            uniq: true,
+            do: reason
+      end
+
+      lib = Path.expand("../../../../lib/workflow_metal/registration", __DIR__)
+
+      {cluster, here} =
+        lib |> Path.join("**/*.ex") |> Path.wildcard() |> Enum.split_with(&(&1 =~ "/cluster/"))
+
+      assert written.(cluster) -- listed == []
+
+      # Those of `await/3`, of a call that the registry's process does not know, and of `start_child/4`.
+      assert Enum.sort(written.(here) -- listed) == [:timeout, :unknown_call]
     end
   end
 end

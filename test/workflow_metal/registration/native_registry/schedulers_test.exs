@@ -1,17 +1,17 @@
 Code.require_file("../../../../bench/support/longest.exs", __DIR__)
 
 defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
-  # Alone on the machine, as it goes by the clock. What takes long does so each time; a single time is
-  # the operating system's, which has the processor in between.
+  # Not async, because it reads the clock. A call that takes long does so each time; a single long time is due to
+  # the operating system.
   #
-  # `:erlang.system_monitor/2` is asked too, but would not do alone: it reports two milliseconds and
-  # more, and on OTP 25 nothing of a process that has waited before.
+  # `:erlang.system_monitor/2` is used too, but is not enough: it reports two milliseconds and more only, and on OTP 25
+  # nothing of a process that has waited before.
   use WorkflowMetal.Registration.NativeRegistry.RegistryCase, async: false
 
   alias Bench.Longest
 
-  # As often as that at once, and then after pauses: a VM that has paused is the first to get a processor
-  # that others want, and has it for longer than a millisecond.
+  # That often at once, and then after pauses: after a pause the operating system prefers this VM, which then runs
+  # for longer than a millisecond without an interruption.
   @times 50
   @patient_times 100
   @limit 1_000
@@ -24,6 +24,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
       assert for({label, prepare} <- calls, long?(prepare), do: label) == []
     end
 
+    @tag :one_way
     test "with 100,000 names", %{registry: registry} do
       holder = idle()
 
@@ -38,6 +39,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
       assert for({label, prepare} <- calls, long?(prepare), do: label) == []
     end
 
+    @tag :one_way
     @tag timeout: 300_000
     test "with 10,000 subscribers and 10,000 who wait", %{registry: registry} do
       for number <- 1..10_000 do
@@ -53,7 +55,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
         match?(%{subscribers: 10_000, waiting: 10_000}, Registry.info(registry))
       end)
 
-      # The courier has something to do all the while.
+      # The thread that sends messages is busy all the time.
       busy = spawn_link(fn -> register_for_ever(registry) end)
       name = fn -> {:new, System.unique_integer()} end
 
@@ -83,18 +85,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
   end
 
   describe "nobody waits for a millisecond" do
+    @tag :one_way
     @tag timeout: 300_000
     test "for the end of a process that holds names", %{registry: registry} do
       # With a subscriber, every name that becomes free is written down.
       for subscribe <- [fn -> :ok end, fn -> Registry.subscribe(registry, {:never, :_}) end],
           {label, names} <- Longest.deaths() do
         subscribe.()
-        # Until it was short once.
+        # Repeated until it was short once.
         assert once?(fn -> Longest.time_death(registry, names) < @limit end), label
       end
     end
   end
 
+  @tag :one_way
   test "what looks at many names leaves the normal schedulers alone", %{registry: registry} do
     pattern = Native.pattern(:_)
 
@@ -115,6 +119,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
     end
   end
 
+  # The first test asks of the same calls, more exactly.
+  @tag :one_way
   @tag timeout: 300_000
   test "the VM reports no long schedule of any name again and again", %{registry: registry} do
     :erlang.system_monitor(self(), long_schedule: 1)
@@ -140,6 +146,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
   end
 
   # ETS copies what it is given in one go.
+  @tag :one_way
   test "a call that takes long would be seen" do
     table = :ets.new(:table, [:public])
     large = Enum.to_list(1..500_000)

@@ -1,5 +1,5 @@
-defmodule WorkflowMetal.Registration.NativeRegistry.ModulesTest do
-  # Which module calls which, by the compiled code.
+defmodule WorkflowMetal.Registration.NativeRegistry.ClusterModulesTest do
+  # What the cluster's modules call and who calls them, by the compiled code. `RoomsTest` has the rest.
   use ExUnit.Case, async: true
 
   alias WorkflowMetal.Registration.NativeRegistry
@@ -77,22 +77,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModulesTest do
 
     others = Keyword.drop(exported, [:answer, :lookup, :unknown, :decide, :leave, :feed])
     assert others |> Keyword.drop([:resolve, :start_link]) |> Keyword.keys() == []
-  end
-
-  test "no module uses one that uses it" do
-    graph = :digraph.new()
-    for module <- modules(), do: :digraph.add_vertex(graph, module)
-
-    for module <- modules(), callee <- callees(module), callee != module and ours?(callee) do
-      :digraph.add_edge(graph, module, callee)
-    end
-
-    circles =
-      for [_one, _other | _] = circle <- :digraph_utils.cyclic_strong_components(graph),
-          do: circle
-
-    :digraph.delete(graph)
-    assert circles == []
   end
 
   defp modules do
