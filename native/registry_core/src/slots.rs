@@ -546,7 +546,7 @@ impl<const W: usize> Head<W> {
     fn change<R>(&self, change: impl FnOnce() -> R) -> R {
         let changes = self.changes.load(Ordering::Relaxed);
         self.changes.store(changes + 1, Ordering::Relaxed);
-        // Who sees anything of the change sees the odd count, too: with the fence in `holder`.
+        // Who sees anything of the change sees the odd count, too: with the fence in `read`.
         fence(Ordering::Release);
         // A count that stayed odd would send every reader to the mutex for good.
         let _changing = Changing {
@@ -1403,18 +1403,19 @@ mod tests {
 ///
 /// | broken | fails |
 /// |---|---|
-/// | no Release fence in `change`, no Acquire fence in `holder` | all but `one_of_two_…` |
+/// | no Release fence in `change`, no Acquire fence in `read` | all but `one_of_two_…` and `…_comes_back_to_the_near_slots` |
 /// | the even count stored Relaxed, odd counts read, a count that is never odd, `insert` without `change` | `no_key_is_answered_…`, `a_key_is_there_…`, `a_key_is_found_…` |
 /// | the first look at the count Relaxed, no second look, a count that goes back after a change | `no_key_is_answered_…`, `a_key_is_there_…` |
 /// | no mutex after the tries | `a_name_…`, `a_key_is_found_…` |
-/// | the pointer to the array loaded Relaxed, in the model of `Current` | `a_key_is_there_…`, `a_key_is_found_…` |
+/// | the pointer to the array loaded Relaxed, in the model of `Current` | `…_array_is_replaced_…`, `…_near_slots_become_too_few` |
+/// | the near slots written after the array has gone, or not cleared before | `…_comes_back_to_the_near_slots` |
 /// | an array published before it is filled | `a_key_is_found_…` |
 /// | `hold` without `change` | `a_name_…` |
 /// | `remove` without `change` | `changes_…` |
 /// | `MOVED` read Relaxed, or stored after the array has gone | `no_key_is_missed_…` |
 /// | `MOVED` stored before the keys are moved, or before the next shard is locked; no second look in `lock` | `one_of_two_…` |
 ///
-/// In all but `a_key_is_found_…` the reader is the thread that is spawned: with the writer spawned,
+/// In all but `…_array_is_replaced_…` the reader is the thread that is spawned: with the writer spawned,
 /// loom misses the orders that matter.
 #[cfg(all(test, loom))]
 mod models {
