@@ -15,10 +15,12 @@
 //! shell): the answer is an error, and the code before stays, with all registries. Where the old
 //! code is deleted and purged first, as Mix and IEx do it when they compile a module again, the VM
 //! calls `load` once more and the module finds its registries, because the library is never
-//! unloaded: see `background::pin`. An `upgrade` callback would take a registration by hand and
-//! resources by hand, some thirty `unsafe`, only to load the very same library a second time:
-//! another build of the library, as in the upgrade of a release, has tables of its own, and cannot
-//! take over the names of the one before.
+//! unloaded: see `background::pin`.
+//!
+//! With an `upgrade` callback, the entry of the library and the resources would have to be written by
+//! hand, which took more than thirty `unsafe`. All it allowed was to load the very same library a
+//! second time. Another build of the library, as in the upgrade of a release, has tables of its own
+//! and cannot take over the names of the one before.
 
 // What the VM offers.
 mod background;

@@ -1,9 +1,9 @@
-//! Patterns by what they consist of, so that finding those that a name matches costs what they have
-//! in common with the name, however many others there are.
+//! A discrimination tree of patterns: the time to find those that a name matches depends on what these
+//! have in common with the name, and not on how many other patterns there are.
 //!
-//! A discrimination tree: a pattern is a way from the root, step by step through its parts as
-//! [`Reader`] gives them. Parts that no branch divides stand together in one node, so a pattern
-//! takes about as many nodes as it has variables.
+//! A pattern is a path from the root, with a step for each part that [`Reader`] gives. Steps without a
+//! branch between them stand together in one node, so a pattern takes about as many nodes as it has
+//! variables.
 
 use crate::name::{Reader, tag};
 use ahash::RandomState;
@@ -16,15 +16,15 @@ pub(super) struct Patterns<L> {
 }
 
 struct Node<L> {
-    /// The parts on the way here behind the one that leads here. No variable is among them.
+    /// The parts on the path behind the step that leads to this node. None is a variable.
     label: Box<[u8]>,
-    /// Of the pattern that ends here.
+    /// What belongs to the pattern that ends here.
     leaf: Option<L>,
-    /// Where a variable leads that stands for any term.
+    /// The node behind a variable that stands for any term.
     any: Option<Box<Node<L>>>,
-    /// Where a variable leads that stands for the rest of a list.
+    /// The node behind a variable that stands for the rest of a list.
     tail: Option<Box<Node<L>>>,
-    /// Where a part leads.
+    /// The nodes behind parts.
     parts: Branches<L>,
 }
 
@@ -40,15 +40,15 @@ fn step(pattern: &[u8]) -> Step {
         [tag::ANY, ..] => Step::Any(1),
         [tag::TAIL, tag::ANY, ..] => Step::Tail(2),
         _ => {
-            // What is no part is taken as one that no name has.
+            // Bytes that are no part are taken as a part that no name has.
             let step = Reader::new(pattern).step();
             Step::Part(step.map_or(pattern.len(), <[u8]>::len))
         }
     }
 }
 
-/// How many bytes the steps take that the pattern begins with, that are no variables, and that end
-/// within the first `limit` bytes.
+/// How many bytes the steps before the first variable take, of those that end within the first
+/// `limit` bytes.
 fn parts(pattern: &[u8], limit: usize) -> usize {
     let mut end = 0;
     while end < limit {
@@ -61,7 +61,7 @@ fn parts(pattern: &[u8], limit: usize) -> usize {
 }
 
 impl<L> Node<L> {
-    /// Of a pattern that goes on like this.
+    /// A node for a pattern that goes on with these bytes.
     fn before(pattern: &[u8]) -> Self {
         Self {
             label: pattern[..parts(pattern, pattern.len())].into(),
@@ -72,7 +72,7 @@ impl<L> Node<L> {
         }
     }
 
-    /// Cuts the label, after so many bytes, which are whole parts.
+    /// Divides the node after so many bytes of its label, which are whole parts.
     fn split(&mut self, at: usize, hasher: &RandomState) {
         let rest = self.label[at..].to_vec();
         let (Step::Any(len) | Step::Tail(len) | Step::Part(len)) = step(&rest);
@@ -87,7 +87,7 @@ impl<L> Node<L> {
         self.parts.put(&rest[..len], Box::new(lower), hasher);
     }
 
-    /// Puts the only branch, if there is nothing else, behind the label.
+    /// Merges the node with the one behind it, if there is only one and no pattern ends here.
     fn join(&mut self) {
         if self.leaf.is_some() || self.any.is_some() || self.tail.is_some() || self.parts.len != 1 {
             return;
@@ -106,7 +106,7 @@ impl<L> Node<L> {
         }
     }
 
-    /// Where the name goes on behind the label, if that stands there.
+    /// Where the name goes on behind the label, if the name has the label there.
     #[inline]
     fn behind_label(&self, name: &[u8], from: usize) -> Option<usize> {
         let stands = name[from..].starts_with(&self.label);
@@ -147,12 +147,12 @@ impl<L> Patterns<L> {
         }
     }
 
-    /// What stands with the pattern, made now if nothing does.
+    /// What belongs to the pattern; made now if there is nothing.
     pub(super) fn entry(&mut self, pattern: &[u8], make: impl FnOnce() -> L) -> &mut L {
         let hasher = &self.hasher;
         if self.root.is_empty() {
-            // The root has a label, too, so that one look tells most names apart from all patterns when
-            // these begin alike.
+            // The root has a label, too: if all patterns begin alike, one comparison rules out most
+            // names.
             self.root = Node::before(pattern);
         }
         let mut node = &mut self.root;
@@ -180,11 +180,11 @@ impl<L> Patterns<L> {
         }
     }
 
-    /// Calls `f` with what stands with the pattern, which goes if the answer is `true`.
+    /// Calls `f` with what belongs to the pattern; removes the pattern if the answer is `true`.
     pub(super) fn remove_if(&mut self, pattern: &[u8], f: impl FnOnce(&mut L) -> bool) {
         let hasher = &self.hasher;
-        // The steps that lead from one node to the next, and how far down the last node is that
-        // stays, which is one with another branch.
+        // The steps from node to node, and the depth of the last node that stays: one with another
+        // branch.
         let mut steps = Vec::new();
         let mut stays = 0;
         let mut node = &mut self.root;
@@ -240,7 +240,7 @@ impl<L> Patterns<L> {
         node.join();
     }
 
-    /// Calls `f` with what stands with each pattern that the name matches.
+    /// Calls `f` with what belongs to each pattern that the name matches.
     pub(super) fn matching<'p>(&'p self, name: &[u8], mut f: impl FnMut(&'p L)) {
         let mut ends = Ends::new(name);
         let mut places = vec![(&self.root, 0)];
@@ -266,8 +266,8 @@ impl<L> Patterns<L> {
         }
     }
 
-    /// Whether the name matches a pattern; or `true` when it takes long to find out. Every change of a
-    /// name asks this, so most names have to be told apart in a few steps and without an allocation.
+    /// Whether the name matches a pattern; also `true` if it would take long to find out. Every change
+    /// of a name asks this, so for most names it takes a few steps and no allocation.
     #[inline]
     pub(super) fn may_match(&self, name: &[u8]) -> bool {
         match self.root.behind_label(name, 0) {
@@ -277,10 +277,10 @@ impl<L> Patterns<L> {
     }
 
     fn may_match_from(&self, name: &[u8], at: usize) -> bool {
-        // A few times what it took to write the name. Each variable may go through all of it.
+        // A few times the work of writing the name. Each variable may pass over all of it.
         let mut left = 1_024 + 4 * name.len();
         let (mut node, mut at) = (&self.root, at);
-        // Behind their labels.
+        // Nodes whose labels the name has, and where it goes on behind these.
         let mut others = Vec::new();
         loop {
             if at == name.len() && node.leaf.is_some() {
@@ -314,7 +314,7 @@ impl<L> Patterns<L> {
         }
     }
 
-    /// Where the part leads that stands there in the name.
+    /// The node behind the next part of the name.
     #[inline]
     fn part<'p>(&self, node: &'p Node<L>, name: &[u8], at: usize) -> Option<(&'p Node<L>, usize)> {
         if node.parts.len == 0 {
@@ -331,8 +331,8 @@ impl<L> Drop for Patterns<L> {
     }
 }
 
-/// Drops a node and all below it. By the compiler's own way each level would take some of the stack,
-/// and a pattern may have thousands.
+/// Drops a node and all nodes below it. The destructor that the compiler makes would call itself for
+/// each level, and a pattern may have thousands.
 fn fell<L>(node: Node<L>) {
     let mut nodes = vec![Box::new(node)];
     while let Some(mut node) = nodes.pop() {
@@ -352,8 +352,8 @@ fn tail_end(name: &[u8], at: usize) -> Option<usize> {
     Some(name.len() - reader.rest().len())
 }
 
-/// Where terms end. Two ways through the patterns may come to one place, and going through a long term
-/// each time would take long.
+/// Where terms of the name end. Several paths may come to one place of the name, and passing over a
+/// long term each time would take long.
 struct Ends<'n> {
     name: &'n [u8],
     any: HashMap<usize, Option<usize>, RandomState>,
@@ -361,11 +361,11 @@ struct Ends<'n> {
 }
 
 impl<'n> Ends<'n> {
-    /// Shorter terms are gone through sooner than looked up.
+    /// Passing over a shorter term is faster than looking it up.
     const SHORT: usize = 64;
 
     fn new(name: &'n [u8]) -> Self {
-        // Nothing is allocated yet.
+        // Allocates nothing before the first entry.
         Self {
             name,
             any: HashMap::with_hasher(RandomState::new()),
@@ -392,15 +392,15 @@ impl<'n> Ends<'n> {
 
 type Map<L> = HashMap<Box<[u8]>, Box<Node<L>>, RandomState>;
 
-/// A map from parts to nodes. Of many it is divided into maps that grow by themselves: growing a map
-/// of a million takes long, and meanwhile no change finds out who wants to know of it.
+/// A map from parts to nodes. A large one is divided into maps that grow one by one: growing a map of a
+/// million entries takes long, and changes of names cannot read the patterns meanwhile.
 struct Branches<L> {
     maps: Vec<Map<L>>,
     len: usize,
 }
 
 impl<L> Branches<L> {
-    /// More than so many are divided.
+    /// The most entries of a map that is not divided.
     const FEW: usize = 1_024;
     const MAPS: usize = 64;
 
@@ -415,7 +415,7 @@ impl<L> Branches<L> {
         if self.maps.len() <= 1 {
             return 0;
         }
-        // The bits that the map itself uses last.
+        // Bits that the map itself hardly uses.
         (hasher.hash_one(part) >> 32) as usize % self.maps.len()
     }
 

@@ -1,4 +1,4 @@
-//! What is to be told, in the order in which it happened.
+//! What is to be told, in order.
 
 use super::event::{Event, Waiter};
 use crate::pid::Pid;
@@ -8,20 +8,20 @@ use std::sync::Arc;
 /// How much memory the events of one registry may take before they are dropped.
 pub(super) const MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// Once events have been dropped, they are until the rest takes no more than this: otherwise each
-/// one that is taken out would make room for one, and everybody would be told of a loss each time.
+/// Once an event was dropped, all are until the queue takes no more than this. Otherwise each event
+/// that is taken out would make room for one, and a loss would be told each time.
 const LOW_BYTES: usize = MAX_BYTES / 2;
 
-/// What an event takes besides its name and its value, roughly.
+/// Roughly what an event takes besides its name and its value.
 pub(super) const EVENT_BYTES: usize = 128;
 
-/// Told before all events: there are no more of these than have asked.
+/// What comes before all events. Not dropped, because there are no more of these than were asked for.
 pub(super) enum Urgent {
     /// The process has registered the name that these wait for.
     Awaited(Pid, BTreeMap<u64, Pid>),
     /// The registry is closed, and these waited for names in vain.
     Closed(Vec<Waiter>),
-    /// The process has ended and asked for this.
+    /// The process has ended, which had asked for this.
     Ended(Pid, Asked),
 }
 
@@ -41,16 +41,16 @@ impl Asked {
     }
 }
 
-/// One place in the order of events, with its number.
+/// An event, or a gap in the order of events.
 pub(super) enum Entry<V> {
-    /// With what it takes.
+    /// The number of an event, the bytes it takes, and the event.
     Event(u64, usize, Event<V>),
-    /// So many were dropped here; the number is that of the last.
+    /// How many events were dropped here, and the number of the last of them.
     Lost(u64, u64),
 }
 
-/// What the courier takes out at once: taking each by itself, it would be in the way of those who put
-/// something in.
+/// What the courier takes out together. If it took each by itself, it would hold the lock of the queue
+/// too often.
 pub(super) enum Batch<V> {
     Urgent(Urgent),
     Entries(VecDeque<Entry<V>>),
@@ -59,11 +59,11 @@ pub(super) enum Batch<V> {
 pub(super) struct Queue<V> {
     urgent: Chunks<Urgent>,
     events: Chunks<Entry<V>>,
-    /// How many events there have been, dropped or not, taken out or not.
+    /// How many events there have been in all, with those that were dropped.
     pub(super) written: u64,
-    /// What the events take, those of the last batch too.
+    /// The bytes of the events, with those of the last batch.
     bytes: usize,
-    /// What the events of the last batch take, and how many they were.
+    /// The bytes of the events of the last batch, and how many they were.
     taken: (usize, usize),
     /// Whether events are dropped.
     full: bool,
@@ -88,7 +88,7 @@ impl<V> Queue<V> {
         }
     }
 
-    /// How many events there are, those of the last batch too.
+    /// How many events there are, with those of the last batch.
     pub(super) fn backlog(&self) -> usize {
         self.events.len + self.taken.1
     }
@@ -97,7 +97,7 @@ impl<V> Queue<V> {
         self.urgent.push(urgent);
     }
 
-    /// What is left of an urgent item of which a part has been dealt with.
+    /// Puts back the rest of an urgent item of which a part has been dealt with.
     pub(super) fn put_back(&mut self, urgent: Urgent) {
         self.urgent.put_back(urgent);
     }
@@ -112,7 +112,7 @@ impl<V> Queue<V> {
         if self.full {
             self.full = self.bytes > LOW_BYTES;
         } else {
-            // One that is alone is taken however large it is.
+            // A single event is accepted however large it is.
             self.full = self.bytes > 0 && self.bytes + bytes > MAX_BYTES;
         }
         if !self.full {
@@ -135,8 +135,8 @@ impl<V> Queue<V> {
         self.urgent.pop()
     }
 
-    /// The next batch; the one before has been dealt with. The courier is told again of what comes after
-    /// `None`.
+    /// The next batch, after the one before was dealt with. After `None`, the courier is woken for the
+    /// next event.
     pub(super) fn take(&mut self) -> Option<Batch<V>> {
         self.bytes -= self.taken.0;
         self.taken = (0, 0);
@@ -153,8 +153,8 @@ impl<V> Queue<V> {
     }
 }
 
-/// A queue that never moves what is in it: a `VecDeque` of a million would stand still while it
-/// grows, and whoever puts something in holds a lock.
+/// A queue that never moves its items. A `VecDeque` of a million would take long to grow, while the
+/// thread that puts an item in holds a lock.
 struct Chunks<T> {
     chunks: VecDeque<VecDeque<T>>,
     len: usize,

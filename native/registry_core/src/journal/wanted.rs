@@ -1,15 +1,15 @@
 //! Whether anybody wants to be told of changes.
 //!
-//! Lookups take no lock, so this is a store-buffering race: whoever changes a name writes the table
-//! and then reads these counts, whoever asks writes these counts and then reads the table. A
-//! `SeqCst` fence between the two steps on both sides sees to it that at least one of the two sees
-//! what the other has written; without one of them both can miss. `tests/loom_journal.rs` goes
-//! through all interleavings of it.
+//! Lookups take no lock, so this is a store-buffering race: a thread that changes a name writes the
+//! table and then reads these counts; a thread that asks writes these counts and then reads the table.
+//! With a `SeqCst` fence between the two steps on both sides, at least one of the threads sees what
+//! the other has written; without one of the fences, both can miss it. `tests/loom_journal.rs` goes
+//! through all interleavings.
 
 use super::sync::{AtomicUsize, Ordering, fence};
 
-/// How many ask for what. Each count is raised before what it counts is put where a change looks
-/// for it, and lowered after it has been taken out.
+/// How many listeners, patterns and waiters there are. A count is raised before what it counts is put
+/// where a change looks for it, and lowered after that was taken out.
 #[derive(Default)]
 pub(crate) struct Wanted {
     listeners: AtomicUsize,
@@ -42,31 +42,31 @@ impl Wanted {
         }
     }
 
-    /// So many more ask.
+    /// There are so many more.
     pub(crate) fn add(&self, kind: Kind, more: usize) {
-        // Release: whoever sees the count sees the collections that were made before.
+        // Release: a thread that sees the count sees the collections that were made before.
         self.count(kind).fetch_add(more, Ordering::Release);
     }
 
-    /// So many do not ask any more.
+    /// There are so many fewer.
     pub(crate) fn subtract(&self, kind: Kind, fewer: usize) {
         self.count(kind).fetch_sub(fewer, Ordering::Release);
     }
 
-    /// How many ask.
+    /// How many there are.
     pub(crate) fn get(&self, kind: Kind) -> usize {
         self.count(kind).load(Ordering::Acquire)
     }
 
-    /// Called by whoever asks, after the count and what it counts have been written and before the
-    /// table is read.
+    /// Called by a thread that asks, after it has written the count and what that counts, and before it
+    /// reads the table.
     #[allow(clippy::unused_self)]
     pub(crate) fn asked(&self) {
         fence(Ordering::SeqCst);
     }
 
-    /// Called by whoever has changed a name, after the table has been written. `None` when nobody
-    /// asks, which is all that a change costs then.
+    /// Called by a thread that has changed a name, after it has written the table. `None` if nobody
+    /// asks; then a change does nothing more.
     #[inline]
     pub(crate) fn look(&self) -> Option<Look> {
         fence(Ordering::SeqCst);

@@ -52,7 +52,7 @@ pub enum Part<'a> {
     Any,
 }
 
-/// Reads a name part by part. Bytes that are no name end early.
+/// Reads a name part by part. If the bytes are no name, this ends early.
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
     pub(super) rest: &'a [u8],
@@ -74,13 +74,13 @@ impl<'a> Reader<'a> {
         self.pass_over(Rest::Terms(1))
     }
 
-    /// Passes over what is left of a list, its end too; `None` when there is none.
+    /// Passes over what is left of a list and its end; `None` when there is none.
     pub(crate) fn pass_rest(&mut self) -> Option<()> {
         self.pass_over(Rest::List)
     }
 
-    /// Passes over what is left of a term. The terms around the one that is passed over stand in a
-    /// list, not on the stack; most names never need it, as only lists have an end of their own.
+    /// Passes over what is left of a term. The terms around it stand in a list on the heap, which most
+    /// names do not need, because only lists have an end of their own.
     fn pass_over(&mut self, mut rest: Rest) -> Option<()> {
         let mut around = Vec::new();
         loop {
@@ -120,7 +120,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether a part is left that [`super::Encoder::bound`] is about.
+    /// Whether there is a part left that makes a name bound, see [`super::Encoder::bound`].
     pub fn bound(&self) -> bool {
         let bound = |part| matches!(part, Part::LocalReference(_) | Part::Remote(_));
         self.clone().any(bound)
