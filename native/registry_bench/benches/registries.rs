@@ -10,7 +10,7 @@
 //! counts [`LOOKUPS`] lookups in a thousand registries of ten names, `*measured_ten*` as many in one of
 //! ten names, `*measured_large*` in one of ten thousand. With these sizes, `DLmr` is what a second-level
 //! cache of half a megabyte does not hold.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_precision_loss)]
 
 use registry_bench::case;
 use registry_core::directory::Directory;
@@ -85,7 +85,7 @@ fn make(registries: u64, names: u32) -> Case {
         for at in (1..order.len()).rev() {
             order.swap(at, usize::try_from(random(&mut state)).unwrap() % (at + 1));
         }
-        let mut name = |_| u32::try_from(random(&mut state)).unwrap() % names;
+        let mut name = |()| u32::try_from(random(&mut state)).unwrap() % names;
         picks.extend(order.iter().map(|number| (atom(*number), name(()))));
     }
     Case { directory, picks }
@@ -127,7 +127,7 @@ fn measured_large(case: &Case, buffer: &mut Buffer) -> usize {
 type Measured = fn(&Case, &mut Buffer) -> usize;
 
 fn main() {
-    let cases: [(&str, Case, Measured); 5] = [
+    let cases: Vec<(&str, Case, Measured)> = vec![
         ("1 registry of 10 names", make(1, 10), measured_ten),
         ("1 registry of 10,000", make(1, 10_000), measured_large),
         ("1,000 registries of 1", make(1_000, 1), lookups),

@@ -1404,12 +1404,13 @@ mod tests {
 /// | broken | fails |
 /// |---|---|
 /// | no Release fence in `change`, no Acquire fence in `read` | all but `one_of_two_…` and `…_comes_back_to_the_near_slots` |
-/// | the even count stored Relaxed, odd counts read, a count that is never odd, `insert` without `change` | `no_key_is_answered_…`, `a_key_is_there_…`, `a_key_is_found_…` |
+/// | the even count stored Relaxed, odd counts read, a count that is never odd, `insert` without `change` | `no_key_is_answered_…`, `a_key_is_there_…`, `…_array_is_replaced_…`, `…_near_slots_become_too_few` |
 /// | the first look at the count Relaxed, no second look, a count that goes back after a change | `no_key_is_answered_…`, `a_key_is_there_…` |
-/// | no mutex after the tries | `a_name_…`, `a_key_is_found_…` |
+/// | no mutex after the tries | `a_name_…`, `…_near_slots_become_too_few`, `…_comes_back_to_the_near_slots` |
 /// | the pointer to the array loaded Relaxed, in the model of `Current` | `…_array_is_replaced_…`, `…_near_slots_become_too_few` |
 /// | the near slots written after the array has gone, or not cleared before | `…_comes_back_to_the_near_slots` |
-/// | an array published before it is filled | `a_key_is_found_…` |
+/// | an array published before it is filled | `…_array_is_replaced_…` |
+/// | near slots that stay filled when all is cleared | `a_key_is_there_…` |
 /// | `hold` without `change` | `a_name_…` |
 /// | `remove` without `change` | `changes_…` |
 /// | `MOVED` read Relaxed, or stored after the array has gone | `no_key_is_missed_…` |
