@@ -3,7 +3,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   A registration adapter for WorkflowMetal whose lookups and registrations are native code.
 
       defmodule MyApp.Workflows do
-        use WorkflowMetal.Application, registry: WorkflowMetal.Registration.NativeRegistry
+        use WorkflowMetal.Application,
+          registry: WorkflowMetal.Registration.NativeRegistry,
+          storage: WorkflowMetal.Storage.Adapters.InMemory
       end
 
   Start `MyApp.Workflows` in your supervision tree as before. Everything else stays as it is.
