@@ -57,8 +57,8 @@ impl Turns {
         }
     }
 
-    /// Waits until there are journals; answers all of them. `busy`: whether the last ones had been
-    /// told completely.
+    /// Waits until there are journals; answers all of them. `busy`: whether the last ones had been told
+    /// completely.
     fn next(&self, busy: bool) -> VecDeque<Pending> {
         if busy {
             std::thread::sleep(Self::LINGER);
@@ -183,9 +183,8 @@ fn send(env: Env<'_>, process: Option<LocalPid>, message: Term<'_>) {
 /// The process that is registered with the VM by this atom.
 fn whereis(name: Term<'_>) -> Option<LocalPid> {
     let mut pid = MaybeUninit::uninit();
-    // SAFETY: the courier is not a thread of the VM, and such a thread has to pass no env, which
-    // rustler's `whereis_pid` always does. `name` is an atom. The pid is written if the answer is not
-    // 0.
+    // SAFETY: the courier is not a thread of the VM. Such a thread has to pass no env, but rustler's
+    // `whereis_pid` always passes one. `name` is an atom. The pid is written if the answer is not 0.
     unsafe {
         let found = enif_whereis_pid(std::ptr::null_mut(), name.as_c_arg(), pid.as_mut_ptr());
         (found != 0).then(|| LocalPid::from_c_arg(pid.assume_init()))

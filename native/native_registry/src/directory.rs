@@ -20,16 +20,16 @@ rustler::atoms! { ok, no_registry }
 /// locked.
 static DIRECTORY: Directory<Open> = Directory::new();
 
-/// A registry that its supervisor has stopped and may start again. Nobody finds it in the meantime,
-/// but it keeps what it holds, and hears of processes that end.
+/// A registry that its supervisor has stopped and may start again. Meanwhile no lookup finds it, but it
+/// keeps what it holds, and is told of processes that end.
 struct Suspended {
     number: u64,
     open: Arc<Open>,
 }
 
-/// The registries that are suspended, by name. The lock is taken by whatever opens, suspends or
-/// closes a registry, so that each of these is one step. A lookup does not take it, and nobody
-/// calls the VM while holding it.
+/// The registries that are suspended, by name. Every operation that opens, suspends or closes a registry
+/// takes the lock, so that each of these is one step. A lookup does not take it, and no thread calls the
+/// VM while it holds it.
 static SUSPENDED: Lazy<Mutex<HashMap<u64, Suspended>>> = Lazy::new(Mutex::default);
 
 fn suspended() -> MutexGuard<'static, HashMap<u64, Suspended>> {
@@ -76,9 +76,9 @@ fn take(name: u64, supervisor: Pid) -> Option<Arc<Open>> {
     }
 }
 
-/// `(registry, supervisor, clustered)`: opens a registry that lives as long as the supervisor, with
-/// what it held if that supervisor has suspended it. `:ok`, also if the supervisor has it open
-/// already; or the pid of another supervisor that has.
+/// `(registry, supervisor, clustered)`: opens a registry that lives as long as the supervisor, with what
+/// it held if that supervisor has suspended it. Answers `:ok`, also if the supervisor has it open
+/// already; or the pid of another supervisor that has it open.
 #[rustler::nif]
 fn open(env: Env<'_>, registry: Atom, supervisor: LocalPid, clustered: bool) -> Term<'_> {
     background::pin();
@@ -135,8 +135,7 @@ fn close_now(name: u64, supervisor: Pid) -> bool {
     let Some(open) = closed else {
         return false;
     };
-    // After it was taken out of the directory: nobody finds an open registry that has lost its
-    // names.
+    // After it was taken out of the directory: no lookup finds an open registry that has lost its names.
     open.clear();
     true
 }

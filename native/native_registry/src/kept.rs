@@ -53,14 +53,14 @@ enum Value {
     Term(SavedTerm, usize),
 }
 
-// SAFETY: what threads share is read only. They copy terms out of the env, which reads them: what the
-// copies share, such as large binaries, the VM counts for all threads; and the one thing that copying
-// a term changes in it, the spare room of a growing binary, was given up when the term was copied in.
-// Of `Arc`s and `Weak`s only the atomic counts change. Whoever drops this is the last to have it.
+// SAFETY: threads only read what they share. They copy terms out of the env, which reads them. The VM
+// counts, for all threads, what the copies share, such as large binaries. Copying a term changes one
+// thing in it, the spare room of a growing binary, and that was given up when the term was copied in. Of
+// `Arc`s and `Weak`s only the atomic counts change. The thread that drops this is the last to have it.
 unsafe impl Sync for Terms {}
 
-/// Where envs go that are not needed any more. Freeing one may call a destructor of any kind, and
-/// take long, and whoever lets go of it may hold a lock.
+/// Sends envs that are not needed any more to the thread that frees them. Freeing an env may call a
+/// destructor of any kind, and take long, and the thread that lets go of it may hold a lock.
 static FREER: Lazy<Option<Sender<OwnedEnv>>> = Lazy::new(|| {
     let (sender, freed) = channel();
     let spawned = background::spawn(move || freed.into_iter().for_each(drop));

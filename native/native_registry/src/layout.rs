@@ -1,4 +1,4 @@
-//! How the emulator lays out terms in memory. No other file knows.
+//! How the emulator lays out terms in memory. No other file knows the layout.
 //!
 //! A name is read part by part. Calls of the VM, one for each part, would take most of the time.
 //! With the layout, the kinds of parts that names mostly have need no call:

@@ -125,7 +125,7 @@ fn subscribe<'a>(env: Env<'a>, registry: Term<'a>, pattern: Binary<'a>, pid: Loc
         };
         let process = word::of_pid(env, pid);
         journal.subscribe(process, &pattern);
-        // Watched afterwards, so that its end finds the subscription.
+        // The process is watched after it subscribed, so that its end finds the subscription.
         if open.registry.attend(process, || open.watch(env, pid)) {
             ok().encode(env)
         } else if journal.is_closed() {

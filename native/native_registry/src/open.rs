@@ -81,7 +81,7 @@ impl Open {
     /// Frees the names of a process that has ended.
     fn release(&self, withdrawn: Withdrawn) {
         if let Some(ended) = &self.ended {
-            // Before the names are free: who claims one finds either its holder or this note.
+            // Before the names are free: a process that claims one finds either its holder or this note.
             for name in self.registry.names_of_withdrawn(&withdrawn) {
                 ended.note(&name);
             }
@@ -99,8 +99,8 @@ impl Watcher for Open {
 
     fn ended(self: Arc<Self>, pid: Pid) {
         if pid == self.supervisor {
-            // The engine of a cluster has to be told of each name: whoever closes the registry
-            // does that.
+            // The engine of a cluster has to be told of each name; the code that closes the registry does
+            // that.
             if self.ended.is_none() {
                 (self.abandoned)(&self);
             }
@@ -108,7 +108,7 @@ impl Watcher for Open {
         }
         let withdrawn = self.registry.withdraw(pid);
         if withdrawn.takes_long() {
-            // Until its names are freed, the process looks like one whose end nobody has noticed.
+            // Until its names are freed, the process looks like one whose end has not been noticed.
             background::elsewhere(move || self.release(withdrawn));
         } else {
             self.release(withdrawn);

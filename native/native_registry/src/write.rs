@@ -232,7 +232,7 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
         Ok(None)
     }
 
-    /// The same with a list; there is a frame for the rest afterwards.
+    /// As [`Self::elements`], for a list; there is a frame for the rest afterwards.
     fn list<const PATTERN: bool>(
         &mut self,
         mut list: ErlNifTerm,
@@ -254,7 +254,7 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
         Ok((!self.leaf::<PATTERN>(list)?).then_some(list))
     }
 
-    /// The same with the last map.
+    /// As [`Self::elements`], for the last map.
     fn pairs<const PATTERN: bool>(&mut self) -> Result<Option<ErlNifTerm>, Refused> {
         let Some(map) = self.maps.last_mut() else {
             return Ok(None);
@@ -328,9 +328,8 @@ impl<'e, 'b, 'a> Writer<'e, 'b, 'a> {
         Ok(&[])
     }
 
-    /// As [`Self::begin`], without the layout. This asks for one kind of term after the other,
-    /// because the API's call that answers the kind of a term ends the VM at a kind which that call
-    /// does not know.
+    /// As [`Self::begin`], without the layout. This asks for one kind of term after the other, because
+    /// the API's call that answers the kind of a term ends the VM at a kind that it does not know.
     fn other(&mut self, term: Term<'a>) -> Result<&'a [ErlNifTerm], Refused> {
         if term.is_number() {
             self.number(term)?;

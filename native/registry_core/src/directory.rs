@@ -3,15 +3,15 @@
 use crate::epoch::{Current, Guard, Shared};
 use std::sync::Arc;
 
-/// Buckets of a directory: eight kilobytes. More than most systems have registries, so that few share
-/// a bucket.
+/// Buckets of a directory: eight kilobytes. Most systems have fewer registries, so that few share a
+/// bucket.
 const BUCKETS: usize = 1_024;
 
 /// Numbers of names, and what each leads to.
 pub struct Directory<T>([Current<Bucket<T>>; BUCKETS]);
 
-/// What has numbers with the same bits: replaced as a whole, never changed. The first lies inside, so
-/// that most lookups follow one pointer less.
+/// The entries whose numbers have the same bits: replaced as a whole, never changed. The first entry lies
+/// inside, so that most lookups follow one pointer less.
 struct Bucket<T> {
     first: (u64, Arc<T>),
     others: Vec<(u64, Arc<T>)>,

@@ -69,7 +69,7 @@ mod real {
     pub struct Current<T>(AtomicShared<T>);
 
     impl<T: 'static> Current<T> {
-        /// To nothing.
+        /// A pointer to nothing.
         #[must_use]
         pub const fn none() -> Self {
             Self(AtomicShared::null())
@@ -82,8 +82,8 @@ mod real {
             self.0.load(Ordering::Acquire, &guard.0).as_ref()
         }
 
-        /// Makes another value current; answers the one before. That is retired when the answer is
-        /// dropped, unless there are other references.
+        /// Makes another value current; answers the one before. The value before is retired when the
+        /// answer is dropped, unless there are other references.
         pub fn replace(&self, by: Option<Shared<T>>) -> Option<Shared<T>> {
             self.0.swap((by, Tag::None), Ordering::AcqRel).0
         }

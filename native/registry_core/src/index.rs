@@ -12,16 +12,16 @@ use std::ops::Bound;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How many names of a process have which hash. Two names of one hash are next to impossible, but
-/// freeing one of them must not lose the other. A tree, because a hash map of a million names blocks
-/// for long when it grows.
+/// The hashes of the names of a process, each with how many names have it. Two names of one hash are next
+/// to impossible, but freeing one of them must not lose the other. This is a tree, because a hash map of
+/// a million names blocks for long when it grows.
 pub(crate) type Hashes = BTreeMap<NonZeroU64, usize>;
 
 /// Processes, and the hashes of their names.
 ///
 /// Most processes hold one name. Their entries take 16 bytes, because [`Names`] has no room for a
-/// pointer; hashes of the other processes stand in `several`. An enum with the hashes in a box would
-/// do without `several`, and make all entries larger by half: at 100,000 processes of one name, nine
+/// pointer; the hashes of the other processes are in `several`. An enum with the hashes in a box would
+/// not need `several`, but would make all entries larger by half: at 100,000 processes of one name, nine
 /// bytes more for each.
 ///
 /// A lock of `processes` is taken before one of `several`. What `several` has of a process changes
@@ -29,7 +29,7 @@ pub(crate) type Hashes = BTreeMap<NonZeroU64, usize>;
 pub(crate) struct Index {
     processes: Processes<Names>,
     several: Processes<Hashes>,
-    /// How many hashes `several` has, by pid. Only to tell how much memory they take.
+    /// How many hashes `several` has, by pid. It only serves to tell how much memory they take.
     counts: [AtomicUsize; SHARDS],
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct Index {
 enum Names {
     /// One, with this hash.
     One(NonZeroU64),
-    /// Those whose hashes `Index::several` has, if it has any: a process that gave its last name back
+    /// Those whose hashes are in `Index::several`, if any are: a process that gave its last name back
     /// stays in the index until it ends.
     Several,
 }
@@ -51,7 +51,7 @@ const SHARDS: usize = 64;
 /// Bytes that a hash takes in a tree, on average.
 const IN_TREE: usize = 24;
 
-/// How many hashes are read of a process before others may change them.
+/// How many hashes of a process are read before other threads may change them.
 const AT_ONCE: usize = 1_000;
 
 /// The entry of a process, locked.
@@ -103,7 +103,7 @@ impl Index {
         }
     }
 
-    /// Takes the process out; answers its names.
+    /// Takes the process out of the index; answers its names.
     pub(crate) fn withdraw(&self, pid: Pid) -> Hashes {
         match self.processes.remove(pid) {
             None => Hashes::new(),
@@ -208,8 +208,8 @@ impl Known<'_> {
         }
     }
 
-    /// Has `free` called if the process holds a name of this hash; the process holds it no longer if
-    /// that answers `true`. Answers whether it does.
+    /// Calls `free` if the process holds a name of this hash; if `free` answers `true`, the process holds
+    /// the name no longer. Answers whether the name was freed.
     pub(crate) fn remove(&mut self, hash: NonZeroU64, free: impl FnOnce() -> bool) -> bool {
         if let Names::One(one) = *self.names {
             let freed = one == hash && free();
@@ -247,7 +247,7 @@ impl Known<'_> {
 /// when most of their entries have gone.
 struct Processes<T>(OnceLock<DashMap<Pid, T, RandomState>>);
 
-/// A shard is made anew when less than one of so many places is taken, unless it is small.
+/// A shard is made anew when less than one place in this many is taken, unless it is small.
 const SPARSE: usize = 8;
 const SMALL: usize = 64;
 

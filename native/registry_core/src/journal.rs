@@ -1,17 +1,16 @@
-//! What happens to names, told to those who asked.
+//! Changes of names, told to the processes that asked.
 //!
-//! A change is written down while the shard of the table in which it happens is locked, so the
-//! changes of one name are written down in the order in which they happened. Changes that nobody
-//! asked for are not written down. A thread of its own, the courier, takes them out and sends the
-//! messages, because that would take too long for a thread that holds a lock, or for which a caller
-//! waits.
+//! A change is written down while the shard of the table in which it happens is locked, so the changes of
+//! one name are written down in the order in which they happened. Changes that no process asked for are
+//! not written down. A thread of its own, the courier, takes the changes out and sends the messages,
+//! because that would take too long for a thread that holds a lock, or for which a caller waits.
 //!
 //! # Locks
 //!
-//! A change never waits while patterns are matched: if it cannot read the patterns at once, it is
-//! written down, and the courier finds out whom it concerns. The end of a process takes what the
-//! process asked for out of `Desk::asked`, whose locks are held for a moment each, and leaves patterns
-//! to the courier. Of the locks here, only that of the queue is taken while another one is held.
+//! A change never waits while patterns are matched: if it cannot read the patterns at once, it is written
+//! down, and the courier finds out which processes it concerns. When a process ends, what it asked for is
+//! taken out of `Desk::asked`, whose locks are held for a moment each, and its patterns are left to the
+//! courier. Of the locks here, only that of the queue is taken while another one is held.
 
 mod event;
 mod patterns;
@@ -45,7 +44,7 @@ type Wake = Box<dyn Fn() + Send + Sync>;
 /// How much memory a value takes.
 type Weigh<V> = fn(&V) -> usize;
 
-/// The changes not told yet, and who wants to be told.
+/// The changes not told yet, and the processes that want to be told.
 pub struct Journal<V> {
     wanted: Wanted,
     closed: AtomicBool,
@@ -82,7 +81,7 @@ impl<V> Journal<V> {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// A name has changed, and its shard is locked. Writes the change down if anybody asked for it;
+    /// A name has changed, and its shard is locked. Writes the change down if a process asked for it;
     /// only then is `kept` called.
     #[inline]
     pub(crate) fn changed(
@@ -135,7 +134,7 @@ impl<V> Journal<V> {
         match desk.patterns.try_read() {
             Ok(patterns) => patterns.may_match(name),
             Err(TryLockError::Poisoned(patterns)) => patterns.into_inner().may_match(name),
-            // They are being changed, or are about to be. The courier will find out.
+            // The patterns are being changed, or are about to be. The courier will find out.
             Err(TryLockError::WouldBlock) => true,
         }
     }
@@ -156,7 +155,7 @@ impl<V> Journal<V> {
         }
     }
 
-    /// Makes these the listeners, who are told of all changes: processes that are registered with the
+    /// Makes these the listeners, which are told of all changes: processes that are registered with the
     /// VM by these atoms.
     pub fn listen(&self, listeners: Vec<u64>) {
         if listeners.is_empty() && self.desk.get().is_none() {
@@ -254,7 +253,7 @@ impl<V> Journal<V> {
         // All waits for a name share its bytes.
         let shared = desk.waiting.get(name).map(|waiting| waiting.key().clone());
         let name = shared.unwrap_or_else(|| name.into());
-        // First: whoever tells the process takes this out.
+        // First: the thread that tells the process takes this out.
         let mut asked = desk.asked.entry(pid).or_default();
         asked.waits.insert(number, Arc::clone(&name));
         drop(asked);
@@ -263,7 +262,7 @@ impl<V> Journal<V> {
             .entry(Arc::clone(&name))
             .or_default()
             .insert(number, pid);
-        // `close` sets the flag before it goes through those that wait, under the locks taken above.
+        // `close` sets the flag before it goes through the waits, under the locks taken above.
         if self.is_closed() && self.take_waiter(desk, &name, number) {
             self.push_urgent(desk, Urgent::Closed(vec![Waiter(pid, number)]));
         }
@@ -418,8 +417,8 @@ impl<V> Journal<V> {
         waiters
     }
 
-    /// No change is written down from now on. The changes that were are still told, and all processes
-    /// that wait, or are about to, are told that the registry is closed.
+    /// No change is written down from now on. Changes that were written down before are still told, and
+    /// all processes that wait, or are about to wait, are told that the registry is closed.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         // Made if there is none: a thread that makes it meanwhile then finds it closed.
@@ -430,7 +429,8 @@ impl<V> Journal<V> {
             waiting.push(std::mem::take(waiters));
             false
         });
-        // Without the locks: many may wait for one name, and a process that ends needs its lock.
+        // After the locks were released: many may wait for one name, and a process that ends needs its
+        // lock.
         let waiters = waiting.into_iter().flatten();
         let in_vain: Vec<_> = waiters.map(|(number, pid)| Waiter(pid, number)).collect();
         if !in_vain.is_empty() {
@@ -439,7 +439,7 @@ impl<V> Journal<V> {
         }
     }
 
-    /// Who is told of changes of this name; with `None`, who is told of changes of any name.
+    /// The processes that are told of changes of this name; with `None`, of changes of any name.
     pub fn audience(&self, name: Option<&[u8]>) -> Vec<Recipient> {
         match (self.desk.get(), name) {
             (None, _) => Vec::new(),

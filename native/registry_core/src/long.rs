@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 struct Entry<V> {
     hash: u64,
-    /// The place of the entry: tells it from all others of the shard, before and after.
+    /// The place of the entry. No other entry of the shard, earlier or later, has the same.
     number: u64,
     /// Shared, because names are compared with patterns after the lock was released.
     name: Arc<[u8]>,
@@ -60,7 +60,7 @@ impl<V> LongNames<V> {
     pub(crate) fn fill(&self) -> impl Iterator<Item = (usize, usize)> {
         self.made().iter().map(|shard| {
             let locked = Locked::of(shard);
-            // A byte of the map's own for each.
+            // The map takes one byte more for each entry.
             let entries = locked.0.entries.capacity() * (size_of::<Entry<V>>() + 1);
             (
                 locked.0.entries.len(),

@@ -6,9 +6,9 @@ use std::sync::{PoisonError, RwLock};
 
 /// Values by key. A key is the canonical bytes of a term, as a name is.
 ///
-/// Read on every call of some users and written hardly ever, so it has one lock, for readers and
-/// writers. No value is dropped while the lock is held: what takes the place of another, or is
-/// deleted, goes back to the caller.
+/// Some users read this on every call, and it is hardly ever written, so it has one lock, for readers and
+/// writers. No value is dropped while the lock is held: a value that is replaced or deleted goes back to
+/// the caller.
 #[derive(Debug)]
 pub struct Meta<V>(RwLock<HashMap<Box<[u8]>, V, RandomState>>);
 

@@ -21,7 +21,7 @@ pub enum RegisterError {
     Ended,
 }
 
-/// Names and their holders. A `V` may be kept with each name: what the caller wants back with it.
+/// Names and their holders. A `V`, which the caller wants back with the name, may be kept with each name.
 ///
 /// There are two maps. The table says which process holds a name, the index which names a process
 /// holds. The index has the 64-bit hash of a name, not the name; hash and holder find it in the table.
@@ -31,7 +31,7 @@ pub enum RegisterError {
 /// A lock of the index is taken before one of the table. So what the index says of a process and what
 /// the table says of its names change together. No lock is held while the VM is called.
 ///
-/// # Who frees names
+/// # How names are freed
 ///
 /// A process that is in the index is being watched, or the call that put it there is about to have it
 /// watched. The notice of its end calls [`Registry::sweep`]. If it cannot be watched, it has ended
@@ -49,8 +49,8 @@ pub struct Withdrawn {
 }
 
 impl Withdrawn {
-    /// The most names that are freed in a fraction of a millisecond, and how many of them a long name
-    /// counts for.
+    /// The most names that can be freed in a fraction of a millisecond, and how many of them one long
+    /// name counts as.
     const AT_ONCE: usize = 1_000;
     const LONG: usize = 50;
 
@@ -81,19 +81,19 @@ impl<V: Clone> Registry<V> {
         }
     }
 
-    /// Who holds the name. The process may have ended: only the VM knows.
+    /// The holder of the name. It may have ended: only the VM knows.
     #[inline]
     #[must_use]
     pub fn whereis(&self, guard: &Guard, name: &[u8]) -> Option<Pid> {
         self.table.whereis(guard, Hashed::of(name))
     }
 
-    /// Makes `pid` the holder of a name that no process holds, or that `instead_of` holds, of which
-    /// the caller knows that it has ended.
+    /// Makes `pid` the holder of a name that no process holds, or that `instead_of` holds. The caller has
+    /// to know that `instead_of` has ended.
     ///
-    /// `watch` is called when `pid` was not in the index. It has to see to it that
-    /// [`Registry::sweep`] is called after `pid` has ended, or to answer `false` if `pid` has ended
-    /// already. No lock is held meanwhile.
+    /// `watch` is called when `pid` was not in the index. It has to make sure that [`Registry::sweep`] is
+    /// called after `pid` has ended, or answer `false` if `pid` has ended already. No lock is held
+    /// meanwhile.
     pub fn register(
         &self,
         name: &[u8],
@@ -127,7 +127,7 @@ impl<V: Clone> Registry<V> {
         }
     }
 
-    /// Who holds the name, and its value.
+    /// The holder of the name, and its value.
     pub fn lookup(&self, name: &[u8]) -> Option<(Pid, Option<V>)> {
         self.table.lookup(Hashed::of(name))
     }
@@ -137,9 +137,9 @@ impl<V: Clone> Registry<V> {
         self.table.update(Hashed::of(name), pid, value)
     }
 
-    /// Has a process watched that holds no name but has asked the journal for something: when it
-    /// ends, the journal forgets it, as [`Registry::sweep`] frees names. `watch` as in
-    /// [`Registry::register`]; `false` when the process has ended.
+    /// Has a process watched that holds no name but has asked the journal for something. When the process
+    /// ends, [`Registry::sweep`] makes the journal forget it. `watch` is as in [`Registry::register`];
+    /// answers `false` when the process has ended.
     pub fn attend(&self, pid: Pid, watch: impl FnOnce() -> bool) -> bool {
         match self.index.lock(pid) {
             Locked::Known(_) => return true,
@@ -227,7 +227,7 @@ impl<V: Clone> Registry<V> {
             .collect()
     }
 
-    /// The second half of [`Registry::sweep`]: frees the names. May come at any time later.
+    /// The second half of [`Registry::sweep`]: frees the names. It may come at any time later.
     pub fn release(&self, withdrawn: Withdrawn) -> usize {
         let Withdrawn { pid, hashes } = withdrawn;
         hashes
@@ -255,7 +255,8 @@ impl<V: Clone> Registry<V> {
         self.len() == 0
     }
 
-    /// How many processes are in the index: those that hold a name, and those that did and still live.
+    /// How many processes are in the index: those that hold a name, and those that held one and still
+    /// live.
     #[must_use]
     pub fn holders(&self) -> usize {
         self.index.len()

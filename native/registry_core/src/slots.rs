@@ -1,30 +1,33 @@
 //! Slots of keys and their holders, which are read without a lock.
 //!
-//! - Keys lie inside the slots, seven slots to a group. A word beside the slots has a tag of each
-//!   slot of a group, seven bits of its hash, so that a slot is next to never read in vain. Its last
-//!   byte counts the entries that found the group full and went on to the next: a lookup ends at the
-//!   first group with none, and an entry that is removed leaves no trace.
-//! - The slot where a key most likely is comes from memory at the same time as its tag.
-//! - Who changes slots holds their shard's mutex and makes a count odd meanwhile. Who reads compares
-//!   the count before with that after and, when they differ, reads again. Slots are atomics, so what
-//!   is read in between is useless, but does no harm.
-//! - A few keys lie in one shard. When there are more, or two writers meet, they are moved to many shards,
-//!   for good: the count of the one is [`MOVED`] since, and who sees it goes to the many.
-//! - A handful of keys lies in the one shard itself, beside its count: [`Near`]. A lookup in such a registry
-//!   follows no pointer from there, so that the count, the tags and the slot come from memory at the same
-//!   time. Of a thousand registries the processor's caches hold little, and each pointer is a wait.
-//! - Arrays of slots are replaced when they grow or shrink, and freed when nobody reads them any
-//!   more, see [`crate::epoch`].
+//! - Keys lie inside the slots, seven slots to a group. Each group has a word of tags: one tag for each
+//!   slot, seven bits of the hash of its key, so that a lookup hardly ever reads a slot in vain. The last
+//!   byte of the word counts the entries that found the group full and went on to the next group. A
+//!   lookup ends at the first group where this count is zero, and an entry that is removed leaves no
+//!   trace.
+//! - A lookup loads the slot where the key most likely is at the same time as its tag.
+//! - A writer holds the mutex of the shard, and makes a count odd while it changes slots. A reader
+//!   compares the count before with the count after and, when they differ, reads again. Slots are
+//!   atomics, so what a reader reads during a change is useless, but does no harm.
+//! - A few keys lie in one shard. When there are more, or two writers meet, all keys are moved to many
+//!   shards, for good. From then on the count of the one shard is [`MOVED`], and a thread that sees this
+//!   goes to the many.
+//! - A handful of keys lies in the one shard itself, beside its count: [`Near`]. A lookup in such a
+//!   registry follows no pointer from there, so that the count, the tags and the slot are loaded at the
+//!   same time. With a thousand registries, the processor's caches hold little of each, and each pointer
+//!   is a wait.
+//! - Arrays of slots are replaced when they grow or shrink, and freed when no thread reads them any more,
+//!   see [`crate::epoch`].
 //!
 //! loom explores these rules in the tests below: `script/loom`.
 //!
 //! # Why not a library
 //!
-//! `cargo bench -p registry_bench --bench maps` puts two in this place: `scc::HashIndex`, whose
-//! readers take no lock either, and 128 tables of hashbrown, each behind parking_lot's `RwLock`, with
-//! a prefetch that hashbrown has no safe way for. Nanoseconds of an operation, medians of rounds that
-//! took turns, keys of 20 bytes, on two cores that had other work, too. They are from before lookups
-//! took a guard, which adds 4 ns here:
+//! `cargo bench -p registry_bench --bench maps` compares two libraries with this module:
+//! `scc::HashIndex`, whose readers take no lock either, and 128 tables of hashbrown, each behind
+//! parking_lot's `RwLock`, with a prefetch, for which hashbrown has no safe way. The table has
+//! nanoseconds per operation: medians of rounds that took turns, with keys of 20 bytes, on two cores that
+//! had other work, too. The numbers are from before lookups took a guard, which adds 4 ns to this module:
 //!
 //! | keys | map | hit | miss | hit, two readers | one key | one key, two readers |
 //! |---|---|---|---|---|---|---|
@@ -38,11 +41,11 @@
 //! | | `HashIndex` | 523 | 229 | 486 | 31 | 32 |
 //! | | hashbrown | 282 | 205 | 276 | 20 | 113 |
 //!
-//! `HashIndex` takes a quarter to two thirds longer for what is there, which is what most lookups
-//! find. hashbrown is as fast or faster until two look up one key: then they pass the lock's line of
-//! memory to and fro, and it takes two to four times as long with two readers already. It also takes
-//! twice the memory after keys have come and gone. A key that is not there costs more here than in
-//! either.
+//! `HashIndex` takes a quarter to two thirds longer for a key that is there, which is what most lookups
+//! find. hashbrown is as fast or faster until two threads look up one key: then they pass the cache line
+//! of the lock to and fro, and a lookup takes two to four times as long with only two readers. hashbrown
+//! also takes twice the memory after keys have come and gone. A lookup of a key that is not there costs
+//! more here than in either.
 
 use crate::epoch::{Current, Guard, Shared};
 use crate::pid::Pid;
@@ -52,18 +55,19 @@ use std::hint::black_box;
 use std::ops::Deref;
 use std::sync::{OnceLock, PoisonError, TryLockError};
 
-/// Shards of many keys. More make a collision of two writers rarer and a shard's growth, during which
-/// others cannot write there, shorter: 8,000 slots of a million names, half a millisecond.
+/// Shards of many keys. With more shards, two writers collide less often, and the growth of a shard,
+/// during which other threads cannot write there, is shorter: 8,000 slots of a million names, half a
+/// millisecond.
 pub(crate) const SHARDS: usize = if cfg!(loom) { 1 } else { 128 };
 
-/// So many keys lie in one shard, unless two writers meet there: a small registry then takes kilobytes
-/// less.
+/// Up to this many keys lie in one shard, unless two writers meet there. This saves a small registry
+/// kilobytes.
 const FEW: usize = if cfg!(loom) { 8 } else { 256 };
 
-/// Where a value lies: most keys have none, and pay four bytes for it.
+/// The number of a value. Most keys have no value, and pay four bytes for the number.
 type ValueId = u32;
 
-/// Of a key without a value.
+/// The number of a key without a value.
 const NO_VALUE: ValueId = 0;
 
 /// What is in a slot: the pid, then the bytes of the key. The last word has three bytes of the key,
@@ -81,7 +85,7 @@ pub(crate) const fn room(words: usize) -> usize {
     (words - 1) * 8 - 5
 }
 
-/// A key, out of its words.
+/// A key, read from its words.
 pub(crate) struct Key {
     bytes: [u8; 88],
     len: usize,
@@ -101,7 +105,7 @@ impl<const W: usize> Entry<W> {
     pub(crate) fn of(key: &[u8]) -> Self {
         let mut words = [0; W];
         let (whole, rest) = key.as_chunks::<8>();
-        // By place, or it becomes a call to copy memory.
+        // By index: otherwise this becomes a call that copies memory.
         for at in 0..W - 1 {
             if let Some(bytes) = whole.get(at) {
                 words[1 + at] = u64::from_le_bytes(*bytes);
@@ -147,7 +151,7 @@ impl<const W: usize> Entry<W> {
             *bytes = word.to_le_bytes();
         }
         let len = (self.0[W - 1] & KEY) >> LENGTH_SHIFT;
-        // What is read while it is changed may be anything.
+        // A length that is read during a change may be anything.
         let len = usize::try_from(len).unwrap_or(0).min(room(W));
         Key { bytes, len }
     }
@@ -176,7 +180,7 @@ impl<const W: usize> Slot<W> {
         }
     }
 
-    /// Whether the key is that of the entry. Without a branch for each word.
+    /// Whether the key is that of the entry. There is no branch for each word.
     #[inline]
     fn has_key_of(&self, entry: &Entry<W>) -> bool {
         let last = (self.word(W - 1) ^ entry.0[W - 1]) & KEY;
@@ -198,26 +202,26 @@ const fn all(byte: u8) -> u64 {
 const TAKEN: u8 = 0x80;
 /// That bit of each slot of a group.
 const PLACES: u64 = all(TAKEN) >> 8;
-/// Where in the word of tags the count is of entries that have passed the group.
+/// Where, in the word of tags, the count of entries that have passed the group is.
 const PASSED_SHIFT: u32 = 56;
-/// A count that has come so far stays there.
+/// A count that has reached this value stays there.
 const MANY: u64 = 0xFF;
 
-/// Where a key is sought.
+/// Where to look for a key.
 struct Home {
-    /// The group that is looked at first.
+    /// The group to look at first.
     group: usize,
-    /// Its slot that is taken if it is free.
+    /// The slot of that group to take if it is free.
     place: usize,
     tag: u8,
 }
 
-/// Where a key of this hash is sought. Bits of the hash below the upper 39 do not matter.
+/// Where to look for a key with this hash. Bits of the hash below the upper 39 do not matter.
 #[inline]
 fn home(groups: usize, hash: u64) -> Home {
     let fraction = (hash << SHARDS.trailing_zeros()) >> 32;
     let home = fraction.wrapping_mul(groups as u64);
-    // The group is below their number, which is below 2^32; the rest says where in the group.
+    // The group is less than the number of groups, which is below 2^32; the rest gives the place in it.
     #[allow(clippy::cast_possible_truncation)]
     Home {
         group: (home >> 32) as usize,
@@ -236,8 +240,8 @@ fn places(mut bits: u64) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Sets the highest bit of each of the seven lower bytes that is zero, and perhaps of some above one
-/// that is.
+/// Sets the highest bit of each of the seven lower bytes that is zero, and perhaps of some bytes above
+/// one that is zero.
 #[inline]
 fn zeros(word: u64) -> u64 {
     word.wrapping_sub(all(1)) & !word & PLACES
@@ -263,7 +267,7 @@ impl<const W: usize> Groups<'_, W> {
         if !cfg!(loom) {
             self.fetch(group * GROUP + place);
         }
-        // Who reads while slots are changed may find counts that lead round and round.
+        // A reader that reads during a change may find counts that lead it round and round.
         for _ in 0..self.tags.len() {
             let tags = self.tags[group].load(Ordering::Relaxed);
             for place in places(zeros(tags ^ all(tag))) {
@@ -280,8 +284,8 @@ impl<const W: usize> Groups<'_, W> {
         None
     }
 
-    /// Has the slot where a key most likely is come from memory while its tag is looked at. What is
-    /// loaded here nobody waits for.
+    /// Starts to load the slot where a key most likely is, while its tag is looked at. Nothing waits for
+    /// this load.
     #[inline]
     fn fetch(self, at: usize) {
         let slot = &self.slots[at];
@@ -305,7 +309,7 @@ impl<const W: usize> Groups<'_, W> {
         word.store(others | u64::from(tag) << shift, Ordering::Relaxed);
     }
 
-    /// Writes an entry into a free slot, of which there is one; answers its place.
+    /// Writes an entry into a free slot, of which there has to be one; answers its place.
     fn put(self, hash: u64, entry: &Entry<W>) -> Option<usize> {
         let Home {
             mut group,
@@ -315,7 +319,7 @@ impl<const W: usize> Groups<'_, W> {
         for _ in 0..self.tags.len() {
             let tags = self.tags[group].load(Ordering::Relaxed);
             let free = !tags & PLACES;
-            // The one at `place` comes first.
+            // The slot at `place` is preferred.
             let preferred = free & (u64::from(TAKEN) << (8 * place));
             if let Some(place) = places(preferred).chain(places(free)).next() {
                 let at = group * GROUP + place;
@@ -331,7 +335,7 @@ impl<const W: usize> Groups<'_, W> {
         None
     }
 
-    /// Takes out the entry at a place, which has this hash.
+    /// Removes the entry at a place, which has this hash.
     fn remove(self, hash: u64, at: usize) {
         let mut group = home(self.tags.len(), hash).group;
         while group != at / GROUP {
@@ -353,7 +357,7 @@ impl<const W: usize> Groups<'_, W> {
         })
     }
 
-    /// Takes out all entries.
+    /// Removes all entries.
     fn clear(self) {
         for tags in self.tags {
             tags.store(0, Ordering::Relaxed);
@@ -388,14 +392,14 @@ impl<const W: usize> Array<W> {
     }
 }
 
-/// Groups of slots that are near. Two of short names and two of longer ones take two kilobytes of each
+/// Groups of near slots. Two groups for short names and two for longer ones take two kilobytes of each
 /// registry.
 const NEAR_GROUPS: usize = if cfg!(loom) { 1 } else { 2 };
-/// So many keys lie there at most. All slots may be taken: a lookup looks at two groups at most.
+/// At most this many keys lie there. All slots may be taken: a lookup looks at two groups at most.
 const NEAR: usize = if cfg!(loom) { 3 } else { NEAR_GROUPS * GROUP };
 
-/// Slots that are not allocated but part of the one shard of few keys. In use while there is no array;
-/// while there is one, they still have what was there before it.
+/// Slots that are not allocated but are part of the one shard of few keys. They are in use while there is
+/// no array; while there is one, they keep what was there before it.
 struct Near<const W: usize> {
     tags: [AtomicU64; NEAR_GROUPS],
     slots: [[Slot<W>; GROUP]; NEAR_GROUPS],
@@ -418,24 +422,24 @@ impl<const W: usize> Near<W> {
     }
 }
 
-/// At most so many of so many slots are taken.
+/// At most this share of the slots is taken.
 const FULL: (usize, usize) = (3, 4);
-/// So many are taken of so many after the array was replaced: not half, or a table that has just
-/// grown would take half as much again as one that is about to.
+/// This share is taken after the array was replaced. It is more than half: otherwise a table that has
+/// just grown would take half as much memory again as one that is about to grow.
 const REPLACED: (usize, usize) = (5, 8);
-/// An array with fewer taken than one in so many is replaced by a smaller one.
+/// An array is replaced by a smaller one when less than one slot in this many is taken.
 const SPARSE: usize = 8;
 
-/// The most slots of an array that stays although all its keys have gone. A name that comes and goes
-/// would have its shard's array made anew each time; all of them take 70 KB for short names, and 170 KB
-/// for longer ones.
+/// The most slots of an array that stays although all its keys have gone. Otherwise a name that comes and
+/// goes would have the array of its shard made anew each time. All such arrays together take 70 KB for
+/// short names, and 170 KB for longer ones.
 const KEPT: usize = 2 * GROUP;
 
-/// What those who read a shard see of it, beside slots.
+/// What readers of a shard see of it, beside slots.
 struct Head<const W: usize> {
     /// Odd while slots are being changed.
     changes: AtomicU64,
-    /// The array that has the keys. As long as there is none, the near slots have them, or there is no key.
+    /// The array that has the keys. While there is none, the near slots have them, or there is no key.
     current: Current<Array<W>>,
 }
 
@@ -462,7 +466,7 @@ struct Parts<'a, const W: usize, V> {
     content: &'a Mutex<Content<W, V>>,
 }
 
-/// What only those who hold the mutex see.
+/// What only a thread that holds the mutex sees.
 struct Content<const W: usize, V> {
     /// The same as `current`.
     array: Option<Shared<Array<W>>>,
@@ -470,8 +474,8 @@ struct Content<const W: usize, V> {
     values: Values<V>,
 }
 
-/// By the number that stands with the key, from one. No map: one of which much comes and goes takes
-/// twice the room. The numbers are given anew when the array is replaced.
+/// Values by the number that stands with the key, from one. This is no map, because a map whose entries
+/// come and go takes twice the memory. The values get new numbers when the array is replaced.
 struct Values<V> {
     kept: Vec<Option<V>>,
     free: Vec<ValueId>,
@@ -485,7 +489,7 @@ impl<V> Values<V> {
         }
     }
 
-    /// Where it stands in `kept`; nowhere if it is none.
+    /// The index of a value in `kept`; out of bounds for [`NO_VALUE`].
     fn place(id: ValueId) -> usize {
         (id as usize).wrapping_sub(1)
     }
@@ -542,11 +546,12 @@ impl<const W: usize> Head<W> {
         }
     }
 
-    /// Only with the mutex held.
+    /// The mutex has to be held.
     fn change<R>(&self, change: impl FnOnce() -> R) -> R {
         let changes = self.changes.load(Ordering::Relaxed);
         self.changes.store(changes + 1, Ordering::Relaxed);
-        // Who sees anything of the change sees the odd count, too: with the fence in `read`.
+        // A thread that sees any part of the change sees the odd count, too: this fence pairs with that
+        // in `read`.
         fence(Ordering::Release);
         // A count that stayed odd would send every reader to the mutex for good.
         let _changing = Changing {
@@ -557,7 +562,7 @@ impl<const W: usize> Head<W> {
     }
 }
 
-/// Somebody writes where somebody reads.
+/// A writer is changing the slots that were read.
 struct Busy;
 
 impl<const W: usize, V> Few<W, V> {
@@ -588,7 +593,7 @@ impl<const W: usize, V> Shard<W, V> {
 }
 
 impl<'a, const W: usize, V> Parts<'a, W, V> {
-    /// The content, and whether somebody else had it at first.
+    /// The content, and whether another thread held the mutex at first.
     fn lock(&self) -> (MutexGuard<'a, Content<W, V>>, bool) {
         match self.content.try_lock() {
             Ok(content) => (content, false),
@@ -600,7 +605,7 @@ impl<'a, const W: usize, V> Parts<'a, W, V> {
         }
     }
 
-    /// Where the keys are; nowhere, perhaps, if there is none.
+    /// Where the keys are; `None`, perhaps, if there is no key.
     fn groups<'c>(&self, content: &'c Content<W, V>) -> Option<Groups<'c, W>>
     where
         'a: 'c,
@@ -621,7 +626,7 @@ impl<'a, const W: usize, V> Parts<'a, W, V> {
 
     fn clear(&self) {
         let (mut content, _) = self.lock();
-        // Keys that have been moved are nowhere here.
+        // Keys that have been moved are not here.
         if self.head.changes.load(Ordering::Relaxed) == MOVED {
             return;
         }
@@ -633,12 +638,13 @@ impl<'a, const W: usize, V> Parts<'a, W, V> {
             self.head.current.replace(None)
         });
         drop(content);
-        // After the lock is gone: freeing takes a while, and a value may do anything.
+        // After the mutex was released: freeing takes a while, and the destructor of a value may do
+        // anything.
         drop((before, retired));
     }
 }
 
-/// Ends a change, also one that panics.
+/// Ends a change, also when the change panics.
 struct Changing<'a> {
     count: &'a AtomicU64,
     after: u64,
@@ -646,12 +652,13 @@ struct Changing<'a> {
 
 impl Drop for Changing<'_> {
     fn drop(&mut self) {
-        // Who sees this count sees all of the change.
+        // A thread that sees this count sees all of the change.
         self.count.store(self.after, Ordering::Release);
     }
 }
 
-/// The count of a shard whose keys have been moved to others for good. It is odd: nobody reads there.
+/// The count of a shard whose keys have been moved to others for good. It is odd, so no reader reads
+/// there.
 const MOVED: u64 = u64::MAX;
 
 /// Keys of up to [`room`]`(W)` bytes, each with its holder and perhaps a value.
@@ -662,7 +669,7 @@ pub(crate) struct Slots<const W: usize, V> {
     many: OnceLock<Box<[Shard<W, V>]>>,
 }
 
-/// How often a reader tries before it waits for whoever writes.
+/// How often a reader tries before it waits for the writer.
 const TRIES: usize = if cfg!(loom) { 2 } else { 8 };
 
 impl<const W: usize, V> Slots<W, V> {
@@ -680,7 +687,7 @@ impl<const W: usize, V> Slots<W, V> {
     /// The shards, if there are many.
     #[inline]
     fn many(&self) -> Option<&[Shard<W, V>]> {
-        // Whoever sees `MOVED` sees the keys in the many, as `spread` has put them there before.
+        // A thread that sees `MOVED` sees the keys in the many: `spread` has put them there before.
         if self.few.head.changes.load(Ordering::Acquire) == MOVED {
             self.many.get().map(|many| &**many)
         } else {
@@ -696,7 +703,7 @@ impl<const W: usize, V> Slots<W, V> {
         }
     }
 
-    /// Who holds the key of `entry`.
+    /// The holder of the key of `entry`.
     #[inline]
     pub(crate) fn holder(&self, guard: &Guard, hash: u64, entry: &Entry<W>) -> Option<Pid> {
         match self.read(guard, hash, entry) {
@@ -705,8 +712,8 @@ impl<const W: usize, V> Slots<W, V> {
         }
     }
 
-    /// As `holder`, after somebody wrote. The entry comes by value: one that is not referred to stays in
-    /// registers until then.
+    /// As `holder`, after a writer interfered. The entry comes by value: an entry that is not referred to
+    /// stays in registers until then.
     #[cold]
     fn read_again(&self, guard: &Guard, hash: u64, entry: Entry<W>) -> Option<Pid> {
         for _ in 1..TRIES {
@@ -720,11 +727,11 @@ impl<const W: usize, V> Slots<W, V> {
         Some(locked.pid(hash, place))
     }
 
-    /// Who holds the key of `entry`, unless somebody writes there meanwhile.
+    /// The holder of the key of `entry`, unless a thread writes there meanwhile.
     #[allow(clippy::inline_always)] // A call takes 40 instructions of 230.
     #[inline(always)]
     fn read(&self, guard: &Guard, hash: u64, entry: &Entry<W>) -> Result<Option<Pid>, Busy> {
-        // All of the changes before this count are seen. Whoever sees `MOVED` sees the keys in the many.
+        // All changes before this count are seen. A thread that sees `MOVED` sees the keys in the many.
         let mut before = self.few.head.changes.load(Ordering::Acquire);
         let many = if before == MOVED {
             self.many.get()
@@ -747,14 +754,14 @@ impl<const W: usize, V> Slots<W, V> {
             (None, Some(near)) => Some(near.groups()),
             (None, None) => None,
         };
-        // No closure: it would become a function.
+        // Not a closure: it would become a function.
         let holder = match groups {
             Some(groups) => groups
                 .find(hash, |slot| slot.has_key_of(entry))
                 .map(|at| Pid(groups.slots[at].word(0))),
             None => None,
         };
-        // The second look at the count comes after all that was read: with the fence in `change`.
+        // The second load of the count comes after all other reads: this fence pairs with that in `change`.
         fence(Ordering::Acquire);
         if head.changes.load(Ordering::Relaxed) == before {
             Ok(holder)
@@ -767,7 +774,7 @@ impl<const W: usize, V> Slots<W, V> {
         loop {
             let shard = self.shard(hash);
             let (content, crowded) = shard.lock();
-            // Whoever moves keys holds the mutex of the shard they leave.
+            // A thread that moves keys holds the mutex of the shard that they leave.
             if std::ptr::eq(shard.head, self.shard(hash).head) {
                 return Locked {
                     slots: self,
@@ -780,8 +787,9 @@ impl<const W: usize, V> Slots<W, V> {
         }
     }
 
-    /// The entries of a shard, and the number of the shard to go on with, below [`SHARDS`] if there is
-    /// one. Whoever goes on so from 0 finds every key that is there all the while, and finds it once.
+    /// The entries of a shard, and the number of the next shard, which is below [`SHARDS`] if there is
+    /// one. A caller that goes on so from 0 finds every key that is there all the while, and finds it
+    /// once.
     pub(crate) fn entries(&self, shard: usize) -> (Vec<Entry<W>>, usize) {
         let of = |shard: &Parts<'_, W, V>, content: &Content<W, V>| {
             let mut entries = Vec::with_capacity(content.len);
@@ -792,7 +800,7 @@ impl<const W: usize, V> Slots<W, V> {
             let few = self.few.parts();
             let (content, _) = few.lock();
             if self.many().is_none() {
-                // Had somebody else looked at an earlier shard of many, there were many.
+                // If the caller had looked at an earlier shard of many, there would be many.
                 return (of(&few, &content), SHARDS);
             }
         }
@@ -825,7 +833,7 @@ impl<const W: usize, V> Slots<W, V> {
     /// Forgets all keys.
     pub(crate) fn clear(&self) {
         self.few.parts().clear();
-        // Afterwards: keys that had been there until then have been moved here.
+        // After the one shard: keys that were there until then have been moved to these.
         for shard in self.many().unwrap_or_default() {
             shard.parts().clear();
         }
@@ -840,15 +848,14 @@ pub(crate) fn shard_of(hash: u64) -> usize {
     shard
 }
 
-/// A shard in which nobody else writes. What is answered and has to be dropped should be when this
-/// has gone.
+/// A shard in which no other thread writes. Values that its methods answer should be dropped after it.
 pub(crate) struct Locked<'a, const W: usize, V> {
     slots: &'a Slots<W, V>,
     shard: Parts<'a, W, V>,
     content: MutexGuard<'a, Content<W, V>>,
-    /// Whether somebody else had the mutex at first.
+    /// Whether another thread held the mutex at first.
     crowded: bool,
-    /// Dropped after the mutex is free, as freeing takes a while.
+    /// Dropped after the mutex was released, as freeing takes a while.
     retired: Vec<Shared<Array<W>>>,
 }
 
@@ -862,7 +869,7 @@ impl<const W: usize, V> Locked<'_, W, V> {
         self.groups()?.find(hash, |slot| slot.has_key_of(entry))
     }
 
-    /// The first place, of a key of this hash, that `pid` holds and that `is` right.
+    /// The first place of a key of this hash that `pid` holds and for which `is` answers `true`.
     pub(crate) fn find_held(
         &self,
         hash: u64,
@@ -892,7 +899,7 @@ impl<const W: usize, V> Locked<'_, W, V> {
         self.content.values.get(self.slot(place).get().value())
     }
 
-    /// Changes who holds what is at a place, and with what value; answers the value before.
+    /// Changes the holder and the value at a place; answers the value before.
     pub(crate) fn hold(
         &mut self,
         _hash: u64,
@@ -948,7 +955,7 @@ impl<const W: usize, V> Locked<'_, W, V> {
         self.shard.head.change(|| groups.put(hash, &entry))
     }
 
-    /// Moves the keys of the one shard to many. Afterwards it is the one of `hash` that is locked.
+    /// Moves the keys of the one shard to many. Afterwards, the shard of `hash` is locked instead.
     fn spread(&mut self, hash: u64, hash_of: &impl Fn(&[u8]) -> u64) {
         let slots = self.slots;
         let many = slots
@@ -965,7 +972,7 @@ impl<const W: usize, V> Locked<'_, W, V> {
                 retired: Vec::new(),
             }
         };
-        // The mutexes of the many are taken with that of the one held, and never the other way round.
+        // A mutex of the many is taken while that of the one is held, and never the other way round.
         let mut few = std::mem::replace(&mut *self.content, Content::new());
         let mut values = std::mem::replace(&mut few.values, Values::new());
         for entry in self.shard.entries(&few) {
@@ -973,18 +980,18 @@ impl<const W: usize, V> Locked<'_, W, V> {
             let hash = hash_of(&key);
             locked(hash).put(hash, &key, entry.pid(), value, hash_of);
         }
-        // Before anybody else can look there: nothing may come between what the caller has found, which
-        // is no such key, and what it is going to do.
+        // Before another thread can look there: nothing may come between what the caller has found, which
+        // is that there is no such key, and what the caller is going to do.
         let next = locked(hash);
-        // Whoever sees it sees the keys where they are now. Whoever still reads the array before finds
-        // there what was true until now.
+        // A thread that sees `MOVED` sees the keys where they are now. A thread that still reads the
+        // old array finds there what was true until now.
         self.shard.head.changes.store(MOVED, Ordering::Release);
         let retired = self.shard.head.current.replace(None);
         *self = next;
         self.retired.extend(retired.into_iter().chain(few.array));
     }
 
-    /// Takes out what is at a place; answers its key and its value.
+    /// Removes what is at a place; answers its key and its value.
     pub(crate) fn remove(
         &mut self,
         hash: u64,
@@ -1010,7 +1017,7 @@ impl<const W: usize, V> Locked<'_, W, V> {
         (entry.key(), value)
     }
 
-    /// Moves the keys to where there is room for so many: near, or to another array.
+    /// Moves the keys to where there is room for this many: the near slots, or another array.
     fn resize(&mut self, len: usize, hash_of: &impl Fn(&[u8]) -> u64) {
         let mut before = std::mem::replace(&mut self.content.values, Values::new());
         let mut values = Values::new();
@@ -1022,7 +1029,7 @@ impl<const W: usize, V> Locked<'_, W, V> {
         let (array, retired) = match self.shard.near {
             Some(near) if len <= NEAR => {
                 let moved: Vec<_> = moved.collect();
-                // Somebody may still read what the near slots had before the array.
+                // A thread may still read what the near slots had before the array.
                 let retired = head.change(|| {
                     let near = near.groups();
                     near.clear();
@@ -1044,7 +1051,7 @@ impl<const W: usize, V> Locked<'_, W, V> {
                     array.groups().put(hash, &entry);
                 }
                 let array = Shared::new(array);
-                // No change of slots: who reads those before finds there what was true until now.
+                // No change of slots: a reader of the old slots finds there what was true until now.
                 (Some(array.clone()), head.current.replace(Some(array)))
             }
         };
@@ -1072,7 +1079,7 @@ mod tests {
         u64::from_le_bytes(key.try_into().unwrap_or_default())
     }
 
-    /// Of shard 0.
+    /// A hash of shard 0.
     fn hash(number: u64) -> u64 {
         number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> SHARDS.trailing_zeros()
     }
@@ -1149,7 +1156,7 @@ mod tests {
         slots.many().is_some()
     }
 
-    /// Of any shard.
+    /// A hash of any shard.
     fn wide(number: u64) -> u64 {
         number.wrapping_mul(0x9E37_79B9_7F4A_7C15)
     }
@@ -1328,7 +1335,7 @@ mod tests {
             assert_eq!(holder(&slots, number), Some(Pid(number)));
             remove(&slots, number);
         }
-        // What `KEPT` says.
+        // As `KEPT` says.
         assert!(bytes(&slots) <= empty + SHARDS * 1_024);
     }
 
@@ -1343,7 +1350,7 @@ mod tests {
         assert!(changed.is_err());
         let shard = slots.shard(hash(1));
         assert_eq!(shard.head.changes.load(Ordering::Relaxed) % 2, 0);
-        // Nobody who reads needs the mutex.
+        // No reader needs the mutex.
         let _locked = slots.lock(hash(1));
         assert_eq!(holder(&slots, 1), Some(Pid(1)));
     }
@@ -1364,7 +1371,7 @@ mod tests {
             alive.fetch_add(1, Ordering::SeqCst);
             drop(current.replace(Some(Shared::new(Counted(Arc::clone(&alive))))));
         };
-        // Threads that have read and stay.
+        // Threads that have read and stay alive.
         let (stay, told) = std::sync::mpsc::channel::<()>();
         let (read, all_read) = std::sync::mpsc::channel::<()>();
         std::thread::scope(|scope| {
@@ -1426,16 +1433,16 @@ mod models {
 
     type Keys = Slots<2, ()>;
 
-    /// Runs `model` in every order in which its threads are interrupted at most so often.
+    /// Runs `model` in every order of its threads with at most this many interruptions.
     fn explore(interruptions: usize, model: impl Fn() + Sync + Send + 'static) {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(interruptions);
         builder.check(model);
     }
 
-    /// The upper half of a hash says where a key is sought, by how far it is along the array.
+    /// The upper half of a hash says how far along the array to look for the key.
     fn hash(key: u8) -> u64 {
-        // The lower half of the keys into the first group of two, the upper half into the last.
+        // The lower half of the keys goes into the first group of two, the upper half into the last.
         u64::from(key) << 56
     }
 
@@ -1464,7 +1471,7 @@ mod models {
         slots
     }
 
-    /// A key and the holder that is answered belong together, also when another key takes its slot
+    /// A key and the holder that is answered belong together, also when another key takes the slot
     /// meanwhile.
     #[test]
     fn no_key_is_answered_with_the_holder_of_another() {
@@ -1475,7 +1482,7 @@ mod models {
                 move || assert!(matches!(holder(&keys, 1), None | Some(1)))
             });
             remove(&keys, 1);
-            // Into the slot that is free now: both hashes lead there.
+            // It takes the slot that is free now: both hashes lead there.
             insert(&keys, 2, 2);
             reader.join().unwrap();
             assert_eq!(holder(&keys, 1), None);
@@ -1489,8 +1496,8 @@ mod models {
         locked.hold(hash(key), place, Pid(pid), None);
     }
 
-    /// A holder that is replaced is answered until then, and the other from then on; never nobody.
-    /// Who has seen one name change hands sees so of the names before.
+    /// A holder that is replaced is answered until then, and the other from then on; there is always one.
+    /// A reader that has seen one name change hands sees the same of the names changed before.
     #[test]
     fn a_name_that_changes_hands_has_a_holder_at_all_times() {
         explore(3, || {
@@ -1513,8 +1520,8 @@ mod models {
         });
     }
 
-    /// Who misses a key that was removed misses those that were removed before, in whatever group of
-    /// the array.
+    /// A reader that misses a key that was removed misses those removed before it, in whatever
+    /// group of the array they were.
     #[test]
     fn changes_are_seen_in_their_order() {
         explore(2, || {
@@ -1559,7 +1566,7 @@ mod models {
         });
     }
 
-    /// When all keys go at once, those near or the array they are in, and another comes.
+    /// All keys go at once, from the near slots or from an array, and another key comes.
     #[test]
     fn a_key_is_there_or_not_while_all_go_and_another_comes() {
         for keys in [&[1][..], &[1, 11, 12, 13]] {
@@ -1611,8 +1618,8 @@ mod models {
         });
     }
 
-    /// When most have gone, those that are left come back to the near slots, which still have what was
-    /// there before.
+    /// When most keys have gone, those that are left come back to the near slots, which still have what
+    /// was there before.
     #[test]
     fn a_key_is_found_while_it_comes_back_to_the_near_slots() {
         explore(2, || {
@@ -1636,8 +1643,8 @@ mod models {
         });
     }
 
-    /// One key more than fit into one shard moves all of them to others; none is missed and none is
-    /// lost, and who has seen a change there sees the keys there.
+    /// One key more than fits into one shard moves all of them to others; none is missed and none is
+    /// lost, and a reader that has seen a change there sees the keys there.
     #[test]
     fn no_key_is_missed_while_all_are_moved_from_one_shard_to_many() {
         explore(2, || {
@@ -1649,7 +1656,7 @@ mod models {
                     let replaced = holder(&keys, 1);
                     assert!(matches!(replaced, Some(1 | 7)));
                     assert!(new.is_none() || replaced == Some(7));
-                    // The one that is moved last.
+                    // This key is moved last.
                     assert_eq!(holder(&keys, 203), Some(203));
                 }
             });
@@ -1668,8 +1675,8 @@ mod models {
         });
     }
 
-    /// Of two that want one key while all keys are moved, one gets it: nothing comes between what it has
-    /// found and what it puts in.
+    /// Of two threads that want one key while all keys are moved, one gets it: nothing comes between what
+    /// that thread has found and what it puts in.
     #[test]
     fn one_of_two_gets_a_key_while_all_are_moved_from_one_shard_to_many() {
         explore(2, || {

@@ -136,8 +136,8 @@ impl<V: Clone> Table<V> {
         })
     }
 
-    /// Makes `pid` the holder of a name that has none, or that `instead_of` holds; otherwise
-    /// answers who holds it.
+    /// Makes `pid` the holder of a name that has none, or that `instead_of` holds; otherwise answers the
+    /// holder.
     pub(crate) fn claim(
         &self,
         name: Hashed<'_>,
@@ -202,13 +202,13 @@ impl<V: Clone> Table<V> {
         })
     }
 
-    /// Frees so many names with this hash that `pid` holds; answers how many there were. In one step,
-    /// so that no name is freed that was registered later.
+    /// Frees at most this many names with this hash that `pid` holds; answers how many it freed. It is
+    /// one step, so that no name is freed that was registered later.
     pub(crate) fn release_hash(&self, hash: NonZeroU64, pid: Pid, names: usize) -> usize {
         let hash = hash.get();
         with_map!(self, hash, |map| {
             let mut locked = map.lock(hash);
-            // Dropped after the shard was unlocked, as in `release`. There is nearly always one.
+            // Dropped after the shard was unlocked, as in `release`. There is nearly always one name.
             let (mut freed, mut last, mut others) = (0, None, Vec::new());
             while freed < names {
                 let place = locked.find_held(hash, pid, |name| self::hash(name) == hash);
@@ -294,7 +294,7 @@ impl<V: Clone> Table<V> {
     }
 
     /// The entries of a shard that match. The shard is copied while it is locked and compared with the
-    /// pattern afterwards, so that writers wait as short as possible.
+    /// pattern afterwards, so that writers wait as briefly as possible.
     fn copy_shard<const W: usize>(
         &self,
         map: &Slots<W, V>,
@@ -319,7 +319,7 @@ impl<V: Clone> Table<V> {
         (matching.collect(), next)
     }
 
-    /// The same for long names.
+    /// As `copy_shard`, for long names.
     fn copy_long(&self, shard: usize, matches: impl Fn(&[u8]) -> bool) -> Vec<Record<V>> {
         let places = self.long.places(shard);
         let matching = places.into_iter().filter_map(|(hash, place)| {
@@ -336,7 +336,7 @@ impl<V: Clone> Table<V> {
         matching.collect()
     }
 
-    /// Writes a change down if anybody asked for it. The shard of the name is locked.
+    /// Writes a change down if a process asked for it. The shard of the name is locked.
     #[inline]
     fn write(&self, name: &[u8], pid: Pid, change: Change, kept: impl FnOnce() -> Option<V>) {
         self.journal.changed(name, pid, change, kept);

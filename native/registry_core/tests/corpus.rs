@@ -1,4 +1,4 @@
-//! What the fuzzer found worth keeping, again: `fuzz/` says how it looks for more.
+//! Replays what the fuzzer found worth keeping: `fuzz/` says how it looks for more.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../fuzz/check.rs"]

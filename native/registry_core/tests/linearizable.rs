@@ -1,18 +1,17 @@
-//! Threads do things to one registry at once; what each was answered, and when, has to fit some
-//! order in which they could have happened one after another. The checker is that of
-//! `todc-utils`, after Wing and Gong with Lowe's memory of what has been tried.
+//! Threads operate on one registry at once. The answers, with their times, have to fit some order in
+//! which the operations could have happened one after another. The checker is that of `todc-utils`, after
+//! Wing and Gong with Lowe's memory of what has been tried.
 //!
-//! Real threads, not `loom` or `shuttle`: those explore all orders of the locks and atomics that
-//! are taken from their own library instead of `std`. What is to be shown here are the locks of
-//! DashMap, which are its own, over `parking_lot_core` and `std`; with others in their place it
-//! would be another table that is proved. So orders are tried by number instead: many short rounds
-//! on few names, from a start that all threads wait for. `LINEARIZABLE_ROUNDS=1000000` tries for
-//! longer.
+//! Real threads, not `loom` or `shuttle`: those explore all orders of the locks and atomics that are
+//! taken from their own library instead of `std`. This test is about the locks of DashMap, which has its
+//! own, over `parking_lot_core` and `std`; with other locks in their place, another table would be
+//! tested. So orders are tried by number instead: many short rounds on few names, from a start that all
+//! threads wait for. `LINEARIZABLE_ROUNDS=1000000` tries for longer.
 //!
-//! A name is an object of its own here, and histories are checked name by name, which is no less
-//! (linearizability is local). What concerns many names is promised for each of them only, so it
-//! goes into the history of each: a sweep takes effect on each of its names at some time while it
-//! runs, and a select or a list of names finds each as it was at some time while it ran.
+//! Each name is an object of its own here, and histories are checked name by name, which proves no less
+//! (linearizability is local). An operation on many names makes its promise for each of them only, so it
+//! goes into the history of each: a sweep takes effect on each of its names at some time while it runs,
+//! and a select or a list of names finds each as it was at some time while it ran.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use registry_core::epoch::Guard;
@@ -46,7 +45,7 @@ enum Operation {
         pid: usize,
         instead_of: Option<usize>,
         value: Option<u8>,
-        /// Who held the name, if it was not to be had.
+        /// The holder of the name, if it was taken.
         taken: Option<usize>,
     },
     Updated {
@@ -58,7 +57,7 @@ enum Operation {
         pid: usize,
         held: bool,
     },
-    /// Whether the name was among those that the process holds.
+    /// Whether the name was among those of the process.
     Listed {
         pid: usize,
         held: bool,
@@ -79,10 +78,10 @@ enum Operation {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Name {
     holder: Option<(usize, Option<u8>)>,
-    /// How often it stands under each process in the index. One that another process has taken
-    /// over still stands under the first.
+    /// How often the name is listed under each process in the index. A name that another process has
+    /// taken over is still listed under the first.
     books: [u8; PIDS],
-    /// Sweeps that have taken a process out of the index, by number, and whether the name stood
+    /// Sweeps that have taken a process out of the index, by number, and whether the name was listed
     /// under it.
     sweeps: BTreeMap<usize, bool>,
 }
@@ -183,7 +182,7 @@ impl Random {
     }
 }
 
-/// From when to when an operation went on, on which name.
+/// An operation, its name, and the times of its start and end.
 struct Recorded {
     name: usize,
     from: usize,
@@ -213,7 +212,7 @@ impl Round {
         }
     }
 
-    /// Two moments of which one comes before the other have different numbers, the smaller first.
+    /// Of two moments, the earlier has the smaller number.
     fn now(&self) -> usize {
         self.clock.fetch_add(1, Ordering::SeqCst)
     }
@@ -235,11 +234,11 @@ impl Round {
         random: &mut Random,
         recorded: &mut Vec<Recorded>,
     ) {
-        // The first name more often: threads are to meet.
+        // The first name more often, so that threads meet.
         let number = random.below(NAMES + 2).saturating_sub(2);
         let name = &*names[number];
-        // Whoever holds it as often as anybody else: most is done to a name by its holder or in its
-        // place. This look is none of the operations.
+        // The holder as often as any other process: most operations on a name are done by its holder or
+        // in its place. This lookup is none of the operations.
         let holder = self.registry.whereis(&Guard::new(), name).map(number_of);
         let mut somebody = || match holder {
             Some(holder) if random.below(2) == 0 => holder,
@@ -376,7 +375,7 @@ impl Round {
 
     fn check(&mut self, names: &[Box<[u8]>; NAMES], seed: u64) {
         for (number, name) in names.iter().enumerate() {
-            // What is there afterwards, too.
+            // Also what is there afterwards.
             let holder = self.registry.whereis(&Guard::new(), name).map(number_of);
             let mut actions = vec![];
             let recorded = self.recorded.get_mut().unwrap();
@@ -408,8 +407,8 @@ impl Round {
         self.check_journal(names, seed);
     }
 
-    /// What was told of a name, in the order in which it was told, leads from one holder to the next
-    /// and in the end to the one that there is.
+    /// The changes that were told of a name, in the order in which they were told, lead from one holder
+    /// to the next and in the end to the current one.
     fn check_journal(&self, names: &[Box<[u8]>; NAMES], seed: u64) {
         let mut holders = BTreeMap::new();
         let expected: Vec<_> = names

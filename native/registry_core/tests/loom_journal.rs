@@ -1,5 +1,5 @@
-//! All interleavings, under the weak memory of the language, of those who ask to be told and those who
-//! change a name. `RUSTFLAGS="--cfg loom" cargo test --release -p registry_core --test loom_journal`
+//! All interleavings, under the weak memory of the language, of threads that ask to be told and threads
+//! that change a name. `RUSTFLAGS="--cfg loom" cargo test --release -p registry_core --test loom_journal`
 //!
 //! What is modelled is `src/journal/wanted.rs` itself, with loom's atomics. The table is one atomic word
 //! that is written and read as weakly as can be: lookups take no lock, so the fences of `Wanted` are all
@@ -88,7 +88,7 @@ impl World {
         if self.fenced.looks_for(Kind::Patterns) {
             match self.patterns.try_read() {
                 Ok(patterns) if !*patterns => {}
-                // It is written down, too, when the patterns cannot be seen.
+                // The change is written down, too, when the patterns cannot be seen.
                 _ => self.tell(),
             }
         }
@@ -101,7 +101,7 @@ impl World {
         self.fenced.asked();
     }
 
-    /// As `Journal::forget_waiter`: whether nobody has taken it yet.
+    /// As `Journal::forget_waiter`: whether the waiter has not been taken out yet.
     fn stop_waiting(&self) -> bool {
         let taken = std::mem::take(&mut *self.waiting.lock().unwrap());
         if taken {
@@ -126,7 +126,7 @@ impl World {
     }
 }
 
-/// Runs `ask` and a lookup beside a registration; whoever does not find the name has to be told.
+/// Runs `ask` and a lookup beside a registration; a thread that does not find the name has to be told.
 fn ask_beside_a_registration(asking: bool, changing: bool, ask: fn(&World)) {
     loom::model(move || {
         let world = World::new(asking, changing);
@@ -140,26 +140,26 @@ fn ask_beside_a_registration(asking: bool, changing: bool, ask: fn(&World)) {
     });
 }
 
-/// Invariant: who waits and then looks the name up finds it or is told, once.
+/// Invariant: a thread that waits and then looks the name up finds it or is told, once.
 #[test]
 fn a_waiter_finds_the_name_or_is_told() {
     ask_beside_a_registration(true, true, World::wait);
 }
 
-/// Invariant: who subscribes and then looks the name up finds it or is told, once.
+/// Invariant: a thread that subscribes and then looks the name up finds it or is told, once.
 #[test]
 fn a_subscriber_finds_the_name_or_is_told() {
     ask_beside_a_registration(true, true, World::subscribe);
 }
 
-/// The model sees what it is about: without the fence of the one who asks, both can miss.
+/// The model covers the race: without the fence of the thread that asks, both threads can miss.
 #[test]
 #[should_panic(expected = "neither found nor told")]
 fn without_the_fence_of_a_waiter_it_may_miss() {
     ask_beside_a_registration(false, true, World::wait);
 }
 
-/// And without the fence of the one who changes the name.
+/// The same without the fence of the thread that changes the name.
 #[test]
 #[should_panic(expected = "neither found nor told")]
 fn without_the_fence_of_a_registration_a_waiter_may_miss() {
@@ -194,7 +194,7 @@ fn a_wait_is_taken_back_or_told() {
     });
 }
 
-/// Invariant: while somebody who listens is replaced by another, every change is looked at.
+/// Invariant: while one listener is replaced by another, every change is looked at.
 #[test]
 fn a_change_of_listeners_hides_no_change_of_names() {
     loom::model(|| {
@@ -214,12 +214,12 @@ fn a_change_of_listeners_hides_no_change_of_names() {
     });
 }
 
-/// Invariant: of two who wait, one that gives up does not hide the other.
+/// Invariant: of two waiters, one that gives up does not hide the other.
 #[test]
 fn a_waiter_that_gives_up_hides_no_other() {
     loom::model(|| {
         let world = World::new(true, true);
-        // The other one, which waits for another name.
+        // The other waiter, which waits for another name.
         world.fenced.wanted.add(Kind::Waiters, 1);
         let theirs = world.clone();
         let gives_up = thread::spawn(move || theirs.fenced.wanted.subtract(Kind::Waiters, 1));

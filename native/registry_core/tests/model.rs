@@ -1,6 +1,6 @@
-//! The registry against a sequential model: whatever is done to it, in whatever order, it answers
-//! what a few plain collections answer. A history that fails is shrunk to its shortest;
-//! `PROPTEST_CASES=1000000` looks for one for longer.
+//! The registry against a sequential model: after any operations in any order, it answers what a few
+//! plain collections answer. A history that fails is shrunk to its shortest; `PROPTEST_CASES=1000000`
+//! looks for one for longer.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use proptest::collection::vec;
@@ -146,8 +146,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// A name with its holder and value.
 type Entry = (u64, Option<usize>);
 
-/// Names by number, each with how often it was given to the process and not given back by it: one
-/// that another process has taken over stays on the books of the first.
+/// Names by number, each with how often it was given to the process and not given back by it: a name that
+/// another process has taken over stays on the books of the first.
 type Books = BTreeMap<u8, usize>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,16 +184,16 @@ struct Model {
 }
 
 enum Urgent {
-    /// These waited for a name that this process has registered.
+    /// These waiters waited for a name that this process has registered.
     Awaited(u64, Vec<Waiter>),
-    /// These waited in vain.
+    /// These waiters waited in vain.
     Closed(Vec<Waiter>),
     /// The patterns of a process that has ended, which are not looked for any more from then on.
     Ended(u64, Vec<Pattern>),
 }
 
 impl Model {
-    /// Writes down what somebody wants to know, and tells those who wait.
+    /// Writes down what a process wants to know, and tells those that wait.
     fn tell(&mut self, mut told: Vec<Told>) {
         for &Told { name, pid, what } in &told {
             if let What::Came(_) = what {
@@ -265,7 +265,7 @@ impl Model {
             pid,
             what: What::Came(value),
         }]);
-        // Who is watched already gets names until the notice of the end has been dealt with.
+        // A process that is watched already gets names until the notice of its end has been dealt with.
         let new = !self.indexed.contains_key(&pid);
         *self
             .indexed
@@ -446,7 +446,7 @@ impl Model {
     }
 }
 
-/// Whether the same ones are told, in whatever order.
+/// Whether the same recipients are told, in any order.
 fn same(mut expected: Vec<Recipient>, mut told: Vec<Recipient>) -> Result<(), String> {
     let key = |recipient: &Recipient| match *recipient {
         Recipient::Listener(name) => (0, name),
@@ -471,7 +471,7 @@ fn same_waiters(mut expected: Vec<Waiter>, mut told: Vec<Waiter>) -> Result<(), 
     }
 }
 
-/// One value of each number, shared by all who have it, so that what has been forgotten without
+/// One value of each number, shared by everything that has it, so that values that were forgotten without
 /// being freed can be counted.
 struct Values([Value; VALUES]);
 
@@ -514,13 +514,13 @@ impl Values {
     }
 }
 
-/// What one history is about.
+/// The state of one history.
 struct Run {
     registry: Registry<Value>,
     model: Model,
     withdrawn: Vec<Withdrawn>,
     values: Values,
-    /// Everybody who ever waited.
+    /// All waiters there ever were.
     waiters: Vec<(u64, u64)>,
 }
 

@@ -102,7 +102,7 @@ fn name_of(value: &Value, backwards: bool) -> Result<Vec<u8>, NameError> {
 }
 
 fn uuid() -> impl Strategy<Value = String> {
-    // Often no UUID, by one character.
+    // Often one character away from a UUID.
     (
         "[01f]{8}-[0a]{4}-[0f]{4}-[09]{4}-[0f]{12}",
         0..72_usize,

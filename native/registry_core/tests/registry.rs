@@ -54,7 +54,7 @@ fn registrations_that_race_with_the_notice_of_their_holders_end_leave_nothing() 
         let pid = Pid(round + 1);
         let ended = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            // Two callers give names to one process, which ends meanwhile. Whoever watches it
+            // Two callers give names to one process, which ends meanwhile. The caller that watches it
             // either gets the notice or finds it ended.
             for caller in 0..2 {
                 let (registry, ended) = (&registry, &ended);

@@ -1,5 +1,5 @@
-//! Those who ask beside those who change, on the machine itself. `loom_journal.rs` goes through all
-//! interleavings of the same; this is with the real table. `WAKEUP_ROUNDS=10000000` looks for longer.
+//! Threads that ask beside threads that change, on the machine itself. `loom_journal.rs` goes through all
+//! interleavings of the same; this test uses the real table. `WAKEUP_ROUNDS=10000000` looks for longer.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use registry_core::epoch::Guard;

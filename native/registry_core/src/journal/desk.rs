@@ -65,10 +65,10 @@ impl<V> Desk<V> {
         listeners.iter().copied().map(Recipient::Listener).collect()
     }
 
-    /// Who is to be told of the event of this name with this number.
+    /// The recipients of the event of this name with this number.
     pub(super) fn recipients(&self, name: &[u8], number: u64) -> Vec<Recipient> {
         let mut found = Vec::new();
-        // Subscribing waits for this lock, so what takes long comes after it.
+        // Subscribing waits for this lock, so slow work comes after it.
         let patterns = self.patterns.read();
         let patterns = patterns.unwrap_or_else(PoisonError::into_inner);
         patterns.matching(name, |subscribers| found.push(Arc::clone(subscribers)));

@@ -1,4 +1,4 @@
-//! What is told of names, and to whom.
+//! Changes of names, and their recipients.
 
 use crate::pid::Pid;
 
@@ -24,7 +24,7 @@ pub enum Change {
     Unregistered,
 }
 
-/// Who is told of changes.
+/// A recipient of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recipient {
     /// The process that is registered with the VM by this atom (its word).
@@ -40,9 +40,10 @@ pub struct Waiter(pub Pid, pub u64);
 /// What [`super::Journal::take`] answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice<V> {
-    /// A change, and who is to be told: nobody if all have unsubscribed since.
+    /// A change, and its recipients: none if all have unsubscribed since.
     Event(Event<V>, Vec<Recipient>),
-    /// So many changes were dropped here. Whom they concerned is not known any more, so all are told.
+    /// This many changes were dropped here. It is not known any more which processes they concerned, so all
+    /// are told.
     Lost(u64, Vec<Recipient>),
     /// The process has registered a name that these waited for. If there are many, the next notice
     /// has more of them.

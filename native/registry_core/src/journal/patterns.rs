@@ -72,7 +72,7 @@ impl<L> Node<L> {
         }
     }
 
-    /// Divides the node after so many bytes of its label, which are whole parts.
+    /// Divides the node after this many bytes of its label, which are whole parts.
     fn split(&mut self, at: usize, hasher: &RandomState) {
         let rest = self.label[at..].to_vec();
         let (Step::Any(len) | Step::Tail(len) | Step::Part(len)) = step(&rest);
@@ -592,7 +592,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
-        /// What the tree finds is what going through all patterns finds, whatever came and went.
+        /// The tree finds what a search through all patterns finds, whatever was added and removed
+        /// before.
         #[test]
         fn a_name_finds_the_patterns_that_it_matches(steps in vec(step(), 0..60)) {
             let mut patterns = Patterns::new();
@@ -691,7 +692,7 @@ mod tests {
 
     #[test]
     fn a_name_that_would_take_long_may_match() {
-        // [:_ or 1, ...] in all ways, then something that no name has: a name of ones goes all ways.
+        // Every list of `:_` and 1, and then something that no name has: a name of ones takes all paths.
         let mut patterns = Patterns::new();
         for ways in 0..1_024_u32 {
             let pattern = write(|encoder| {

@@ -15,13 +15,13 @@ const LOW_BYTES: usize = MAX_BYTES / 2;
 /// Roughly what an event takes besides its name and its value.
 pub(super) const EVENT_BYTES: usize = 128;
 
-/// What comes before all events. Not dropped, because there are no more of these than were asked for.
+/// What comes before all events. It is not dropped, because there is never more of it than was asked for.
 pub(super) enum Urgent {
     /// The process has registered the name that these wait for.
     Awaited(Pid, BTreeMap<u64, Pid>),
     /// The registry is closed, and these waited for names in vain.
     Closed(Vec<Waiter>),
-    /// The process has ended, which had asked for this.
+    /// This process has ended; it had asked for this.
     Ended(Pid, Asked),
 }
 

@@ -1,4 +1,4 @@
-//! Whether anybody wants to be told of changes.
+//! Whether any process wants to be told of changes.
 //!
 //! Lookups take no lock, so this is a store-buffering race: a thread that changes a name writes the
 //! table and then reads these counts; a thread that asks writes these counts and then reads the table.
@@ -8,8 +8,8 @@
 
 use super::sync::{AtomicUsize, Ordering, fence};
 
-/// How many listeners, patterns and waiters there are. A count is raised before what it counts is put
-/// where a change looks for it, and lowered after that was taken out.
+/// How many listeners, patterns and waiters there are. A count is raised before the counted item is put
+/// where a change looks for it, and lowered after the item was taken out.
 #[derive(Default)]
 pub(crate) struct Wanted {
     listeners: AtomicUsize,
@@ -42,13 +42,13 @@ impl Wanted {
         }
     }
 
-    /// There are so many more.
+    /// Raises the count of this kind.
     pub(crate) fn add(&self, kind: Kind, more: usize) {
         // Release: a thread that sees the count sees the collections that were made before.
         self.count(kind).fetch_add(more, Ordering::Release);
     }
 
-    /// There are so many fewer.
+    /// Lowers the count of this kind.
     pub(crate) fn subtract(&self, kind: Kind, fewer: usize) {
         self.count(kind).fetch_sub(fewer, Ordering::Release);
     }
@@ -65,7 +65,7 @@ impl Wanted {
         fence(Ordering::SeqCst);
     }
 
-    /// Called by a thread that has changed a name, after it has written the table. `None` if nobody
+    /// Called by a thread that has changed a name, after it has written the table. `None` if no process
     /// asks; then a change does nothing more.
     #[inline]
     pub(crate) fn look(&self) -> Option<Look> {
