@@ -40,7 +40,7 @@ defmodule Bench.Plan do
     }
   }
 
-  # Who holds the names.
+  # Which processes hold the names.
   def held, do: @held
 
   def parts, do: Run.Set.parts() ++ [:memory, :free]

@@ -37,7 +37,7 @@ defmodule Bench.Wanted do
   end
 
   @doc """
-  For each wanted ratio and kind of names, the ratios that were measured, by who holds the names.
+  For each wanted ratio and kind of names, the ratios that were measured, by the kind of holders.
   """
   def rows(results) do
     values =

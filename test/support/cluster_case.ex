@@ -46,7 +46,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
   end
 
   # `count` nodes that are connected, as `{peer, node}`, which end with the test. They connect by
-  # themselves, as nodes do that nobody has configured, if `auto_connect` says so.
+  # themselves, as nodes do by default, if `auto_connect` says so.
   # `arguments` are for the VM of each.
   def start_nodes(count, auto_connect \\ :never, arguments \\ []) do
     start_epmd()
@@ -248,7 +248,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
 
   def await_members(_nodes, _registry, _engine), do: :ok
 
-  # Who holds the name, as the nodes say; they are given time to agree.
+  # The holder of the name, as the nodes answer it; they are given time to agree.
   def agreed(nodes, registry, name) do
     eventually(fn ->
       case nodes |> call_all(ClusterNode, :whereis, [registry, name]) |> Enum.uniq() do

@@ -17,7 +17,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
   # all nodes decide a conflict alike: by the own node's name            syn     200   part,heal,heal
   # a restart does not ask an engine that hangs: it does                 global  200   crash_while_it_hangs
   # what the engine does too late is taken back: it is not               global  201   suspend_engine
-  # no more than that is taken back: whoever has the name loses it       global  200   suspend_engine
+  # no more than that is taken back: any holder of it loses it           global  200   suspend_engine
   # a name given back is free: the engine is not told                    syn     200   link,heal
   # a registry that stops frees its names: they stay with the engine     global  200   restart_registry,heal
   # an engine that restarts is told of the names: it is not              syn     100   restart_engine,kill_engine,heal

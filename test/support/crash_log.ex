@@ -1,7 +1,7 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.CrashLog do
   @moduledoc false
   # Logged errors are not printed in the tests, which kill processes by the ten thousand. They are kept here. An error
-  # that no test expects fails the test that ends next, because with concurrent tests nobody can say which test
+  # that no test expects fails the test that ends next, because with concurrent tests it is not known which test
   # caused it; its text says what it is about.
   #
   #     @tag crashes: ~r/the child's own error/
@@ -56,7 +56,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.CrashLog do
     ArgumentError -> :ok
   end
 
-  @doc "Whether what is logged is an error, and not what somebody did on purpose."
+  @doc "Whether what is logged is an error, and not the result of what a test did on purpose."
   def error?(event), do: not on_purpose?(event)
 
   @doc "Keeps the text of an error, which may be another node's."
@@ -66,8 +66,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.CrashLog do
     end
   end
 
-  # Of each child that ended otherwise than its supervisor wished that tells; and those that trap exits
-  # tell that the process they are linked to was killed.
+  # A supervisor reports each child that did not end as it ordered; processes that trap exits report that
+  # a process to which they are linked was killed.
   defp on_purpose?(%{msg: {:report, %{label: {_supervisor, kind}, report: [_ | _] = report}}})
        when kind in [:child_terminated, :shutdown_error, :start_error],
        do: ordered?(report[:reason])
@@ -116,7 +116,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.CrashLog do
     :ok
   end
 
-  @doc "Fails for those crashes, of any node, that nobody expects."
+  @doc "Fails for those crashes, of any node, that no test expects."
   def fail_for(crashes) do
     case Enum.reject(crashes, &expected?/1) do
       [] ->

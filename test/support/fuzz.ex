@@ -18,7 +18,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz do
       Port.list() ++ [fn -> :living end, Terms.closure(make_ref())] ++ Terms.unknown()
   end
 
-  @doc "The term with another somewhere in it."
+  @doc "The term with another term somewhere in it."
   def with_living(term, living) do
     case :rand.uniform(8) do
       1 -> living

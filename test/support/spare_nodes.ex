@@ -85,7 +85,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SpareNodes do
 
   def handle_cast(_event, state), do: {:noreply, state}
 
-  # Nobody waits for it: the nodes end with this VM at the latest.
+  # No process waits for it: the nodes end with this VM at the latest.
   defp stop(nodes), do: for({peer, _node} <- nodes, do: spawn(fn -> :peer.stop(peer) end))
 
   ## On a node of the pool
@@ -104,7 +104,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SpareNodes do
   """
   def clean do
     {processes, modules, before} = :persistent_term.get(__MODULE__)
-    # As long as the application runs, which closes what belongs to nobody any more.
+    # As long as the application runs, which closes what belongs to no process any more.
     registries = ClusterNode.forget_registries()
     for name <- registries, pid = Process.whereis(name), do: Process.exit(pid, :kill)
     closed? = await(fn -> Enum.all?(registries, &(Native.whereis(&1, :name) == :no_registry)) end)

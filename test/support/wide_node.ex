@@ -5,7 +5,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.WideNode do
   alias WorkflowMetal.Registration.NativeRegistry
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.Report
 
-  @doc "A process that subscribes and keeps what it is told; and what its subscribing answered."
+  @doc "Starts a process that subscribes and keeps what it is told. Answers it and what `subscribe/3` answered."
   def start_subscriber(registry, pattern, options) do
     caller = self()
 
@@ -68,7 +68,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.WideNode do
     Report.timeout(registry, name)
   end
 
-  @doc "Has a process do nothing any more."
+  @doc "Suspends a process for good."
   def suspend(pid) do
     caller = self()
 

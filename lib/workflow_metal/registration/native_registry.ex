@@ -29,17 +29,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
     * At most one process of this node holds a name; with the option `:cluster`, one of all connected
       nodes. Names are compared by `===`.
-    * A name is free as soon as its holder has ended, and no lookup answers a process that has.
-    * `start_child/4` answers a process that runs without asking its supervisor.
+    * A name is free as soon as its holder has ended, and no lookup answers a process that has ended.
+    * If a name's process runs, `start_child/4` answers it without asking its supervisor.
     * The names survive the registry's own process, which may be killed and restarted at any time.
 
   ## Options
 
-  WorkflowMetal passes no options to its registry. Those of an application stand in the configuration:
+  WorkflowMetal passes no options to its registry. Set the options of an application in the configuration:
 
       config :workflow_metal_native_registry, MyApp.Workflows, listeners: [MyApp.Audit]
 
-  They are `:name`, an atom, which WorkflowMetal gives to its applications, and `:listeners`, `:cluster`,
+  The options are `:name`, an atom, which WorkflowMetal sets for its applications, and `:listeners`, `:cluster`,
   `:cluster_timeout` and `:on_conflict`, as of
   `WorkflowMetal.Registration.NativeRegistry.Registry.start_link/1`.
 
@@ -56,19 +56,19 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
 
   if @has_adapter, do: @behaviour(@adapter)
 
-  # WorkflowMetal may come to the code path, or leave it, after this was compiled.
+  # WorkflowMetal may be added to the code path, or removed from it, after this module was compiled.
   @doc false
   def __mix_recompile__?, do: Code.ensure_loaded?(@adapter) != @has_adapter
 
-  @typedoc "What WorkflowMetal hands to every call of its adapter."
+  @typedoc "What WorkflowMetal passes to every call of its adapter."
   @type adapter_meta :: %{registry: Registry.registry()}
 
   @typedoc "The child's own answers, and the errors of a cluster."
   @type on_start_child :: {:ok, pid} | {:error, Registry.reason() | term} | :ignore
 
   @doc """
-  The registry as a child of a WorkflowMetal application. `config` goes before what the configuration of
-  `:workflow_metal_native_registry` has for the application.
+  The registry as a child of a WorkflowMetal application. `config` takes precedence over what the
+  configuration of `:workflow_metal_native_registry` has for the application.
   """
   @doc since: "0.1.0"
   if @has_adapter, do: @impl(@adapter)
@@ -86,7 +86,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(options), do: options |> Options.adapter!() |> Owner.start_link()
 
-  @doc "The via tuple of a name. It means the same on every node and whatever has been restarted."
+  @doc "The via tuple of a name. It means the same on every node, and after any restart."
   @doc since: "0.1.0"
   if @has_adapter, do: @impl(@adapter)
   @spec via_tuple(adapter_meta, Registry.name()) :: {:via, module, Registry.via_name()}
@@ -118,7 +118,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   @spec whereis_name(adapter_meta, Registry.name()) :: pid | :undefined
   def whereis_name(%{registry: registry}, name), do: Names.whereis(registry, name)
 
-  @doc "The same by what the via tuple holds; called by OTP."
+  @doc "As `whereis_name/2`, with the content of a via tuple. OTP calls it."
   @doc since: "0.1.0"
   @spec whereis_name(Registry.via_name()) :: pid | :undefined
   def whereis_name({registry, name}), do: Names.whereis(registry, name)
@@ -128,7 +128,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   Makes a process of this node the holder of a name; `:no` when a living process has it.
 
   The holder need not be the caller. Raises `ArgumentError` for a pid of another node. Exits with
-  `t:WorkflowMetal.Registration.NativeRegistry.Registry.refused_exit/0` when a cluster cannot say.
+  `t:WorkflowMetal.Registration.NativeRegistry.Registry.refused_exit/0` when a cluster cannot say
+  which process may have the name.
   """
   @doc since: "0.1.0"
   @spec register_name(Registry.via_name(), pid) :: :yes | :no

@@ -179,7 +179,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
 
   def stop_working, do: :persistent_term.put(@stop, true)
 
-  # Those that work still.
+  # The workers that still work.
   def working do
     workers = for number <- 1..8, name <- [worker(number), slow_worker(number)], do: name
     for name <- workers, pid = Process.whereis(name), do: {pid, current(pid)}
@@ -538,7 +538,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck.Member do
 
   ## What is true
 
-  # Of this node: who holds what, by the processes themselves.
+  # Of this node: which process holds which name, by the processes themselves.
   def holders(registry) do
     for pid <- Process.list(),
         {:dictionary, dictionary} <- [Process.info(pid, :dictionary)],

@@ -1,11 +1,11 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Attempts do
   @moduledoc false
-  # Starting a child whose process others may start and end at the same time: a start that fails is tried
-  # again while that can be the reason.
+  # Starts a child that other processes may start and end at the same time. A start that fails is tried
+  # again while that may be the reason.
 
-  # How often a child is started again that was killed in its `init`, or whose name had a holder that
-  # is gone. When others start and kill the same name without pause on busy processors, one start in
-  # seven meets a holder that is gone.
+  # How often a child is started again after it was killed in its `init`, and after its name had a holder
+  # that is gone. When other processes start and kill children of the same name without pause on busy
+  # processors, one start in seven meets a holder that is gone.
   @killed 4
   @gone 9
 
@@ -34,14 +34,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Attempts do
           | :conflict
 
   @doc """
-  What `start` answers, which is called again while there is a reason to and `find` answers `:undefined`.
+  Calls `start`, and again while there is a reason to and `find` answers `:undefined`. Answers what
+  `find` has found, or the result of the last call.
   `refused` says what the error of a start means.
   """
   @spec start(find, start, refused :: (reason :: term -> reading)) :: answer
   def start(find, start, refused),
     do: try_start({find, start, refused}, {@killed, @gone, @conflicts}, nil)
 
-  # `last` is the holder that was gone the time before.
+  # `last` is the holder that was gone in the previous attempt.
   defp try_start({_find, start, refused} = job, attempts, last) do
     case start.() do
       {:ok, pid} -> {:ok, pid}
@@ -60,7 +61,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Attempts do
     find_or_start(job, {killed - 1, gone, conflicts}, last)
   end
 
-  # A registry does not name a process twice that has ended, so it is the child's own word.
+  # A registry does not name an ended process twice, so this error is the child's own.
   defp failed({:gone, last}, reason, _job, _attempts, last) when is_pid(last),
     do: {:error, reason}
 
@@ -103,8 +104,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Attempts do
   def refused(_find, :killed), do: :killed
   def refused(_find, reason), do: {:error, reason}
 
-  # A process of this node that lives has another name, which is why the child did not start. OTP says
-  # `:undefined` when the holder has ended before it could be named.
+  # If the process is of this node and lives, it has another name, which is why the child did not start.
+  # OTP says `:undefined` when the holder has ended before it could be named.
   defp refused_by(holder, reason) when is_pid(holder) and node(holder) == node() do
     if Process.alive?(holder), do: {:error, reason}, else: {:gone, holder}
   end

@@ -1,16 +1,16 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Child do
   @moduledoc false
-  # The process of a name, which is started under a supervisor when it does not run yet.
+  # Finds the process of a name, or starts it under a supervisor.
 
   alias WorkflowMetal.Registration.NativeRegistry
   alias WorkflowMetal.Registration.NativeRegistry.{Attempts, Cluster, Names, Registry, Table}
 
   @has_telemetry Code.ensure_loaded?(:telemetry)
 
-  # This is data here, and no call of that module.
+  # This module's name is only data here: none of its functions is called.
   @adapter :"Elixir.WorkflowMetal.Registration.NativeRegistry"
 
-  # telemetry may come to the code path, or leave it, after this was compiled.
+  # telemetry may be added to the code path, or removed from it, after this module was compiled.
   @doc false
   def __mix_recompile__?, do: Code.ensure_loaded?(:telemetry) != @has_telemetry
 
@@ -31,7 +31,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Child do
         {result, Map.put(metadata, :result, result)}
       end
 
-      # By `apply`: Mix warns of a module that is no dependency, and without Hex there is none.
+      # By `apply`: without Hex telemetry is no dependency, and Mix would warn of the call.
       apply(:telemetry, :span, [[:workflow_metal, :registry, :start_child], metadata, span])
     end
   else

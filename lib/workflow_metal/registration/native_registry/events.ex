@@ -1,6 +1,6 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Events do
   @moduledoc false
-  # Who is told of changes. The native library sends the messages.
+  # Which processes are told of changes. The native library sends the messages.
 
   alias WorkflowMetal.Registration.NativeRegistry.{Name, Native, Registry}
 
@@ -17,7 +17,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Events do
     end
   end
 
-  @doc "Takes that back."
+  @doc "Ends such a subscription of the calling process."
   @spec unsubscribe(registry, Registry.pattern()) :: :ok
   def unsubscribe(registry, pattern) do
     with :no_registry <- Native.unsubscribe(registry, Name.pattern!(pattern), self()) do
@@ -37,7 +37,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Events do
     end
   end
 
-  @doc "Whom to tell of something that concerns the name."
+  @doc "The processes to tell of an event about the name."
   @spec audience(registry, Registry.name()) :: [pid | atom] | :no_registry
   def audience(registry, name) do
     case Native.audience(registry, name) do
@@ -47,7 +47,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Events do
     end
   end
 
-  @doc "Whom to tell of something that concerns the registry as a whole."
+  @doc "The processes to tell of an event about the registry as a whole."
   @spec everybody(registry) :: [pid | atom] | :no_registry
   def everybody(registry), do: Native.everybody(registry)
 

@@ -22,7 +22,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Meta do
   @spec put(registry, key, Registry.meta_value()) :: :ok
   def put(registry, key, value), do: put_encoded(registry, key, Value.encode!(value))
 
-  @doc "The same, unless there is a value already."
+  @doc "As `put/3`, unless the key has a value already."
   @spec put_new(registry, key, Registry.meta_value()) :: :ok
   def put_new(registry, key, value) do
     with :error <- get(registry, key), do: put(registry, key, value)

@@ -38,7 +38,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
 
     case Native.check(opened) do
       :ok -> opened
-      # Everything that can be opened is, so the rest is of a kind that the NIF does not know.
+      # All parts that can be opened have been opened, so the rest is of a kind that the NIF does not know.
       refusal -> refuse!(refusal, name)
     end
   end
@@ -98,7 +98,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Name do
     do: open_list(list, marked, depth - 1, left - @least)
 
   defp open(tuple, {_mark, name} = marked, depth, left) when is_tuple(tuple) do
-    # Checked first, so that no tuple is copied that has more elements than a name has room for.
+    # Checked first, so that a tuple with more elements than a name has room for is not copied.
     if tuple_size(tuple) > div(left, @least), do: refuse!(:too_large, name)
     {elements, left} = open_list(Tuple.to_list(tuple), marked, depth - 1, left - @least)
     {List.to_tuple(elements), left}

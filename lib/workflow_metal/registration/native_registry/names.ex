@@ -1,10 +1,10 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Names do
   @moduledoc false
-  # One name at a time: this node's table answers or, for a name that is elsewhere, the cluster.
+  # Functions for one name. This node's table answers or, for a name of another node, the cluster.
 
   alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Name, Registry, Table, Value}
 
-  # This is data here, and no call of that module.
+  # This module's name is only data here: none of its functions is called.
   @adapter :"Elixir.WorkflowMetal.Registration.NativeRegistry"
 
   @typep registry :: Registry.registry()

@@ -29,7 +29,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   @spec close(Registry.registry(), pid) :: boolean
   def close(_registry, _supervisor), do: :erlang.nif_error(:not_loaded)
 
-  @typedoc "Which time of which registry's being suspended is meant."
+  @typedoc "Identifies one suspension of one registry."
   @type suspended :: {non_neg_integer, non_neg_integer}
 
   @spec suspend(Registry.registry(), pid) :: suspended | :no_registry

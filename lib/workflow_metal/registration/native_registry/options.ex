@@ -1,6 +1,6 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Options do
   @moduledoc false
-  # Checks all options, but for those of a cluster, which `Cluster` does.
+  # Checks all options except those of a cluster, which `Cluster` checks.
 
   alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Library, Native, Owner}
   alias WorkflowMetal.Registration.NativeRegistry.{Registry, Value}
@@ -9,12 +9,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Options do
   @adapter [:name, :listeners | @cluster]
   @registry [:name, :keys, :partitions, :compressed, :meta, :listeners | @cluster]
 
-  # How long a question to all nodes waits unless the caller says otherwise, and the most that
-  # `receive` can wait, in milliseconds.
+  # How long a question to all nodes waits by default, and the longest that `receive` can wait, in
+  # milliseconds.
   @timeout 5_000
   @longest 4_294_967_295
 
-  @doc "The options of a WorkflowMetal application: its configuration, and what WorkflowMetal says."
+  @doc "The options of a WorkflowMetal application: its configuration, and those of WorkflowMetal."
   @spec configured(Registry.registry(), keyword) :: keyword
   def configured(application, config) do
     :workflow_metal_native_registry
@@ -24,8 +24,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Options do
   end
 
   @doc """
-  The options of a registry whose own name may be that of another process: the name of a WorkflowMetal
-  application is that of its supervisor.
+  The options of a registry whose name may also be the name of another process: a WorkflowMetal
+  application has the same name as its supervisor.
   """
   @spec adapter!(keyword) :: Owner.options()
   def adapter!(options) do
@@ -60,7 +60,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Options do
     listeners = wanted!(options, :listeners, [], &atoms?/1, "a list of atoms")
     meta = wanted!(options, :meta, [], &Keyword.keyword?/1, "a keyword list")
     Library.ensure_loaded!(Native)
-    # They are put in when the registry's process starts, where an error would come too late.
+    # The values are stored when the registry's process starts, where an error would be too late.
     Enum.each(meta, fn {_key, value} -> Value.encode!(value) end)
     clustered? = Enum.any?(@cluster, &Keyword.has_key?(options, &1))
     cluster = if clustered?, do: Cluster.new!(name, options)

@@ -3,7 +3,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
   # The registry's own process. It says when the table begins and when it ends; nothing else goes
   # through it. When it is killed, the table stays as it is, and the next owner under the same
   # supervisor finds it. When the supervisor ends, the native library, which monitors it, closes the
-  # table; in a cluster `Cluster` does.
+  # table; in a cluster `Cluster` closes it.
   #
   # A supervisor's order to stop does not say whether the child comes back: it is the same for a
   # restart by the strategy, for `terminate_child` and for the end of the supervisor. So the table is
@@ -153,7 +153,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
     with %{} = info <- Native.info(registry) do
       measurements = Map.take(info, [:backlog, :events_lost])
       event = [:workflow_metal, :registry, :backlog]
-      # By `apply`: Mix warns of a module that is no dependency, and without Hex there is none.
+      # By `apply`: without Hex telemetry is no dependency, and Mix would warn of the call.
       apply(:telemetry, :execute, [event, measurements, %{registry: registry}])
     end
 
@@ -218,7 +218,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
 
   defp starts?({__MODULE__, :start_link, [%{registry: registry}]}, registry), do: true
 
-  # As of `Registry.start_link/1` and the adapter's.
+  # The start of a child of `Registry` or of the adapter.
   defp starts?({_module, :start_link, [options]}, registry) when is_list(options),
     do: Keyword.keyword?(options) and Keyword.get(options, :name) == registry
 

@@ -84,8 +84,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Records do
     :ok
   end
 
-  # The compiled specification, and how many reductions one run of it counts for besides the call. To
-  # compile it and to run it on a record cannot be interrupted, so its size is bounded, as a name's.
+  # The compiled specification, and how many reductions one run of it counts for besides the call. Neither
+  # its compilation nor its run on one record can be interrupted, so its size is bounded, as a name's.
   defp compile!(spec, given) do
     {limit, _depth, _map_work, _value} = Native.limits()
 
@@ -103,7 +103,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Records do
   defp match_spec_compile!(spec, given) do
     :ets.match_spec_compile(spec)
   rescue
-    # The second for guards and bodies that are nested too deep.
+    # `SystemLimitError` is for guards and bodies that are nested too deep.
     _fault in [ArgumentError, SystemLimitError] -> bad_spec!(given)
   end
 

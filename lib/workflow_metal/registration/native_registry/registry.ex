@@ -19,11 +19,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
 
     * At most one process of this node holds a name, which Elixir calls a key. Names are compared by
       `===`: `1` and `1.0` are two names, and a map is the same name whatever way it was built.
-    * A name is free as soon as its holder has ended, and no lookup answers a process that has.
-    * Names and values come back `===` what was put in.
+    * A name is free as soon as its holder has ended, and no lookup answers a process that has ended.
+    * A name or value that is read is `===` the one that was stored.
     * The table belongs to the VM: the registry's own process may be killed and restarted while names
       are held, looked up and taken. Nothing is linked to it.
-    * When its supervisor stops the registry, every function that is given it raises `ArgumentError`.
+    * When its supervisor stops the registry, every function raises `ArgumentError` for it.
       What it held comes back when the supervisor starts the same child again.
     * There is exactly one event for each change of a name, and those of one name come in order.
 
@@ -34,12 +34,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
     * Keys are unique; there are no `:duplicate` ones.
     * `register/3` answers `{:ok, self()}`. A registration links the caller to nothing.
     * `register_name/2` also registers a process other than the caller, if it is of this node.
-    * Listeners are told of names that are free because their holder has ended, too.
+    * Listeners are also told of names that are free because their holder has ended.
     * A call with a registry that does not run, or is no atom, raises `ArgumentError`.
     * A name may have 64 KiB in canonical form, and a value 1 MiB in external format.
     * There is no `lock/3`; `:global.trans/3` with `[node()]` does the same.
 
-  `match_names/3`, `count_names/3` and `names/2`, events, `await/3`, `info/1` and `drain/2` are in addition.
+  This module adds `match_names/3`, `count_names/3` and `names/2`, events, `await/3`, `info/1` and `drain/2`.
 
   ## Where to read on
 
@@ -72,7 +72,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   @typedoc "A name in which `:_` stands for any term, or for any tail of a list; see `match_names/3`."
   @type pattern :: term
 
-  @typedoc "A pattern for a value, as `:ets.match/2` has them."
+  @typedoc "A pattern for a value, as in `:ets.match/2`."
   @type match_pattern :: term
 
   @typedoc "A guard of a match specification."
@@ -115,13 +115,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
           | {:on_conflict, {module, atom}}
 
   @typedoc """
-  Why a name cannot be registered although no process holds it. It is an answer of registries of a
-  cluster only.
+  Why a name cannot be registered although no process holds it. Only a registry of a cluster
+  answers it.
 
-    * `:cluster_timeout` - the engine has not said within `:cluster_timeout` milliseconds who may have
-      the name, or the process that has it cannot be seen from here
+    * `:cluster_timeout` - the engine has not said within `:cluster_timeout` milliseconds which process
+      may have the name, or the process that has it cannot be seen from here
     * `:draining` - `drain/2` gives the names of this node away
-    * any other - what the engine says of itself; the reason with which its process ended, for instance
+    * any other - an error of the engine; the reason with which its process ended, for instance
   """
   @type reason :: :cluster_timeout | :draining | (engine_error :: term)
 
@@ -129,12 +129,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   @type register_error :: {:already_registered, pid} | reason
 
   @typedoc """
-  With what `register_name/2` exits when it can answer neither `:yes` nor `:no`, as the contract of via
+  The exit reason of `register_name/2` when it can answer neither `:yes` nor `:no`, as the contract of via
   modules knows no error. A process that starts with such a name ends without a report.
   """
   @type refused_exit :: {:shutdown, {reason, {NativeRegistry, registry, name}}}
 
-  @typedoc "With what `send/2` exits when no process holds the name."
+  @typedoc "The exit reason of `send/2` when no process holds the name."
   @type no_holder_exit :: {:badarg, {via_name, message :: term}}
 
   @typedoc "What `info/1` answers."
@@ -160,7 +160,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
           | {:unregister, registry, name, pid}
 
   @typedoc """
-  What else listeners and subscribers are told: that events were dropped because too many waited, and,
+  What listeners and subscribers are told besides changes: that events were dropped because too many waited, and,
   in a cluster, what concerns the cluster; see [Events and waiting](guides/events_and_waiting.md).
   """
   @type notice ::
@@ -239,8 +239,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   def unregister(registry, name), do: Names.unregister(registry, name, self())
 
   @doc """
-  Frees a name of this process, which is of this node: a name that was registered for another process by
-  `register_name/2` can be taken back. The name of any other process stays as it is.
+  Frees a name of the given process, which has to be of this node. So a name that was registered for
+  another process by `register_name/2` can be taken back. The name of any other process stays as it is.
 
   Raises `ArgumentError` for a pid of another node, whose names only that node can free.
 
@@ -287,7 +287,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
     do: for({^pid, value} <- Names.lookup(registry, name), do: value)
 
   @doc """
-  Replaces the value of a name of the calling process by what the function makes of it.
+  Replaces the value of a name of the calling process by what the function answers for it.
 
   Answers `{new, old}`, or `:error` when the caller does not hold the name. Only the holder changes a
   value, so nothing comes between reading and writing.
@@ -318,8 +318,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   @doc """
   As `lookup/2`, if the value matches the pattern and the guards.
 
-  Pattern and guards are those of a match specification: `:_` stands for any term, `:"$1"` for any that
-  guards can speak of.
+  Pattern and guards are those of a match specification: `:_` stands for any term, `:"$1"` for any term
+  that guards can refer to.
 
       iex> Registry.start_link(keys: :unique, name: MyApp.Match)
       iex> Registry.register(MyApp.Match, "order", {:open, 3})
@@ -386,7 +386,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   @doc """
   Makes a process of this node the holder of a name; `:no` when a living process has it.
 
-  Exits with `t:refused_exit/0` when a cluster cannot say who may have the name.
+  Exits with `t:refused_exit/0` when a cluster cannot say which process may have the name.
   """
   @doc since: "0.1.0"
   @spec register_name(via_name, pid) :: :yes | :no
@@ -413,13 +413,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   ## All names
 
   @doc """
-  What the match specification makes of the records of this node, in no order.
+  What the match specification answers for the records of this node, in no order.
 
   Heads are `{name, pid, value}`. In guards and bodies `:"$_"` stands for `{name, {pid, value}}`, as in
-  Elixir's `Registry`. Raises `ArgumentError` for what is no match specification.
+  Elixir's `Registry`. Raises `ArgumentError` for a term that is no match specification.
 
-  The table is gone through as by `match_names/3`. A name without variables in the only clause is
-  looked up.
+  The table is read as by `match_names/3`. A name without variables in the only clause is looked up
+  instead.
 
       iex> Registry.start_link(keys: :unique, name: MyApp.Select)
       iex> for n <- 1..3, do: Registry.register(MyApp.Select, {:case, n}, n * 10)
@@ -431,7 +431,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   def select(registry, spec) when is_list(spec), do: Records.select(registry, spec)
 
   @doc """
-  For how many records of this node the match specification answers `true`.
+  The number of records of this node for which the match specification answers `true`.
 
       iex> Registry.start_link(keys: :unique, name: MyApp.CountSelect)
       iex> for n <- 1..3, do: Registry.register(MyApp.CountSelect, {:case, n}, n * 10)
@@ -462,7 +462,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
       iex> Registry.match_names(MyApp.MatchNames, {:_, {"claims", :_}})
       [{{:case, {"claims", 1}}, self(), :open}]
 
-  It tells of this node. With `cluster: true` all connected nodes tell whose registry of that name is
+  It answers for this node. With `cluster: true` it answers for all connected nodes whose registry of that name is
   part of the cluster, and the answer is `{found, missing}`: `missing` are the nodes that did not answer
   within `:timeout` milliseconds. As long as a conflict is not settled, a name may be found on two
   nodes.
@@ -562,7 +562,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
     do: Meta.delete(registry, key)
 
   @doc """
-  What there is to know of a registry on this node. Cheap enough to be called each second.
+  The figures of a registry on this node. The call is cheap enough to be made each second.
 
     * `:names` - how many names are held
     * `:processes` - how many processes that live hold, have held or wait for names, or have subscribed
@@ -613,10 +613,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
 
   With `cluster: true` it is told of the changes on all nodes of the cluster, those that come later
   included. The answer is `{:ok, missing}` then: `missing` are the nodes that have not begun to tell
-  within `:timeout` milliseconds, and begin as soon as they can. Of a node other than this one comes
-  `{:nodeup, registry, node}` before its first change, and `{:nodedown, registry, node}` when its
-  registry has stopped or the node is gone. What changed in between is not told; `match_names/3` says
-  what there is. The changes on one node are told in their order, those on two nodes in any.
+  within `:timeout` milliseconds, and begin as soon as they can. For every other node the
+  subscriber gets `{:nodeup, registry, node}` before the node's first change, and
+  `{:nodedown, registry, node}` when its registry has stopped or the node is gone. It is not told of
+  changes between `:nodedown` and the next `:nodeup`; `match_names/3` answers the names that are held.
+  The changes on one node are told in their order, those on two nodes in any.
 
       {:ok, []} = Registry.subscribe(MyApp.Registry, pattern, cluster: true)
   """
@@ -626,8 +627,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
     do: Wide.subscribe(registry, pattern, options)
 
   @doc """
-  Takes back what `subscribe/3` with the same pattern asked for. Messages that are on their way still
-  come.
+  Ends the subscription that `subscribe/3` made with the same pattern. Messages that are on their way
+  still arrive.
 
       iex> Registry.start_link(keys: :unique, name: MyApp.Unsubscribe)
       iex> Registry.subscribe(MyApp.Unsubscribe)
@@ -668,8 +669,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
 
   Every process of this node that holds a name is ended: a child of a supervisor by that supervisor,
   which gives it the time to shut down that its child specification says, and neither restarts nor
-  counts it; any other with `{:shutdown, :draining}`. The names are free then, and other nodes can
-  start what had them. The calling process is left alone.
+  counts it; any other with `{:shutdown, :draining}`. Then the names are free, and other nodes can
+  start processes under them. The calling process is left alone.
 
   Answers `{drained, remaining}`: the names that were given away, and those still held after
   `:timeout`, 30,000 milliseconds unless said otherwise. Raises `ArgumentError` when the registry is

@@ -48,7 +48,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
     end
   end
 
-  @doc "The same of this node's processes alone."
+  @doc "As `lookup/2`, for this node's processes alone."
   @spec lookup_here(registry, name) :: [{pid, Registry.value()}]
   def lookup_here(registry, name), do: with(:elsewhere <- lookup(registry, name), do: [])
 
@@ -154,7 +154,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
   end
 
   @doc """
-  Frees the name if the process holds it. `:elsewhere` says that it did, and that a cluster has to be
+  Frees the name if the process holds it. `:elsewhere` says that it held the name, and that a cluster has to be
   told.
   """
   @spec release(registry, name, pid) :: :yes | :no | :elsewhere | :no_registry
@@ -242,8 +242,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
   def records(registry, pattern), do: reduce(registry, pattern, [], &[&1 | &2])
 
   @doc """
-  What the function makes of these, one after the other, and of `acc`. The table is copied in pieces,
-  and never stands in memory as a whole.
+  Reduces these records with the function, beginning with `acc`. The table is copied in pieces, so that
+  no copy of the whole is ever in memory.
   """
   @spec reduce(registry, Registry.pattern(), acc, ({name, pid, Registry.value()}, acc -> acc)) ::
           acc
@@ -269,7 +269,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
     end
   end
 
-  @doc "What there is to know of the registry on this node."
+  @doc "The figures of the registry on this node."
   @spec info(registry) :: Registry.info()
   def info(registry) do
     case Native.info(registry) do

@@ -1,6 +1,6 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Wide do
   @moduledoc false
-  # What tells of this node or, with `cluster: true`, of all nodes of a cluster.
+  # Functions that answer for this node or, with `cluster: true`, for all nodes of a cluster.
 
   alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Events, Options, Registry, Table}
 
@@ -51,8 +51,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Wide do
     end
   end
 
-  # What each node of a cluster answers, and the nodes that do not; a registry of this node alone has no
-  # others.
+  # The answers of the nodes of a cluster, and the nodes that do not answer. A registry of this node
+  # alone asks no others.
   defp ask(registry, question, here, timeout) do
     if Table.clustered?(registry),
       do: Cluster.ask(registry, question, here, timeout),

@@ -1,6 +1,6 @@
 defmodule Consumer.Shop do
   @moduledoc """
-  A registry without a WorkflowMetal around it: processes that are opened and found by name.
+  A registry without WorkflowMetal: processes that are opened and found by name.
   """
   use Supervisor
 
@@ -24,7 +24,7 @@ defmodule Consumer.Shop do
   @doc "The process of an order, or `:undefined`."
   def whereis(id), do: NativeRegistry.whereis_name(meta(), {Order, id})
 
-  @doc "What an order is called by."
+  @doc "The name of an order."
   def via(id), do: NativeRegistry.via_tuple(meta(), {Order, id})
 
   @doc "The registry's own process."

@@ -10,7 +10,7 @@ if Code.ensure_loaded?(WorkflowMetal.Application) do
     alias WorkflowMetal.Storage.Schema
 
     defmodule Ask do
-      @moduledoc "Leaves the work to whoever the transition names."
+      @moduledoc "Leaves the work to the process that the transition names."
       use WorkflowMetal.Executor, application: Consumer.Workflows
 
       @impl WorkflowMetal.Executor

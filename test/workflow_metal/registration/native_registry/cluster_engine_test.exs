@@ -1,5 +1,5 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
-  # What needs no second node: options, engines of one's own, and that the rest is as it was.
+  # What needs no second node: the options, other engines, and that everything else is as without a cluster.
   use WorkflowMetal.Registration.NativeRegistry.RegistryCase, async: true
 
   import Bitwise
@@ -7,8 +7,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
   alias WorkflowMetal.Registration.NativeRegistry.{Cluster, RegistryCase}
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.Monitor
 
-  # A whole engine, of a cluster of this node: who holds what stands in an Agent. The names of some
-  # atoms are answered otherwise.
+  # A complete engine for a cluster of this node alone: an Agent keeps the holders of all names. For some
+  # names, which are atoms, it answers otherwise.
   defmodule Engine do
     @moduledoc false
     @behaviour Cluster.Engine
@@ -156,7 +156,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       end
     end
 
-    test "are refused with what was wanted" do
+    test "are refused with an error that says what was expected" do
       for {option, value} <- [
             cluster: :nonsense,
             cluster: "global",
@@ -173,7 +173,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       end
     end
 
-    test "of an application stand in the configuration" do
+    test "of an application are read from the configuration" do
       registry = unique_registry()
       Application.put_env(:workflow_metal_native_registry, registry, cluster: Engine)
       start_registry(registry)
@@ -221,7 +221,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
         for name <- names, do: assert(NativeRegistry.whereis_name(meta, name) == :undefined)
       end
 
-      test "raises for what is no name, before anybody is asked", %{registry: registry} do
+      test "raises for a term that is no name, before it asks the engine", %{registry: registry} do
         large = String.duplicate("a", 70_000)
 
         assert_raise ArgumentError, fn ->
@@ -235,7 +235,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
         end
       end
 
-      test "frees the names of those who end, at once", %{registry: registry, meta: meta} do
+      test "frees the names of a process at once when it ends", %{registry: registry, meta: meta} do
         for _round <- 1..200 do
           holder = idle()
           assert NativeRegistry.register_name({registry, :name}, holder) == :yes
@@ -247,7 +247,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       end
 
       @tag crashes: ~r/Worker, :init.*:exit, :reason/s
-      test "starts children, and passes on what they say", %{meta: meta} do
+      test "starts children, and passes on their answers", %{meta: meta} do
         supervisor = start_dynamic_supervisor()
         start = &NativeRegistry.start_child(meta, :name, supervisor, {Worker, init: &1})
         assert start.(fn -> :ignore end) == :ignore
@@ -257,7 +257,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
         assert NativeRegistry.whereis_name(meta, :name) == pid
       end
 
-      test "starts one of eight at once", %{meta: meta} do
+      test "starts one child for eight callers at once", %{meta: meta} do
         supervisors = for _supervisor <- 1..8, do: start_dynamic_supervisor()
 
         for round <- 1..50 do
@@ -273,7 +273,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
         end
       end
 
-      test "lives on without its process", %{registry: registry, meta: meta} do
+      test "goes on while its own process does not run", %{registry: registry, meta: meta} do
         assert NativeRegistry.Registry.register(registry, :name, nil) == {:ok, self()}
         owner = Process.whereis(Owner.name(registry))
         kill(owner)
@@ -283,7 +283,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
         assert NativeRegistry.whereis_name(meta, :name) == self()
       end
 
-      test "keeps its names, with the engine too, while its supervisor restarts it" do
+      test "keeps its names, in the engine as well, while its supervisor restarts it" do
         registry = unique_registry()
         name = {registry, :name}
 
@@ -316,7 +316,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
         eventually(fn -> engine.whereis(registry, :name) == :undefined end)
       end
 
-      test "is followed by another when its follower is killed", context do
+      test "has a new monitor when its monitor is killed", context do
         %{registry: registry, meta: meta} = context
         follower = Cluster.Monitor.name(registry)
         kill(Process.whereis(follower))
@@ -334,7 +334,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
         eventually(fn -> Process.whereis(follower) == nil end)
       end
 
-      test "is unknown once it has been stopped, and its names are free", context do
+      test "does not run once it has been stopped, and its names are free", context do
         %{registry: registry} = context
         assert NativeRegistry.Registry.register(registry, :name, nil) == {:ok, self()}
         :ok = stop_supervised(registry)
@@ -346,12 +346,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
     end
   end
 
-  describe "what the engine says" do
+  describe "an answer of the engine" do
     setup do
       start_clustered(cluster_timeout: 100)
     end
 
-    test "of other nodes is answered, and ends a wait", %{registry: registry, meta: meta} do
+    test "from another node is answered, and ends a wait", %{registry: registry, meta: meta} do
       remote = Terms.remote_pid(7)
       assert NativeRegistry.Registry.await(registry, :name, 20) == {:error, :timeout}
       wait = Task.async(fn -> NativeRegistry.Registry.await(registry, :name, :infinity) end)
@@ -364,7 +364,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
                {:error, {:already_registered, remote}}
     end
 
-    test "too late is an error, and is taken back", %{registry: registry, meta: meta} do
+    test "that comes late is an error, and is undone", %{registry: registry, meta: meta} do
       supervisor = start_dynamic_supervisor()
 
       assert NativeRegistry.start_child(meta, {:hangs, 1}, supervisor, Worker) ==
@@ -383,8 +383,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       assert NativeRegistry.whereis_name(meta, :name) == :undefined
     end
 
-    test "for a process whose registration was asked for by one that was killed is kept",
-         context do
+    test "is carried out for the process to register even if the caller is killed", context do
       %{registry: registry, meta: meta} = context
       holder = idle()
       Engine.hang(registry)
@@ -398,7 +397,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       assert Engine.whereis(registry, :name) == holder
     end
 
-    test "too late has a supervisor wait once for all who wait for it" do
+    test "that comes too late delays a supervisor once for all callers that wait for it" do
       %{meta: meta} = start_clustered(cluster_timeout: 2_000)
       supervisor = start_dynamic_supervisor()
 
@@ -423,7 +422,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       end
     end
 
-    test "of a name that was ours until a crash is not waited for", context do
+    test "is not waited for when this node held the name until a crash", context do
       %{registry: registry, meta: meta} = context
       holder = idle()
       assert NativeRegistry.register_name({registry, :name}, holder) == :yes
@@ -436,7 +435,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       eventually(fn -> Engine.whereis(registry, :name) == self() end)
     end
 
-    test "of a name of ours, after nodes have come, has us register it again or leave", context do
+    test "that is wrong when nodes come has the name registered again or its holder ended",
+         context do
       %{registry: registry, meta: meta} = context
       [lost, taken] = for _holder <- 1..2, do: idle()
       assert NativeRegistry.register_name({registry, :lost}, lost) == :yes
@@ -453,20 +453,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
       assert Process.alive?(lost)
     end
 
-    test "of a name that is settled before its holder stands in the table is asked for again",
+    test "is asked for again when the name is settled before its holder is in the table",
          %{registry: registry} do
       assert NativeRegistry.Registry.register(registry, :settled, nil) == {:ok, self()}
       assert Engine.whereis(registry, :settled) == self()
     end
 
-    test "of a holder whom nobody knows is asked for again, but not for ever", context do
+    test "with a holder that no node knows is asked for again, but not for ever", context do
       %{registry: registry} = context
       test = self()
       spawn_link(fn -> send(test, NativeRegistry.Registry.register(registry, :refused, nil)) end)
       assert_receive {:error, :cluster_timeout}, 30_000
     end
 
-    test "in failing is an error", %{registry: registry} do
+    test "that is a failure is an error", %{registry: registry} do
       assert NativeRegistry.Registry.register(registry, :fails, nil) == {:error, :broken}
     end
   end

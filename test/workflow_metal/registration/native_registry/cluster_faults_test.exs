@@ -3,8 +3,7 @@ for engine <- [:global, :syn] do
               WorkflowMetal.Registration.NativeRegistry.ClusterFaultsTest,
               engine |> Atom.to_string() |> Macro.camelize()
             ) do
-    # What goes wrong in clusters: engines that hang, end and come back, and processes that end
-    # meanwhile.
+    # Faults in clusters: engines that hang, end and come back, and processes that end meanwhile.
     use WorkflowMetal.Registration.NativeRegistry.ClusterCase
 
     alias WorkflowMetal.Registration.NativeRegistry.ClusterFaults
@@ -25,8 +24,9 @@ for engine <- [:global, :syn] do
       for node <- nodes, do: eventually(fn -> call(node, ClusterFaults, :settled?, []) end)
     end
 
-    describe "a loser" do
-      test "leaves by its supervisor, which does not count it, whatever it is", _context do
+    describe "the loser of a conflict" do
+      test "is ended by its supervisor, which does not count it, whatever kind of process it is",
+           _context do
         %{nodes: [one, two] = nodes, registry: registry} = start_cluster(2)
         cut([one], [two])
         kinds = [:one_for_one, :one_for_all, :dynamic, :partition, :none]
@@ -104,7 +104,7 @@ for engine <- [:global, :syn] do
     end
 
     describe "an engine that was held up" do
-      test "takes nothing back from who tried again", _context do
+      test "takes no name back from a process that tried again", _context do
         context = start_cluster(2, cluster_timeout: 300)
         %{nodes: [one, _two] = nodes, registry: registry, engine: engine} = context
         names = for number <- 1..20, do: {:name, number}
@@ -117,7 +117,7 @@ for engine <- [:global, :syn] do
             do: assert_held(nodes, registry, name, pid)
       end
 
-      test "takes nothing back from who gave a name back and wants it again", _context do
+      test "takes no name back from a process that freed it and registered it again", _context do
         context = start_cluster(2, cluster_timeout: 300)
         %{nodes: [one, _two] = nodes, registry: registry, engine: engine} = context
         names = for number <- 1..20, do: {:name, number}
@@ -130,7 +130,7 @@ for engine <- [:global, :syn] do
             do: assert_held(nodes, registry, name, pid)
       end
 
-      test "costs no supervisor whose child crashes meanwhile", _context do
+      test "ends no supervisor whose child crashes meanwhile", _context do
         # As many restarts as there are crashes.
         context = start_cluster(2, cluster_timeout: 300, max_restarts: 4)
         %{nodes: [one, two] = nodes, registry: registry, engine: engine} = context
@@ -214,7 +214,8 @@ for engine <- [:global, :syn] do
         assert call(two, ClusterNode, :whereis, [registry, :name]) == :undefined
       end
 
-      test "lets names be handed around while it looks for what has come apart", _context do
+      test "lets processes pass names to each other while it reconciles them with the engine",
+           _context do
         %{nodes: [one, _two] = nodes, registry: registry} = start_cluster(2)
         count = if @engine == :global, do: 5, else: 1_000
         names = for number <- 1..count, do: {:name, number}
@@ -227,7 +228,7 @@ for engine <- [:global, :syn] do
             do: assert(agreed(nodes, registry, name) in [first, second])
       end
 
-      test "has no name come back that is given back while it looks", _context do
+      test "does not register a name again that is given back while it reconciles", _context do
         %{nodes: [one, _two] = nodes, registry: registry} = start_cluster(2)
         count = if @engine == :global, do: 200, else: 5_000
         names = for number <- 1..count, do: {:name, number}
@@ -246,7 +247,7 @@ for engine <- [:global, :syn] do
               end)
       end
 
-      test "decides as its function says also where it does not run", _context do
+      test "decides a conflict by its function even on a node where it does not run", _context do
         %{nodes: [one, two], registry: registry} =
           start_cluster(2, on_conflict: {ClusterNode, :last})
 
@@ -258,7 +259,7 @@ for engine <- [:global, :syn] do
         assert call(third, Cluster.Engine, :decide, [registry, :name, last, first]) == last
       end
 
-      test "takes many nodes that come for one reason to look at its names", _context do
+      test "reconciles its names once when many nodes come at a time", _context do
         %{nodes: [one, two], registry: registry} = start_cluster(2)
         {:ok, pid} = call(one, ClusterNode, :start_child, [registry, :name])
         follower = Cluster.Monitor.name(registry)
@@ -273,7 +274,7 @@ for engine <- [:global, :syn] do
     end
 
     describe "a node without a name of its own" do
-      test "has its names known when it gets one, and another", _context do
+      test "has its names known to others when it gets a name, and another name", _context do
         %{nodes: [one], registry: registry} = start_cluster(1)
         anonymous = start_anonymous_node()
         :ok = call(anonymous, ClusterNode, :start_registry, [registry, [cluster: @engine]])
@@ -355,7 +356,7 @@ for engine <- [:global, :syn] do
 
       describe "a node whose :global hangs while it is cut off" do
         @tag reuse_nodes: false
-        test "has its names again though it was asked for a lock that its holder gave up",
+        test "recovers its names although it was asked for a lock that the lock's holder gave up",
              _context do
           %{nodes: [one, two] = nodes, registry: registry} = start_cluster(2)
           call(two, :sys, :suspend, [:global_name_server])
@@ -375,7 +376,8 @@ for engine <- [:global, :syn] do
         end
 
         @tag reuse_nodes: false
-        test "has its names again though two others that met asked it for the lock", _context do
+        test "recovers its names although two other nodes that met asked it for the lock",
+             _context do
           %{nodes: [one, two, three] = nodes, registry: registry} = start_cluster(3)
           cut([one], [two, three])
           {holder, _answers} = call(one, ClusterNode, :register, [registry, [:name], nil])
@@ -409,7 +411,7 @@ for engine <- [:global, :syn] do
     if engine == :syn do
       describe "syn" do
         for {what, end_of_claim} <- [{"gives them back", :unregister}, {"ends", :halt}] do
-          test "has all nodes know the names of one whose link to another was cut, which #{what}",
+          test "has all nodes know the names of a node whose link to another was cut, which #{what}",
                _context do
             nodes = start_nodes(3, :never, ~w(-kernel prevent_overlapping_partitions false))
             [one, two, three] = nodes
@@ -486,7 +488,7 @@ for engine <- [:global, :syn] do
         end
 
         @tag crashes: ~r/the engine of .* is down/
-        test "that was stopped and started on one node doubles no name", _context do
+        test "that was stopped and started on one node runs no name twice", _context do
           %{nodes: [one, two] = nodes, registry: registry} = start_cluster(2)
           names = for number <- 1..20, do: {:name, number}
           started = call(two, ClusterNode, :start_children, [registry, names])
@@ -531,7 +533,7 @@ for engine <- [:global, :syn] do
           agreed_on([one, two], registry, :new, new)
         end
 
-        test "with the handler of somebody else answers no dead process", _context do
+        test "with another event handler answers no dead process", _context do
           %{nodes: [one, two] = nodes, registry: registry} = start_cluster(2)
           {:ok, pid} = call(one, ClusterNode, :start_child, [registry, :name])
           agreed_on(nodes, registry, :name, pid)
@@ -556,7 +558,7 @@ for engine <- [:global, :syn] do
           assert call(two, ClusterNode, :ends, [watcher]) == [:shutdown]
         end
 
-        test "in strict mode registers within any time", _context do
+        test "in strict mode registers with any timeout", _context do
           nodes = [one, _two] = start_nodes(2)
           for node <- nodes, do: call(node, Application, :put_env, [:syn, :strict_mode, true])
           registry = unique_registry()
@@ -565,7 +567,7 @@ for engine <- [:global, :syn] do
           agreed_on(nodes, registry, :name, pid)
         end
 
-        test "has the handler of before when no registry is left", _context do
+        test "has its previous event handler again when no registry is left", _context do
           [node] = start_nodes(1)
           {:ok, _apps} = call(node, Application, :ensure_all_started, [:syn])
           :ok = call(node, :syn, :set_event_handler, [ClusterNode])

@@ -1,5 +1,5 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.ClusterModulesTest do
-  # What the cluster's modules call and who calls them, by the compiled code. `RoomsTest` has the rest.
+  # What the cluster's modules call and what calls them, by the compiled code. `RoomsTest` has the rest.
   use ExUnit.Case, async: true
 
   alias WorkflowMetal.Registration.NativeRegistry
@@ -47,7 +47,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterModulesTest do
     end
   end
 
-  test "of the rest, the cluster refuses no name and sees none in opened form" do
+  test "the cluster neither refuses names nor sees a name in opened form" do
     called =
       for module <- modules(), cluster?(module), {Name, function, _arity} <- calls(module) do
         function
@@ -56,7 +56,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterModulesTest do
     assert Enum.uniq(called) == [:unknown_registry!]
   end
 
-  test "calls of other nodes are in one module, but for those of :global's own contract" do
+  test "calls of other nodes are in one module, except those of :global's own contract" do
     for module <- modules(), remote_call <- remote_calls(module) do
       assert {module, remote_call} in [
                {Cluster.Global, {:gen_server, :multi_call, 3}},
@@ -66,7 +66,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterModulesTest do
     end
   end
 
-  test "what is called on other nodes is in one module" do
+  test "all functions that other nodes call are in one module" do
     exported = Cluster.Remote.__info__(:functions)
 
     for function <- [answer: 2, lookup: 2, unknown: 3, decide: 4, leave: 4, feed: 3, resolve: 3],

@@ -5,7 +5,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterReportTest do
 
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.Report
 
-  # What was called and the message and event that it has to make.
+  # Each call, and the message and event that it has to make.
   defp all(registry) do
     one = self()
     other = idle()
@@ -72,7 +72,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterReportTest do
   end
 
   @tag crashes: ~r/Engine, the engine of .* is down/
-  test "a registry that is stopped makes nothing fail", %{registry: registry, id: id} do
+  test "no report fails when the registry is stopped", %{registry: registry, id: id} do
     :ok = stop_supervised(id)
 
     for {report, _message, _metadata, _measurements} <- all(registry),
@@ -81,7 +81,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterReportTest do
 
   @tag :telemetry
   @tag crashes: ~r/Engine, the engine of .* is down/
-  test "telemetry has an event of each", %{registry: registry} do
+  test "telemetry gets an event for each report", %{registry: registry} do
     events =
       for event <- [:conflict, :fenced, :cluster_timeout, :reconciled, :engine_down, :engine_up],
           do: [:workflow_metal, :registry, event]

@@ -45,7 +45,7 @@ for engine <- [:global, :syn] do
         end
       end
 
-      test "answer what runs on another, and start nothing", %{nodes: nodes, registry: registry} do
+      test "answer a process of another, and start none", %{nodes: nodes, registry: registry} do
         [one, two, three] = nodes
         {:ok, pid} = call(one, ClusterNode, :start_child, [registry, :name])
         assert agreed(nodes, registry, :name) == pid
@@ -60,7 +60,7 @@ for engine <- [:global, :syn] do
         end
       end
 
-      test "find at once what they have started, wherever it runs", context do
+      test "find at once a process that they have started, wherever it runs", context do
         %{nodes: [one, two, three] = nodes, registry: registry} = context
         {:ok, supervisor} = call(two, ClusterNode, :start_supervisor, [registry, :supervisor])
         assert agreed(nodes, registry, :supervisor) == supervisor
@@ -96,7 +96,7 @@ for engine <- [:global, :syn] do
         end
 
         @tag crashes: ~r/the engine of .* is down/
-        test "find nothing on another without syn, and all when it is back", context do
+        test "find no name of another node without syn, and all when syn is back", context do
           %{nodes: [one, _two, three], registry: registry} = context
           {:ok, pid} = call(one, ClusterNode, :start_child, [registry, :name])
           eventually(fn -> call(three, ClusterNode, :whereis, [registry, :name]) == pid end)
@@ -141,7 +141,7 @@ for engine <- [:global, :syn] do
         assert other != pid
       end
 
-      test "see a name go when its holder gives it back or ends", context do
+      test "see that a name is free when its holder gives it back or ends", context do
         %{nodes: [one, two, _three] = nodes, registry: registry} = context
         names = for number <- 1..10, do: {:name, number}
         {pid, _answers} = call(one, ClusterNode, :register, [registry, names, nil])
@@ -165,7 +165,7 @@ for engine <- [:global, :syn] do
         assert {:ok, _pid} = call(two, ClusterNode, :start_child, [registry, {:name, 2}])
       end
 
-      test "lose the names of one that goes down, and start them anew", context do
+      test "free the names of a node that goes down, and start them anew", context do
         %{nodes: [one, two, three], registry: registry} = context
         names = for number <- 1..20, do: {:name, number}
         started = call(three, ClusterNode, :start_children, [registry, names])
@@ -182,7 +182,7 @@ for engine <- [:global, :syn] do
             do: assert(agreed([one, two], registry, name) == pid)
       end
 
-      test "are joined by a fourth, which sees what runs", %{nodes: nodes, registry: registry} do
+      test "are joined by a fourth, which finds all names", %{nodes: nodes, registry: registry} do
         names = for number <- 1..20, do: {:name, number}
 
         started =
@@ -199,7 +199,7 @@ for engine <- [:global, :syn] do
         assert pid == hd(started)
       end
 
-      test "do without the registry's process of one for a while", context do
+      test "go on while the registry's process of one does not run", context do
         %{nodes: [one, two, three] = nodes, registry: registry} = context
         {:ok, pid} = call(one, ClusterNode, :start_child, [registry, :name])
         assert agreed(nodes, registry, :name) == pid
@@ -231,7 +231,7 @@ for engine <- [:global, :syn] do
     end
 
     describe "a netsplit" do
-      test "is healed without a loss, a double or a dead supervisor", _context do
+      test "heals: no name is lost or held twice, and no supervisor ends", _context do
         %{nodes: [one, two, three] = nodes, registry: registry} = start_cluster(3)
         supervisors = supervisors(nodes, registry)
         untouched = call(two, ClusterNode, :start_child, [registry, :untouched])
@@ -284,7 +284,7 @@ for engine <- [:global, :syn] do
         end
       end
 
-      test "is decided by the function of the configuration", _context do
+      test "heals: the function of the configuration decides conflicts", _context do
         %{nodes: [one, two] = nodes, registry: registry} =
           start_cluster(2, on_conflict: {ClusterNode, :last})
 
@@ -299,7 +299,7 @@ for engine <- [:global, :syn] do
       end
 
       @tag crashes: ~r/to decide for one of .* got: :nonsense/
-      test "is decided by the rule when that function answers nonsense", _context do
+      test "heals: the rule decides conflicts when that function answers nonsense", _context do
         %{nodes: [one, two] = nodes, registry: registry} =
           start_cluster(2, on_conflict: {ClusterNode, :nonsense})
 
@@ -310,7 +310,7 @@ for engine <- [:global, :syn] do
         assert agreed(nodes, registry, :name) == winner
       end
 
-      test "has losers leave that trap exits, and permanent ones", _context do
+      test "heals: losers end that trap exits, and permanent ones", _context do
         %{nodes: [one, two] = nodes, registry: registry} = start_cluster(2)
         supervisors = supervisors(nodes, registry)
         cut([one], [two])
@@ -388,7 +388,7 @@ for engine <- [:global, :syn] do
     end
 
     describe "an engine that hangs" do
-      test "keeps nobody from looking up, and a registration for its time only", _context do
+      test "delays no lookup, and delays a registration by its timeout at most", _context do
         %{nodes: [one, two] = nodes, registry: registry} = start_cluster(2, cluster_timeout: 500)
         {:ok, pid} = call(one, ClusterNode, :start_child, [registry, :name])
         assert agreed(nodes, registry, :name) == pid
@@ -435,7 +435,7 @@ for engine <- [:global, :syn] do
 
     if engine == :syn do
       describe "other scopes of syn" do
-        test "keep the handler that they had, and syn's own way with conflicts", _context do
+        test "keep the event handler that they had, and syn's own rule for conflicts", _context do
           [one, two] = nodes = start_nodes(2)
           registry = unique_registry()
 
@@ -469,7 +469,7 @@ for engine <- [:global, :syn] do
     end
 
     describe "a node that joins" do
-      test "has the others register again what the engine has lost", _context do
+      test "makes the others register the names again that the engine has lost", _context do
         %{nodes: [one, two] = nodes, registry: registry} = start_cluster(2)
         {:ok, pid} = call(one, ClusterNode, :start_child, [registry, :name])
         assert agreed(nodes, registry, :name) == pid
@@ -489,7 +489,7 @@ for engine <- [:global, :syn] do
     end
 
     describe "a rolling restart" do
-      test "of three nodes under load loses no name and doubles none", _context do
+      test "of three nodes under load loses no name and runs none twice", _context do
         %{nodes: nodes, registry: registry} = start_cluster(3, max_restarts: 1_000_000)
         names = for number <- 1..10, do: {:name, number}
 
@@ -523,7 +523,7 @@ for engine <- [:global, :syn] do
       end
     end
 
-    # The last kills may still be on their way, and whoever is found may end of one.
+    # The last kills may still be on their way, and a process that is found may be ended by one.
     defp agreed_and_running(nodes, registry, name) do
       eventually(fn ->
         {:ok, pid} = call(hd(nodes), ClusterNode, :start_child, [registry, name])
@@ -540,7 +540,7 @@ for engine <- [:global, :syn] do
     end
 
     describe "under load" do
-      test "four nodes with random kills agree in the end and nothing is lost", _context do
+      test "four nodes with random kills agree in the end and lose no name", _context do
         %{nodes: nodes, registry: registry} = start_cluster(4, max_restarts: 1_000_000)
         supervisors = supervisors(nodes, registry)
         names = for number <- 1..5, do: {:name, number}

@@ -49,7 +49,7 @@ for engine <- [:global, :syn] do
     end
 
     describe "select, count and names with cluster: true" do
-      test "tell of all nodes, and without it of their own", context do
+      test "answer for all nodes, and without the option for their own", context do
         %{nodes: [one, _two, _three] = nodes, registry: registry} = context
         pids = register_each(nodes, registry, :case)
         register_each(nodes, registry, :task)
@@ -88,7 +88,7 @@ for engine <- [:global, :syn] do
       end
 
       @tag reuse_nodes: false
-      test "do not miss a node whose registry does not run, or that has none", context do
+      test "do not call a node missing whose registry does not run, or that has none", context do
         %{nodes: [one, two, three] = nodes, registry: registry} = context
         register_each(nodes, registry, :case)
         :ok = call(two, ClusterNode, :stop_registry, [registry])
@@ -116,7 +116,8 @@ for engine <- [:global, :syn] do
       end
 
       @tag reuse_nodes: false
-      test "name a node that does not answer in time, and answer what the others said", context do
+      test "name a node that does not answer in time, and include the answers of the others",
+           context do
         %{nodes: [one, _two, three] = nodes, registry: registry} = context
         register_each(nodes, registry, :case)
         os = call(three, :os, :getpid, []) |> to_string()
@@ -147,7 +148,7 @@ for engine <- [:global, :syn] do
     end
 
     describe "subscribe with cluster: true" do
-      test "tells of changes on all nodes, each once, and of those that come later", context do
+      test "tells of each change on all nodes once, also on nodes that come later", context do
         %{nodes: [one, two, three] = nodes, registry: registry} = context
 
         {subscriber, answer} =
@@ -197,7 +198,8 @@ for engine <- [:global, :syn] do
                  )
       end
 
-      test "tells of a node whose registry stops, starts again, and is gone", context do
+      test "tells when the registry of a node stops and starts, and when the node is gone",
+           context do
         %{nodes: [one, two, three] = nodes, registry: registry} = context
         {subscriber, {:ok, []}} = call(one, WideNode, :start_subscriber, [registry, :_, @wide])
         :ok = call(two, ClusterNode, :stop_registry, [registry])
@@ -216,7 +218,7 @@ for engine <- [:global, :syn] do
         told(one, subscriber, [{:nodedown, registry, name(three)}])
       end
 
-      test "is taken back by unsubscribe, and nothing is left of it on any node", context do
+      test "is ended by unsubscribe, and leaves nothing on any node", context do
         %{nodes: [one, two, _three] = nodes, registry: registry} = context
         before = call_all(nodes, WideNode, :processes, [])
         {subscriber, {:ok, []}} = call(one, WideNode, :start_subscriber, [registry, :_, @wide])
@@ -238,7 +240,7 @@ for engine <- [:global, :syn] do
       end
 
       @tag reuse_nodes: false
-      test "answers which nodes do not tell yet, and has them tell later", context do
+      test "answers which nodes do not send events yet; they send them later", context do
         %{nodes: [one, _two, three], registry: registry} = context
         os = call(three, :os, :getpid, []) |> to_string()
         OtherVM.pause(os)
@@ -259,9 +261,9 @@ for engine <- [:global, :syn] do
       end
     end
 
-    describe "what happens besides" do
+    describe "an event of the cluster" do
       @tag crashes: ~r/the engine of .* is down/
-      test "is told to those who are told of the name, on all nodes if they wish", context do
+      test "is told to the subscribers of the name, on all nodes with cluster: true", context do
         %{nodes: [one, two, _three], registry: registry} = context
         {here, :ok} = call(two, WideNode, :start_subscriber, [registry, {:case, :_}, []])
         {other, :ok} = call(two, WideNode, :start_subscriber, [registry, {:task, :_}, []])
@@ -300,7 +302,7 @@ end
 defmodule WorkflowMetal.Registration.NativeRegistry.ClusterWideOptionsTest do
   use WorkflowMetal.Registration.NativeRegistry.RegistryCase, async: true
 
-  test "a registry of one node alone answers of itself", %{registry: registry} do
+  test "a registry of one node alone answers for that node", %{registry: registry} do
     {:ok, _pid} = NativeRegistry.Registry.register(registry, :name, 1)
 
     assert NativeRegistry.Registry.match_names(registry, :_, cluster: true) ==

@@ -32,7 +32,7 @@ if Code.ensure_loaded?(WorkflowMetal.Application) do
 
   {:module, _name, step, _} =
     defmodule This.Step do
-      # Work that somebody else does, on whatever node; until then it is listed where the storage is.
+      # Work that another process does, on any node; until then it is listed on the node of the storage.
       use WorkflowMetal.Executor, application: This.Shop
 
       @impl WorkflowMetal.Executor

@@ -211,7 +211,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ContractTest do
       assert %{workers: 0} = DynamicSupervisor.count_children(context.supervisor)
     end
 
-    test "puts the via tuple into the keywords as `:name`, whatever stands there", context do
+    test "puts the via tuple into the keywords as `:name`, in place of any other", context do
       via = NativeRegistry.via_tuple(context.meta, :name)
       {:ok, pid} = start_child(context, :name, {Worker, a: 1, name: :not_this_one, b: 2})
 
@@ -268,7 +268,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ContractTest do
                catch_exit(start_child(%{context | supervisor: gone}, :name, Worker))
     end
 
-    test "takes a supervisor by any kind of name", context do
+    test "accepts any kind of name for the supervisor", context do
       via = NativeRegistry.via_tuple(context.meta, DynamicSupervisor)
       supervisor = start_dynamic_supervisor(name: via)
 
@@ -291,7 +291,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ContractTest do
       assert [{_id, ^child, _type, _modules}] = DynamicSupervisor.which_children(pid)
     end
 
-    test "refuses whatever is neither a module nor a module with keywords", context do
+    test "refuses a child that is neither a module nor a module with keywords", context do
       for child_spec <- @bad_child_specs do
         error = assert_raise ArgumentError, fn -> start_child(context, :name, child_spec) end
         assert error.message =~ inspect(child_spec)
@@ -351,7 +351,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ContractTest do
       assert NativeRegistry.whereis_name(context.meta, :name) == pid
     end
 
-    test "starts over when the child is killed in its start, as others may do", context do
+    test "starts the child again when another process kills it during its start", context do
       starts = :counters.new(1, [])
 
       init = fn ->
@@ -366,7 +366,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ContractTest do
     end
 
     @tag crashes: ~r/Worker, :init.*:exit, {:already_started/s
-    test "starts a child a few times at most, whatever it says of why it did not start",
+    test "starts a child a few times at most, whatever error it answers",
          context do
       dead = idle()
       kill(dead)
@@ -428,7 +428,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ContractTest do
       assert :counters.get(starts, 1) == 10
     end
 
-    test "does not take a process for the holder that is not", context do
+    test "does not take a process for the holder that does not have the name", context do
       {:ok, other} = start_child(context, :other, Worker)
       starts = :counters.new(1, [])
 
@@ -538,7 +538,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ContractTest do
       assert NativeRegistry.whereis_name(other.meta, :name) == self()
     end
 
-    test "are told apart however alike their names are" do
+    test "are told apart even if their names look alike" do
       base = unique_registry()
 
       registries =

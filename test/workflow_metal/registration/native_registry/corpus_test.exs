@@ -4,7 +4,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.CorpusTest do
 
   alias WorkflowMetal.Registration.NativeRegistry.Fuzz
 
-  test "every term of the corpus is refused, or comes back as it was", %{registry: registry} do
+  test "every term of the corpus is refused, or comes back unchanged", %{registry: registry} do
     outcomes =
       for file <- Fuzz.corpus(), {:ok, name} <- [Fuzz.decode(File.read!(file))] do
         Fuzz.check!(registry, name, [])

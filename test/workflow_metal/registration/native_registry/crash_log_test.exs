@@ -4,7 +4,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.CrashLogTest do
   alias WorkflowMetal.Registration.NativeRegistry.CrashLog
 
   @tag crashes: [~r/expected in this test/, ~r/crash number \d/]
-  test "an error that a test expects does not fail it, any other does" do
+  test "an error that a test expects does not fail the test, any other does" do
     assert CrashLog.fail_for([]) == :ok
     assert CrashLog.fail_for(["what is expected in this test", "crash number 7"]) == :ok
 
@@ -19,7 +19,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.CrashLogTest do
 
   # They are expected here, or they would fail this.
   @tag crashes: ~r/crash number \d/
-  test "what crashes is an error, what is killed or ordered to end is not" do
+  test "a crash is an error, the end of a process that is killed or ordered to end is not" do
     supervisor = start_dynamic_supervisor(max_restarts: 100)
     test = self()
 
@@ -28,7 +28,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.CrashLogTest do
           {fn _ -> Process.exit(self(), :kill) end, false},
           {fn _ -> exit(:normal) end, false}
         ] do
-      # Handlers are called by whoever logs; this is one of theirs.
+      # The process that logs calls the handlers; this is such a process.
       id = :"handler#{System.unique_integer([:positive])}"
       :ok = :logger.add_handler(id, __MODULE__, %{level: :error, config: %{test: test}})
       task = %{id: :task, start: {Task, :start_link, [fn -> ends.(1) end]}, restart: :temporary}

@@ -23,7 +23,7 @@ for engine <- [:global, :syn] do
       call_all(nodes, Process, :whereis, [ClusterNode.workers(registry)])
     end
 
-    test "all holders end in order, the others take their names, no supervisor counts it",
+    test "all holders are shut down, other nodes take the names, and no supervisor counts it",
          context do
       %{nodes: [one, two] = nodes, registry: registry} = context
       before = supervisors(nodes, registry)
@@ -70,7 +70,7 @@ for engine <- [:global, :syn] do
       end
     end
 
-    test "no name is taken on the node, but by children of another's supervisor", context do
+    test "no name is registered on the node, which still starts children on others", context do
       %{nodes: [one, two] = nodes, registry: registry} = context
       {:ok, supervisor} = call(two, ClusterNode, :start_supervisor, [registry, :supervisor])
       assert agreed(nodes, registry, :supervisor) == supervisor
@@ -93,7 +93,7 @@ for engine <- [:global, :syn] do
       assert {:ok, _pid} = call(two, ClusterNode, :start_child, [registry, :another])
     end
 
-    test "it is told of each name, before its holder ends", context do
+    test "subscribers are told of each name before its holder ends", context do
       %{nodes: [one, _two], registry: registry} = context
       {:ok, pid} = call(one, ClusterNode, :start_child, [registry, {:case, 1}])
       {:ok, _pid} = call(one, ClusterNode, :start_child, [registry, {:task, 1}])
@@ -108,7 +108,7 @@ for engine <- [:global, :syn] do
              ] = call(one, WideNode, :told, [subscriber])
     end
 
-    test "it answers what is left after its time, and a registry started anew takes names",
+    test "the names left after the timeout are answered, and a registry started anew registers names",
          context do
       %{nodes: [one, _two], registry: registry} = context
       {:ok, stuck} = call(one, ClusterNode, :start_child, [registry, :stuck, [trap_exit: true]])
@@ -127,7 +127,7 @@ for engine <- [:global, :syn] do
       assert {:ok, _pid} = call(one, ClusterNode, :start_child, [registry, :name])
     end
 
-    test "names that are being taken meanwhile are not kept", context do
+    test "names that are registered meanwhile are given back", context do
       %{nodes: [one, _two], registry: registry} = context
       names = for number <- 1..10, do: {:name, number}
 
@@ -148,7 +148,7 @@ end
 defmodule WorkflowMetal.Registration.NativeRegistry.DrainOptionsTest do
   use WorkflowMetal.Registration.NativeRegistry.RegistryCase, async: true
 
-  test "a registry of one node alone has nobody to give its names to", %{registry: registry} do
+  test "a registry of one node alone cannot be drained", %{registry: registry} do
     assert_raise ArgumentError, ~r/expected a registry with the option :cluster/, fn ->
       NativeRegistry.Registry.drain(registry)
     end

@@ -2,7 +2,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.FaultsTest do
   # Not async: some of these tests load the library again while others would use it.
   use WorkflowMetal.Registration.NativeRegistry.RegistryCase, async: false
 
-  # Many processes and names; what is read of them, other tests have read, too.
+  # Many processes and names. Other tests read the same kinds of names.
   @moduletag :stress
 
   alias WorkflowMetal.Registration.NativeRegistry.AnotherNative
@@ -28,7 +28,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.FaultsTest do
   end
 
   describe "the NIF module, deleted, purged and loaded again," do
-    test "goes on to hear of deaths, and to tell of changes", context do
+    test "still learns of the ends of holders, and tells of changes", context do
       %{registry: registry, meta: meta} = context
       before = idle()
       :ok = Registry.subscribe(registry)
@@ -64,7 +64,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.FaultsTest do
       assert NativeRegistry.whereis_name(context.meta, name.(2)) == self()
     end
 
-    test "finds what was registered, each time", context do
+    test "finds all registered names, each time", context do
       %{registry: registry, meta: meta} = context
       pid = idle()
       :yes = NativeRegistry.register_name({registry, :name}, pid)
@@ -79,7 +79,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.FaultsTest do
       assert NativeRegistry.register_name({registry, :name}, self()) == :yes
     end
 
-    test "lets registries be opened and closed by what was loaded last", context do
+    test "opens and closes registries with the code that was loaded last", context do
       for _time <- 1..5 do
         load_again()
         :yes = NativeRegistry.register_name({context.registry, :name}, self())
@@ -118,7 +118,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.FaultsTest do
       assert NativeRegistry.whereis_name(context.meta, :name) == self()
     end
 
-    test "is not replaced by another copy of it: the code before stays", context do
+    test "is not replaced by another copy of it: the loaded code stays", context do
       :yes = NativeRegistry.register_name({context.registry, :name}, self())
       here = Application.app_dir(:workflow_metal_native_registry)
       folder = Path.join(System.tmp_dir!(), "faults_test_#{System.pid()}")
@@ -165,7 +165,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.FaultsTest do
   end
 
   describe "a storm of restarts" do
-    test "ends with each child under its name, and nobody else", context do
+    test "ends with each child under its name, and no other process", context do
       %{registry: registry, meta: meta} = context
       names = for number <- 1..50, do: {:child, number}
       supervisor = start_children(meta, names, 1_000_000)
@@ -266,7 +266,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.FaultsTest do
   end
 
   describe "a VM that is stopped in the middle of registrations" do
-    test "ends as if nobody had registered" do
+    test "ends without an error" do
       script = """
       alias WorkflowMetal.Registration.NativeRegistry
 

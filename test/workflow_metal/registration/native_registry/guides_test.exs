@@ -41,7 +41,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.GuidesTest do
     end
   end
 
-  test "every message that is raised or logged stands in the guide to troubleshooting" do
+  test "every message that is raised or logged is in the guide to troubleshooting" do
     guide = [@root, "guides/troubleshooting.md"] |> Path.join() |> File.read!() |> squeeze()
     elixir = Enum.flat_map(Path.wildcard(Path.join(@root, "lib/**/*.ex")), &messages/1)
     rust = Enum.flat_map(Path.wildcard(Path.join(@root, "native/*/src/*.rs")), &rust_messages/1)
@@ -76,7 +76,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.GuidesTest do
     end
   end
 
-  # What is constant in the texts that are raised or logged: of each call, its longer parts.
+  # The constant parts of the texts that are raised or logged: the longer parts of each call.
   defp messages(path) do
     {_ast, found} =
       path
@@ -112,7 +112,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.GuidesTest do
 
   defp found(_node), do: []
 
-  # A text is put together of several; what is between them comes at run time.
+  # A text consists of several parts; what is between them is known at run time only.
   defp texts(ast) do
     {_ast, parts} =
       Macro.prewalk(ast, [""], fn

@@ -5,17 +5,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTest do
 
   alias WorkflowMetal.Registration.NativeRegistry.{KeptTerms, OtherVM, Value}
 
-  describe "what is kept for a caller means the same when the node" do
+  describe "a kept name or value means the same when the node" do
     test "gets a name, loses it and gets another, and when the module is loaded again" do
       assert OtherVM.call(OtherVM.start(), KeptTerms, :gives_back_what_was_put_in, []) == :ok
     end
 
-    test "does so between a change and the event of it" do
+    test "gets or loses a name between a change and the event of it" do
       assert OtherVM.call(OtherVM.start(), KeptTerms, :tells_what_was_put_in, []) == :ok
     end
   end
 
-  describe "what lives only as long as somebody refers to it lives on" do
+  describe "an object that lives only as long as a term refers to it is kept" do
     test "in a value", %{registry: registry} do
       holder = holding(fn -> Registry.register(registry, :counter, :counters.new(1, [])) end)
 
@@ -53,7 +53,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTest do
       end
     end
 
-    test "in what events tell, also when the holder has ended", %{registry: registry} do
+    test "in an event, also when the holder has ended", %{registry: registry} do
       :ok = Registry.subscribe(registry, :_)
 
       holder =
@@ -69,7 +69,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTest do
       assert counts?(counter)
     end
 
-    test "in what a resource of native code is", %{registry: registry} do
+    test "if it is a resource of native code", %{registry: registry} do
       this = self()
 
       {:ok, ^this} = Registry.register(registry, :stream, open_stream())
@@ -78,13 +78,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTest do
       assert :zlib.inflate(stream, :zlib.compress("data")) == ["data"]
     end
 
-    test "and no longer" do
+    test "as long as the name or value, and no longer" do
       assert OtherVM.call(OtherVM.start(), KeptTerms, :lets_go_of_what_is_given_back, []) == :ok
     end
   end
 
   describe "a value" do
-    test "of mere data is kept in external format, anything else as it is" do
+    test "that is only data is kept in external format, any other as it is" do
       for data <-
             [1, 1 <<< 80, -1.5, :a, "a", <<1::1>>, [], [1 | 2], {}, %{a: [%{}]}, ~D[2024-01-01]] ++
               [Map.new(1..100, &{&1, &1}), &String.length/1, {:ok, [&Enum.map/2]}] do
@@ -122,7 +122,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.KeptTest do
       end
     end
 
-    test "that takes long to copy is as good as any, whatever its name", %{registry: registry} do
+    test "that takes long to copy works as any other, whatever its name", %{registry: registry} do
       this = self()
       value = List.duplicate({this, ~c"some text"}, 10_000)
 

@@ -23,7 +23,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
     end
 
     @tag crashes: ~r/:oops|{:bad, :reason}/
-    test "may be stopped by anybody but its supervisor: the names stay", context do
+    test "may be stopped by a process other than its supervisor: the names stay", context do
       for reason <- [:normal, :oops, {:bad, :reason}] do
         owner = owner(context)
         reference = Process.monitor(owner)
@@ -36,7 +36,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
       end
     end
 
-    test "does not mind messages and exits of others", context do
+    test "ignores messages and exits of other processes", context do
       send(context.owner, :a_message)
       Process.exit(context.owner, :shutdown)
       GenServer.cast(context.owner, :a_cast)
@@ -66,7 +66,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
   end
 
   describe "a registry that is stopped" do
-    test "forgets its names, not those that held them", context do
+    test "forgets its names, and their holders live on", context do
       pid = idle()
       :yes = NativeRegistry.register_name({context.registry, :name}, pid)
       :yes = NativeRegistry.register_name({context.registry, :own}, self())
@@ -81,7 +81,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
       assert NativeRegistry.whereis_name(context.meta, :own) == :undefined
     end
 
-    test "does not hear of the end of a process that it knew before", context do
+    test "is not told of the end of a process that held a name before", context do
       pid = idle()
       :yes = NativeRegistry.register_name({context.registry, :name}, pid)
       :ok = stop_supervised(context.id)
@@ -204,7 +204,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
       end
     end
 
-    test "is stopped meanwhile, and forgets those who end", _context do
+    test "does not run meanwhile, and forgets holders that end", _context do
       registry = unique_registry()
       test = self()
 
@@ -243,7 +243,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
 
     # Workers that start while the registry does not run.
     @tag crashes: ~r/unknown registry/
-    test "again and again under load runs nobody twice", _context do
+    test "again and again under load runs no name twice", _context do
       registry = unique_registry()
       meta = %{registry: registry}
       supervisor = start_with_siblings(registry, :rest_for_one)
@@ -356,7 +356,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
     end
 
     @tag crashes: ~r/reached_max_restart_intensity/
-    test "is forgotten when that happens too often", _context do
+    test "is forgotten when its supervisor ends because of too many restarts", _context do
       registry = unique_registry()
       supervisor = start_with_siblings(registry, :rest_for_one, max_restarts: 2)
       reference = Process.monitor(supervisor)
@@ -375,7 +375,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
       assert NativeRegistry.whereis_name({registry, :name}) == :undefined
     end
 
-    test "belongs to that supervisor, however deep it lies", _context do
+    test "belongs to that supervisor, however deep it is in the tree", _context do
       [outer_name, registry] = for _name <- 1..2, do: unique_registry()
 
       inner = %{
@@ -399,7 +399,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
       eventually(fn -> Native.sizes(registry) == {0, 0} end)
     end
 
-    test "of many, each on its own", _context do
+    test "that is one of many keeps and loses its names on its own", _context do
       name = unique_registry()
 
       start_supervised!(
@@ -458,7 +458,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
       %{registry: unique_registry()}
     end
 
-    test "takes its registry with it", %{registry: registry} do
+    test "ends its registry", %{registry: registry} do
       {supervisor, meta} = start_under_supervisor(registry)
       :yes = NativeRegistry.register_name({registry, :name}, self())
       kill(supervisor)
@@ -467,7 +467,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
       assert_unknown(%{meta: meta, registry: registry})
     end
 
-    test "takes it also when the registry's own process had ended before", context do
+    test "ends it also when the registry's own process had ended before", context do
       %{registry: registry} = context
       {supervisor, meta} = start_under_supervisor(registry)
       :yes = NativeRegistry.register_name({registry, :name}, self())
@@ -480,7 +480,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
       assert_unknown(%{meta: meta, registry: registry})
     end
 
-    test "can be followed at once by another, which starts empty", %{registry: registry} do
+    test "can be followed at once by another, whose registry is empty", %{registry: registry} do
       for _round <- 1..50 do
         {supervisor, meta} = start_under_supervisor(registry)
         assert NativeRegistry.whereis_name(meta, :name) == :undefined
@@ -490,7 +490,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
       end
     end
 
-    test "does not take the registry of the one that followed it", %{registry: registry} do
+    test "does not end the registry of the supervisor that followed it", %{registry: registry} do
       for _round <- 1..50 do
         {killed, _meta} = start_under_supervisor(registry)
         Process.exit(killed, :kill)
@@ -524,7 +524,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
     end
 
     @tag crashes: ~r/Owner, :init.*:already_started/s
-    test "is not taken by another supervisor while its own process restarts", context do
+    test "cannot be opened by another supervisor while its own process restarts", context do
       :yes = NativeRegistry.register_name({context.registry, :name}, self())
       first = test_supervisor(context.owner)
       second = start_dynamic_supervisor()
@@ -648,7 +648,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LifetimeTest do
       for registry <- registries, do: assert(Native.sizes(registry) == :no_registry)
     end
 
-    test "make no atoms but their names", %{supervisor: supervisor} do
+    test "make no atoms except their names", %{supervisor: supervisor} do
       growth =
         least_growth(3, fn ->
           start_and_stop(for(_application <- 1..100, do: unique_registry()), supervisor)

@@ -8,7 +8,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LoadTest do
 
   describe "where there is no priv directory, as in an escript," do
     # What an escript has: the code, without the directories around it.
-    test "a start says in one sentence what is the matter", %{tmp_dir: folder} do
+    test "a start says in one sentence what is wrong", %{tmp_dir: folder} do
       output = start_without(folder, fn _application, copy -> copy end)
       assert [sentence] = Regex.run(~r/\(RuntimeError\) (.*)$/m, output, capture: :all_but_first)
       assert sentence =~ "an escript cannot carry a native library"
@@ -17,7 +17,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LoadTest do
   end
 
   describe "where the library is missing" do
-    test "a start says which, in one sentence", %{tmp_dir: folder} do
+    test "a start names it in one sentence", %{tmp_dir: folder} do
       output =
         start_without(folder, fn application, _copy ->
           ebin = Path.join([folder, "workflow_metal_native_registry", "ebin"])

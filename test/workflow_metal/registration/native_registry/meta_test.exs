@@ -3,8 +3,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MetaTest do
 
   alias WorkflowMetal.Registration.NativeRegistry.Value
 
-  describe "what is kept with a registry as a whole" do
-    test "is what was put last, until it is deleted", %{registry: registry} do
+  describe "a value kept with a registry as a whole" do
+    test "is the one that was put last, until it is deleted", %{registry: registry} do
       assert Native.meta(registry, :key) == :error
       assert put(registry, :key, 1) == :ok
       assert put(registry, :key, %{two: 2}) == :ok
@@ -30,7 +30,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MetaTest do
       assert Native.put_meta(registry, String.duplicate("a", 70_000), nil) == :too_large
     end
 
-    test "keeps alive what lives only as long as a term refers to it", %{registry: registry} do
+    test "keeps an object alive to which only a term refers", %{registry: registry} do
       put(registry, :counter, :counters.new(1, []))
       put(registry, :counters.new(1, []), :found)
       :erlang.garbage_collect()
@@ -55,7 +55,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MetaTest do
       assert Native.meta(another, :key) == :error
     end
 
-    test "outlives the registry's owner, and goes with the registry", context do
+    test "outlives the registry's owner, and is gone with the registry", context do
       %{registry: registry, owner: owner, id: id} = context
       put(registry, :key, 1)
       kill(owner)
@@ -115,7 +115,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MetaTest do
       assert_raise ArgumentError, fn -> Native.message("too_large") end
     end
 
-    test "takes what is just within a limit, and refuses what is just beyond" do
+    test "accepts a term just within a limit, and refuses one just beyond" do
       {name_bytes, depth, _map_work, _value_bytes} = Native.limits()
       # A long binary takes five bytes more.
       assert Native.check(String.duplicate("a", name_bytes - 5)) == :ok

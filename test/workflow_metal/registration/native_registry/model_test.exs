@@ -55,7 +55,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
     def names, do: @names
     def patterns, do: @patterns
 
-    # Where a command names a process that there is not, it is one that there is: any part of a
+    # A command for a process that does not exist is for one that does, so that any part of a
     # sequence is a sequence.
     def random_command do
       [a, b] = for _process <- 1..2, do: :rand.uniform(8) - 1
@@ -147,8 +147,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
     defp match_name?(pattern, term), do: pattern === term
   end
 
-  describe "one command after the other, of up to eight processes," do
-    test "is answered as by the model" do
+  describe "each command of up to eight processes, one after the other," do
+    test "is answered as the model answers it" do
       for seed <- seeds(@sequences) do
         :rand.seed(:exsss, seed)
         commands = for _command <- 1..@commands, do: Model.random_command()
@@ -389,7 +389,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
     reference = Process.monitor(pid)
     Process.exit(pid, :kill)
 
-    # Not found from now on by whoever has killed it, whether its end has been told or not.
+    # From now on the process that has killed it does not find it, whether its end has been told or not.
     for name <- Model.names_of(model, number) do
       compare(:undefined, NativeRegistry.whereis_name({world.registry, name}))
     end
@@ -457,7 +457,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
   end
 
   # The subscriber is told of every change, once, those of one name in their order. A dead process
-  # that somebody tried to register may have had the name for a moment.
+  # that a process tried to register may have had the name for a moment.
   defp compare_told(world, model) do
     %{registry: registry, pids: pids} = world
 
@@ -726,7 +726,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ModelTest do
       end)
     end
 
-    # Who holds the name after the operation; nobody at all when it cannot come now.
+    # The holder of the name after the operation; no answer when the operation cannot come now.
     defp holders({:register, _, _, :yes}, number, nil), do: [number]
     defp holders({:register, _, _, holder}, _, holder) when holder != nil, do: [holder]
     defp holders({:register, _, :infinity, nil}, number, nil), do: [number, nil]

@@ -248,7 +248,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.NamesTest do
                lookup_reductions(context, [{}]) + 100
     end
 
-    test "costs its process reductions also when it is refused, whoever reads it", context do
+    test "costs its process reductions also when it is refused, whatever function reads it",
+         context do
       registry = context.registry
       references = for _reference <- 1..2_500, do: make_ref()
 
@@ -277,7 +278,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.NamesTest do
       div(later - before, 20)
     end
 
-    test "is far above four UUIDs or a hundred", context do
+    test "is far larger than four UUIDs or a hundred", context do
       uuids = for number <- 1..100, do: "10f4b6e2-9b3a-4a4e-8d1c-#{100_000_000_000 + number}"
       assert register(context, {Worker, List.to_tuple(uuids)}, self()) == :yes
       assert whereis(context, Terms.copy({Worker, List.to_tuple(uuids)})) == self()
@@ -357,9 +358,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.NamesTest do
     end
   end
 
-  describe "a name with a term of a kind that this was not made for" do
-    # Such terms come with later releases of the VM. On all, what nobody but a test can make: a part
-    # that says that it has been opened, as a kind that there is not.
+  describe "a name with a term of a kind that the library does not know" do
+    # Such terms come with later releases of the VM. On all releases a test can make one that nothing else
+    # makes: a part marked as opened, of a kind that does not exist.
     test "raises ArgumentError, wherever the term stands", context do
       %{registry: registry} = context
 
@@ -393,12 +394,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.NamesTest do
       end
     end
 
-    test "is to be had on OTP 29 and later" do
+    test "can be made on OTP 29 and later" do
       there? = String.to_integer(System.otp_release()) >= 29
       assert Terms.unknown() != [] == there?
     end
 
-    test "is a value, and comes back as it was", %{registry: registry} do
+    test "can be a value, and comes back unchanged", %{registry: registry} do
       for unknown <- Terms.unknown(), value <- [unknown, {self(), [unknown]}] do
         {:ok, _pid} = Registry.register(registry, :name, value)
         assert [{_pid, ^value}] = Registry.lookup(registry, :name)
@@ -473,7 +474,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.NamesTest do
       end
     end
 
-    test "while others are served", context do
+    test "while other processes get answers", context do
       test = self()
       :yes = register(context, :name, self())
 

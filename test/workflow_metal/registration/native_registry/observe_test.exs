@@ -60,7 +60,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
 
     # In newer versions of Elixir an agent logs a message that it does not expect.
     @tag crashes: ~r/no_handle_info.*Agent\.Server/
-    test "go in all four via functions", %{registry: registry} do
+    test "are accepted by all four via functions", %{registry: registry} do
       name = {:via, NativeRegistry, {registry, :agent, :value}}
       {:ok, pid} = Agent.start_link(fn -> 1 end, name: name)
       assert Agent.get(name, & &1) == 1
@@ -92,7 +92,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       assert Registry.lookup(registry, :name) == [{self(), nil}]
     end
 
-    test "of more than the limit are refused and leave nothing", %{registry: registry} do
+    test "larger than the limit are refused and leave nothing", %{registry: registry} do
       value = :binary.copy("x", 1_048_576)
 
       assert_raise ArgumentError, ~r/at most 1048576 bytes/, fn ->
@@ -124,7 +124,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
   end
 
   describe "register and unregister" do
-    test "say who has the name", %{registry: registry} do
+    test "say which process has the name", %{registry: registry} do
       holder = holder()
       assert ask(holder, fn -> Registry.register(registry, :name, nil) end) == {:ok, holder}
       error = {:error, {:already_registered, holder}}
@@ -137,7 +137,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
   end
 
   describe "keys, count and names" do
-    test "know what a process holds, and what is held", %{registry: registry} do
+    test "answer the names of a process, and of all processes", %{registry: registry} do
       names = for number <- 1..1_000, do: {:name, number, String.duplicate("x", rem(number, 200))}
       holder = holder()
       ask(holder, fn -> for name <- names, do: Registry.register(registry, name, nil) end)
@@ -209,7 +209,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       assert Registry.match_names(registry, {WorkflowMetal.Case.Case, {"none", :_}}) == []
     end
 
-    test "takes a pattern apart as a match would", %{registry: registry} do
+    test "compares a pattern with a name as a match would", %{registry: registry} do
       names = [
         [],
         [1],
@@ -283,7 +283,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       end
     end
 
-    test "finds what is held all the while, once, though others come and go", context do
+    test "finds a name once that is held all the while, though others come and go", context do
       %{registry: registry} = context
       lasting = for number <- 1..2_000, do: {:lasting, number}
       for name <- lasting, do: {:ok, _pid} = Registry.register(registry, name, nil)
@@ -312,7 +312,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
   end
 
   describe "events" do
-    test "tell a subscriber of what matches its patterns, once a change", %{registry: registry} do
+    test "tell a subscriber of each change of a matching name once", %{registry: registry} do
       :ok = Registry.subscribe(registry, {:case, :_})
       :ok = Registry.subscribe(registry, {:case, 1})
       :ok = Registry.subscribe(registry, {:case, 1})
@@ -358,7 +358,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       assert drain(registry) == []
     end
 
-    test "come to the listeners, who may come and go", %{registry: other} do
+    test "reach the listeners, which may come and go", %{registry: other} do
       registry = unique_registry()
       listener = Module.concat(registry, Listener)
       absent = Module.concat(registry, Absent)
@@ -379,7 +379,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       assert messages(2) == [event, event]
     end
 
-    test "of one name come in order, each once, under a storm", %{registry: registry} do
+    test "of one name come in order, each once, under load", %{registry: registry} do
       :ok = Registry.subscribe(registry, {:name, :_})
 
       workers =
@@ -412,7 +412,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       end
     end
 
-    test "stop for a subscriber that has ended, and for nobody else", %{registry: registry} do
+    test "stop for a subscriber that has ended, and for no other", %{registry: registry} do
       subscriber = holder()
       ask(subscriber, fn -> Registry.subscribe(registry) end)
       :ok = Registry.subscribe(registry)
@@ -432,7 +432,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       assert messages(1) == [{:register, registry, :name, self(), nil}]
     end
 
-    test "come to those whose patterns match, of thousands", %{registry: registry} do
+    test "reach only subscribers whose patterns match, of thousands", %{registry: registry} do
       test = self()
       patterns = for number <- 1..2_000, do: {:case, {number, :_}}
 
@@ -468,13 +468,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       refute_received _another
     end
 
-    test "that nobody asked for are not written down", %{registry: registry} do
+    test "without a subscriber are not stored", %{registry: registry} do
       for number <- 1..500, do: :ok = Registry.subscribe(registry, {:never, number, :_})
       for number <- 1..5_000, do: Registry.register(registry, {:name, number, 1}, nil)
       assert %{backlog: 0, events_lost: 0} = Registry.info(registry)
     end
 
-    test "beyond what can be kept are dropped, which all are told", %{registry: registry} do
+    test "that are too many are dropped, and subscribers are told so", %{registry: registry} do
       test = self()
 
       # So many patterns that each event takes the library long, and values so large that few events fit.
@@ -506,7 +506,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       assert messages(1) == [{:register, registry, {:another, 1}, self(), nil}]
     end
 
-    test "of one registry do not wait for all those of another", %{registry: busy} do
+    test "of one registry do not wait for all events of another", %{registry: busy} do
       %{registry: registry} = start_registry()
       test = self()
 
@@ -521,7 +521,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       for number <- 1..500, do: assert_receive({:subscribed, ^number}, 30_000)
       :ok = Registry.subscribe(registry, :name)
 
-      # A name with other subscribers, who get half a million messages in all.
+      # A name with other subscribers, which get half a million messages in all.
       holder = holder()
 
       ask(holder, fn ->
@@ -533,7 +533,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       assert Registry.info(busy).backlog > 0
     end
 
-    test "of many registries are told by one thread", %{registry: registry} do
+    test "of many registries are sent by one thread", %{registry: registry} do
       :ok = Registry.subscribe(registry)
       before = threads()
       registries = for _number <- 1..50, do: start_registry().registry
@@ -548,7 +548,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       assert threads() - before < 25
     end
 
-    test "that nobody reads harm nobody who registers", %{registry: registry} do
+    test "that no subscriber reads do not disturb registrations", %{registry: registry} do
       sleeper = holder()
       ask(sleeper, fn -> Registry.subscribe(registry) end)
       :erlang.suspend_process(sleeper)
@@ -705,7 +705,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       assert %{waiting: 0} = Registry.info(registry)
     end
 
-    test "refuses what is no timeout", %{registry: registry} do
+    test "refuses a term that is no timeout", %{registry: registry} do
       for timeout <- [-1, 1.5, :soon, nil] do
         assert_raise ArgumentError, ~r/expected a timeout/, fn ->
           Registry.await(registry, :name, timeout)
@@ -715,7 +715,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
   end
 
   describe "info" do
-    test "says what there is", %{registry: registry} do
+    test "answers the figures of a registry", %{registry: registry} do
       assert %{names: 0, processes: 0, subscribers: 0, waiting: 0} = Registry.info(registry)
       for number <- 1..6_400, do: {:ok, _pid} = Registry.register(registry, number, nil)
       info = Registry.info(registry)
@@ -725,7 +725,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       assert info.uptime >= 0
     end
 
-    test "tells of memory that comes with names, and goes with them", %{registry: registry} do
+    test "counts the memory of names only as long as they are held", %{registry: registry} do
       bytes = fn -> Registry.info(registry).bytes end
       text = :binary.copy("long", 100)
       assert bytes.() < 8_192
@@ -751,7 +751,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
   end
 
   describe "a registry that does not run" do
-    test "is named by every function" do
+    test "is named by the error of every function" do
       calls = [
         fn registry -> Registry.register(registry, :name, nil) end,
         fn registry -> Registry.unregister(registry, :name) end,
@@ -776,7 +776,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
   end
 
   describe "a registry that is started and stopped meanwhile" do
-    test "is answered for or named by every function, and leaves no message" do
+    test "is answered for or named in an error by every function, and leaves no message" do
       registry = unique_registry()
       calls = calls_while_stopping(registry)
       stop = :atomics.new(1, [])
@@ -798,7 +798,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       for caller <- callers, do: assert(Task.await(caller, 60_000) > 0)
     end
 
-    test "is told to all who wait", %{registry: registry, id: id} do
+    test "ends the calls of all processes that wait", %{registry: registry, id: id} do
       waiting =
         for number <- 1..500 do
           Task.async(fn ->
@@ -836,7 +836,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       fn _ -> is_list(Registry.names(registry)) end,
       fn n -> Registry.match_names(registry, {n, 2}) == [] end,
       fn n -> Registry.count_names(registry, {n, 2}) == 0 end,
-      # Names that nobody registers, so that no event comes.
+      # Names that no process registers, so that no event comes.
       fn n -> Registry.subscribe(registry, {n, :never}) == :ok end,
       fn n -> Registry.unsubscribe(registry, {n, :never}) == :ok end,
       fn n -> Registry.await(registry, {n, :never}, 1) == {:error, :timeout} end,
@@ -895,7 +895,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ObserveTest do
       end
     end
 
-    test "for the list of listeners are refused", %{registry: registry} do
+    test "in the list of listeners are refused", %{registry: registry} do
       for listeners <- [[:a | :b], :a, [:a, 1], [1], %{}, "a", [[:a]]] do
         assert_raise ArgumentError, fn -> Native.listen(registry, listeners) end
       end

@@ -18,7 +18,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PortableTest do
     assert %{terms: ^expected} = Registry.info(registry)
   end
 
-  # In these no term is read that the others do not read: they are about nodes, about the lives of
+  # These files read no term that the others do not read: they are about nodes, about the lives of
   # registries and processes, about many of everything, or about no registry at all.
   @not_again ~w(cluster_engine cluster_faults cluster_report cluster cluster_wide cluster_workflow_metal
                 crash_log drain faults lifetime load model races spare_nodes telemetry via workflow_metal)
@@ -30,10 +30,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PortableTest do
     not_again = for name <- @not_again, do: Path.join(__DIR__, name <> "_test.exs")
     files = Path.wildcard(Path.join(__DIR__, "../**/*_test.exs"))
     again = Enum.map(files, &Path.expand/1) -- not_again
-    # Each of them is there.
+    # Each file of the list exists.
     assert length(files) == length(again) + length(not_again)
 
-    # What is compiled already is what is tested.
+    # The second VM tests the code that is already compiled.
     arguments =
       ~w(test --no-compile --exclude portable --exclude nodes --exclude stress) ++
         ~w(--exclude one_way) ++ again

@@ -15,7 +15,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RacesTest do
     test "answers {:ok, pid} each time, of 40,000 times", %{meta: meta} do
       supervisors = for _supervisor <- 1..@supervisors, do: start_dynamic_supervisor()
 
-      # They find a child whenever it has its name, also before its start is done.
+      # These processes find a child whenever it has its name, also before its start is done.
       killers =
         for number <- 1..@names, do: spawn(fn -> kill_now_and_then(meta, {:storm, number}) end)
 
@@ -70,7 +70,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RacesTest do
       end
     end
 
-    test "answers the same child to all who ask at once", %{meta: meta} do
+    test "answers the same child to all callers at once", %{meta: meta} do
       supervisors = for _supervisor <- 1..@supervisors, do: start_dynamic_supervisor()
 
       for round <- 1..500 do
@@ -141,7 +141,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RacesTest do
       :ok
     end
 
-    test "does not take the name from the new one", %{registry: registry, meta: meta} do
+    test "does not take the name from the new holder", %{registry: registry, meta: meta} do
       late =
         for _round <- 1..5 do
           {dead, reference} = dead_without_notice(registry, [:name, :second])
@@ -209,7 +209,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RacesTest do
       assert true in late
     end
 
-    test "is late again for a holder that took over from one", %{registry: registry, meta: meta} do
+    test "is late again for the successor of a dead holder", %{registry: registry, meta: meta} do
       {_dead, reference} = dead_without_notice(registry, [:name])
       {_dead, second_reference} = dead_without_notice(registry, [:name])
       assert NativeRegistry.register_name({registry, :name}, self()) == :yes
@@ -336,7 +336,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RacesTest do
   end
 
   describe "the registry's own process, killed again and again under load," do
-    test "takes nobody with it, loses no name and stops no work", context do
+    test "ends no other process, loses no name and stops no work", context do
       %{registry: registry, meta: meta} = context
       holders = for number <- 1..1_000, do: {{:holder, number}, idle()}
       for {name, pid} <- holders, do: :yes = NativeRegistry.register_name({registry, name}, pid)
@@ -408,7 +408,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RacesTest do
       test = self()
       :yes = NativeRegistry.register_name({registry, :other}, self())
 
-      # All hang on one process by a link, so all end when it does.
+      # All are linked to one process, so all end when it does.
       {first, reference} =
         spawn_monitor(fn ->
           for number <- 1..many do

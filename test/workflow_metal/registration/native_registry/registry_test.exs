@@ -106,7 +106,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RegistryTest do
       assert {:ok, _pid} = Registry.start_link(options)
     end
 
-    test "that cannot be used are named" do
+    test "that cannot be used are named in the error" do
       name = unique_registry()
 
       for {options, message} <- [
@@ -148,7 +148,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RegistryTest do
       assert Registry.lookup(registry, :name) == []
     end
 
-    test "says that it cannot free a name of another node", %{registry: registry} do
+    test "raises for a pid of another node", %{registry: registry} do
       for pid <- [Terms.remote_pid(1), :pid, nil] do
         assert_raise ArgumentError, ~r/expected a pid of this node, got: /, fn ->
           Registry.unregister(registry, :name, pid)
@@ -156,7 +156,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RegistryTest do
       end
     end
 
-    test "is told", %{registry: registry} do
+    test "is told to subscribers", %{registry: registry} do
       holder = idle()
       :yes = Registry.register_name({registry, :name}, holder)
       :ok = Registry.subscribe(registry)
@@ -182,7 +182,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RegistryTest do
       assert Registry.count_match(registry, "name", {2, :_, :_}) == 0
     end
 
-    test "takes the name as it is, whatever it has in it", %{registry: registry} do
+    test "takes the name literally, whatever it contains", %{registry: registry} do
       for name <- [:_, {:"$1", :_}, [:"$$"], %{a: :_}, 1, 1.0, 2 ** 100, <<1::1>>] do
         {:ok, _pid} = Registry.register(registry, name, {:value, name})
         assert Registry.match(registry, name, {:value, :_}) == [{self(), {:value, name}}]
@@ -229,7 +229,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RegistryTest do
       :ok
     end
 
-    test "answers what the clauses make of the records", %{registry: registry} do
+    test "answers the results of the clauses for the records", %{registry: registry} do
       me = self()
 
       assert Registry.select(registry, [{{"text", :"$1", :"$2"}, [], [{{:"$2", :"$1"}}]}]) ==
@@ -305,13 +305,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RegistryTest do
       assert Registry.count_select(registry, []) == 0
     end
 
-    test "counts what is true", %{registry: registry} do
+    test "counts the records for which the answer is true", %{registry: registry} do
       assert Registry.count_select(registry, [{{{:case, :_}, :_, :_}, [], [true]}]) == 500
       assert Registry.count_select(registry, [{{:_, :_, :_}, [], [:yes]}]) == 0
       assert Registry.count_select(registry, [{{:_, :_, :"$1"}, [{:<, :"$1", 3}], [true]}]) == 2
     end
 
-    test "raises for what is no match specification", %{registry: registry} do
+    test "raises for a term that is no match specification", %{registry: registry} do
       for spec <- [
             [:_],
             [{:_, [], []}],
@@ -350,7 +350,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RegistryTest do
       end
     end
 
-    test "counts for what it takes, so that others get their turn", %{registry: registry} do
+    test "costs reductions, so that other processes get their turn", %{registry: registry} do
       reductions = fn guard ->
         {:reductions, before} = Process.info(self(), :reductions)
         0 = Registry.count_select(registry, [{{:_, :_, :"$1"}, [guard], [true]}])
@@ -386,7 +386,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RegistryTest do
       assert Registry.dispatch(registry, :name, fn _entries -> raise "called" end) == :ok
     end
 
-    test "raises for what cannot be called", %{registry: registry} do
+    test "raises for a term that cannot be called", %{registry: registry} do
       for dispatcher <- [:function, fn -> :ok end, {__MODULE__, :tell}] do
         assert_raise FunctionClauseError, fn ->
           Registry.dispatch(registry, :name, dispatcher)
@@ -421,7 +421,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RegistryTest do
       end
     end
 
-    test "is begun with the option :meta, which does not replace what is there" do
+    test "is initialised by the option :meta, which does not replace a value that is there" do
       registry = unique_registry()
       start_supervised!({Registry, keys: :unique, name: registry, meta: [a: 1, b: 2]})
       :ok = Registry.put_meta(registry, :a, 3)
@@ -456,12 +456,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RegistryTest do
                {:badarg, {{registry, "b"}, :hello}}
     end
 
-    test "harm nothing when there is no registry" do
+    test "are harmless when there is no registry" do
       assert Registry.unregister_name({:there_is_no_such_registry, :name}) == :ok
     end
   end
 
-  test "every function names a registry that does not run" do
+  test "every function raises for a registry that does not run, and names it" do
     spec = [{{:_, :_, :_}, [], [true]}]
 
     for call <- [

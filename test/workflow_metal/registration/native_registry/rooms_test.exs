@@ -6,7 +6,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RoomsTest do
 
   @application :workflow_metal_native_registry
 
-  # Those of test/support are part of the application, too.
+  # The modules of test/support are part of the application, too.
   defp modules do
     {:ok, modules} = :application.get_key(@application, :modules)
     Enum.reject(modules, &(&1 |> source() |> String.contains?("test/support")))
@@ -17,7 +17,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RoomsTest do
   defp cluster?(module), do: module |> Module.split() |> Enum.member?("Cluster")
 
   describe "a registry of one node alone" do
-    test "enters no module of a cluster, whatever is done with it" do
+    test "calls no module of the cluster, whatever function is called" do
       traced = Enum.filter(modules(), &cluster?/1)
       assert Cluster in traced
 
@@ -175,7 +175,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RoomsTest do
 
   describe "the modules" do
     # `mix xref graph --format cycles` says the same of their files.
-    test "call none that calls them" do
+    test "call no module that calls them" do
       calls = Map.new(modules(), &{&1, called_by(&1)})
 
       for {module, _called} <- calls do
@@ -183,13 +183,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RoomsTest do
       end
     end
 
-    test "that speak with the native library are few, and none of a cluster" do
+    test "that call the native library are few, and none is of the cluster" do
       speakers = for module <- modules(), Native in called_by(module), do: last(module)
 
       assert Enum.sort(speakers) == ~w(Events Meta Name Owner Records Table Value Waiting)
     end
 
-    test "of a cluster are entered by one only" do
+    test "of the cluster are called through one only" do
       entered =
         for module <- modules(),
             not cluster?(module),
@@ -201,7 +201,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RoomsTest do
       assert entered -- [Cluster, Cluster.Config, Cluster.Supervisor] == []
     end
 
-    test "of a lookup are the callback, the names, the table and the library" do
+    test "that a lookup passes through are the callback, the names, the table and the library" do
       assert Names in called_by(NativeRegistry)
       assert Table in called_by(Names)
       assert Native in called_by(Table)
@@ -232,7 +232,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RoomsTest do
     # Atoms that stand for an error inside this project only, and what engines say.
     @inside [:unsettled, :not_running, :no_library, :bad_name, :taken, :not_alive]
 
-    test "that a caller may get are types with a name, each listed once" do
+    test "that a caller may get are in named types, each listed once" do
       {:ok, types} = Code.Typespec.fetch_types(Registry)
       named = for {:type, {name, _definition, []}} <- types, do: name
 

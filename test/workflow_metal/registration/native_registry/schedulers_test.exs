@@ -18,7 +18,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
 
   describe "no call holds a normal scheduler for a millisecond" do
     @tag timeout: 300_000
-    test "whatever the name, and whatever is refused", %{registry: registry} do
+    test "with any name, accepted or refused", %{registry: registry} do
       calls = Longest.calls(registry, Longest.names(), Longest.refused())
       assert length(calls) > 100
       assert for({label, prepare} <- calls, long?(prepare), do: label) == []
@@ -41,7 +41,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
 
     @tag :one_way
     @tag timeout: 300_000
-    test "with 10,000 subscribers and 10,000 who wait", %{registry: registry} do
+    test "with 10,000 subscribers and 10,000 waiting processes", %{registry: registry} do
       for number <- 1..10_000 do
         spawn_link(fn ->
           :ok = Registry.subscribe(registry, {:told, number})
@@ -84,7 +84,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
     end
   end
 
-  describe "nobody waits for a millisecond" do
+  describe "no caller waits for a millisecond" do
     @tag :one_way
     @tag timeout: 300_000
     test "for the end of a process that holds names", %{registry: registry} do
@@ -92,14 +92,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
       for subscribe <- [fn -> :ok end, fn -> Registry.subscribe(registry, {:never, :_}) end],
           {label, names} <- Longest.deaths() do
         subscribe.()
-        # Repeated until it was short once.
+        # Repeated until the wait was short once.
         assert once?(fn -> Longest.time_death(registry, names) < @limit end), label
       end
     end
   end
 
   @tag :one_way
-  test "what looks at many names leaves the normal schedulers alone", %{registry: registry} do
+  test "a call that reads many names does not run on the normal schedulers", %{registry: registry} do
     pattern = Native.pattern(:_)
 
     calls = [
@@ -147,7 +147,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SchedulersTest do
 
   # ETS copies what it is given in one go.
   @tag :one_way
-  test "a call that takes long would be seen" do
+  test "a call that takes long is noticed by these tests" do
     table = :ets.new(:table, [:public])
     large = Enum.to_list(1..500_000)
     assert long?(fn -> fn -> :ets.insert(table, {:large, large}) end end)

@@ -1,5 +1,5 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.SpareNodesTest do
-  # That no test gets a node on which something is left of another.
+  # No test gets a node on which another test has left something.
   use WorkflowMetal.Registration.NativeRegistry.ClusterCase
 
   alias WorkflowMetal.Registration.NativeRegistry.SpareNodes
@@ -10,7 +10,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SpareNodesTest do
 
   defp clean(node), do: call(node, SpareNodes, :clean, [])
 
-  test "nothing is left of what a test starts and sets", %{node: node, registry: registry} do
+  test "all that a test starts and sets is removed", %{node: node, registry: registry} do
     other = start_node()
     connect([node, other])
     :ok = call(node, ClusterNode, :start_registry, [registry, [cluster: :global]])

@@ -22,7 +22,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.TelemetryTest do
     %{supervisor: start_dynamic_supervisor()}
   end
 
-  test "start_child tells when it starts and what it answers", context do
+  test "start_child reports its start and its answer", context do
     %{registry: registry, meta: meta, supervisor: supervisor} = context
 
     for _opened <- 1..2 do
@@ -37,7 +37,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.TelemetryTest do
     end
   end
 
-  test "start_child tells of what it raises", context do
+  test "start_child reports an error that it raises", context do
     %{registry: registry, meta: meta, supervisor: supervisor} = context
 
     assert_raise ArgumentError, fn ->
@@ -53,7 +53,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.TelemetryTest do
     assert is_list(metadata.stacktrace)
   end
 
-  test "the registry's process tells of the backlog of events", context do
+  test "the registry's process reports the backlog of events", context do
     %{owner: owner} = context
     # Not to wait for it.
     send(owner, :backlog)

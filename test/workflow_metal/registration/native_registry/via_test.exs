@@ -174,7 +174,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ViaTest do
       assert NativeRegistry.whereis_name({registry, :own}) == self()
     end
 
-    test "is harmless for a name that nobody holds and a registry that is not there", context do
+    test "is harmless for a name without a holder and for a registry that does not run",
+         context do
       assert NativeRegistry.unregister_name(context.name) == :ok
       assert NativeRegistry.unregister_name({NeverStarted, :name}) == :ok
     end
@@ -201,7 +202,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ViaTest do
       end
     end
 
-    test "exits for a name that nobody holds, as :global does", %{name: name} do
+    test "exits for a name without a holder, as :global does", %{name: name} do
       assert catch_exit(NativeRegistry.send(name, :message)) == {:badarg, {name, :message}}
     end
 
@@ -245,7 +246,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ViaTest do
                {:error, {:already_started, pid}}
     end
 
-    test "that is not there is a noproc", %{via: via} do
+    test "that does not run is a noproc", %{via: via} do
       assert catch_exit(GenServer.call(via, :pid)) ==
                {:noproc, {GenServer, :call, [via, :pid, 5000]}}
 
@@ -382,7 +383,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ViaTest do
       assert :gen_statem.call(via, :pid) == pid
     end
 
-    test "does not enter its loop under a name that nobody holds", %{via: via} do
+    test "does not enter its loop under a name that it does not hold", %{via: via} do
       enter = fn -> :gen_statem.enter_loop(Machine, [], :state, nil, via) end
       pid = Loop.start(fn -> :ok end, enter)
 

@@ -176,7 +176,7 @@ if Code.ensure_loaded?(WorkflowMetal.Application) do
     end
 
     describe "the application" do
-      test "declares what the behaviour of this WorkflowMetal asks for" do
+      test "declares the callbacks of this WorkflowMetal's behaviour" do
         assert Adapter in Keyword.get(NativeRegistry.module_info(:attributes), :behaviour, [])
 
         for {function, arity} <- Adapter.behaviour_info(:callbacks) do
@@ -194,7 +194,7 @@ if Code.ensure_loaded?(WorkflowMetal.Application) do
     end
 
     describe "a sequential workflow" do
-      test "runs to the end, everything in it found by name meanwhile" do
+      test "runs to the end, and every process in it is found by name meanwhile" do
         workflow = insert_workflow(Shop, "sequence", @sequence)
         {id, pid, _reference} = opened = open_case(Shop, workflow)
         pack = waiting(:pack, id)
@@ -230,7 +230,7 @@ if Code.ensure_loaded?(WorkflowMetal.Application) do
         end
       end
 
-      test "is opened again as it runs" do
+      test "that runs is answered when it is opened again" do
         workflow = insert_workflow(Shop, "again", @sequence)
         {id, pid, _reference} = open_case(Shop, workflow)
         item = waiting(:pack, id)
@@ -256,7 +256,7 @@ if Code.ensure_loaded?(WorkflowMetal.Application) do
         assert_finished(Shop, opened)
       end
 
-      test "runs many cases at once, the registry's own process killed among them" do
+      test "runs many cases at once while the registry's own process is killed" do
         workflow = insert_workflow(Shop, "many", @sequence)
         cases = for _ <- 1..50, do: open_case(Shop, workflow)
         half = for {id, _pid, _reference} <- Enum.take(cases, 25), do: waiting(:pack, id)
@@ -275,7 +275,7 @@ if Code.ensure_loaded?(WorkflowMetal.Application) do
     end
 
     describe "a deferred choice" do
-      test "runs to the end one way, the other is abandoned" do
+      test "runs to the end one way, and the other way is abandoned" do
         workflow = insert_workflow(Shop, "choice", @choice)
         {id, _pid, _reference} = opened = open_case(Shop, workflow)
         card = waiting(:by_card, id)
@@ -328,7 +328,7 @@ if Code.ensure_loaded?(WorkflowMetal.Application) do
       end
     end
 
-    test "two applications stay apart, with the same workflow in both" do
+    test "two applications with the same workflow do not affect each other" do
       start_supervised!(OtherShop)
       workflow = insert_workflow(Shop, "apart", @sequence)
       ^workflow = insert_workflow(OtherShop, "apart", @sequence)

@@ -21,7 +21,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
   @pause 1
 
   @doc """
-  Claims a name for a process of this node. `ended` is its holder by the table, which has ended.
+  Claims a name for a process of this node. `ended` is the name's holder in the table,
+  which has ended.
 
   `:no` when a process of another node holds the name, `{:held, holder}` when one of this node does, and
   also when `pid` itself has ended.
@@ -39,7 +40,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
   defp claim_unless_draining(registry, name, pid, ended, value) do
     with false <- Drain.draining?(registry),
          :yes <- ask_and_hold(registry, name, pid, ended, value),
-         # Once more: a name that the table took before the draining began is seen by `drain/2`, one
+         # This is checked again: `drain/2` sees a name that the table took before draining began; a name
          # that it took later is given back here.
          true <- Drain.draining?(registry) do
       undo(registry, name, pid)
@@ -51,7 +52,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
     end
   end
 
-  # A name that this node held until a moment ago is registered also when the engine does not answer: it
+  # A name that this node held until a moment ago is registered even if the engine does not answer: it
   # cannot have given the name to another node. The engine is told when it answers again.
   defp ask_and_hold(registry, name, pid, ended, value) do
     config = Config.fetch!(registry)

@@ -19,7 +19,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   #   Deadlines, Tasks       how long the engine is waited for, and the processes that wait
   #   Report                 log, telemetry and messages
   #   Peers, Remote          calls of other nodes, and what other nodes call here
-  #   Global, Syn            the engines; GlobalLock repairs a lock of the first
+  #   Global, Syn            the engines; GlobalLock repairs a lock of `:global`
   #   Supervisor, Monitors   the processes of all this
 
   alias WorkflowMetal.Registration.NativeRegistry.{Attempts, Registry, Table}
@@ -85,7 +85,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   @spec whereis(Registry.registry(), Registry.name()) :: pid | :undefined
   defdelegate whereis(registry, name), to: Lookup, as: :elsewhere
 
-  @doc "The same with its value, for which the holder's node is asked."
+  @doc "The same holder with the name's value, for which the holder's node is asked."
   @spec lookup(Registry.registry(), Registry.name()) :: [{pid, Registry.value()}]
   defdelegate lookup(registry, name), to: Lookup
 

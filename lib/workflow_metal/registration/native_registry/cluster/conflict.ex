@@ -10,8 +10,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Conflict do
   # How long the function `:on_conflict` may take, in milliseconds.
   @decision 1_000
 
-  # A loser may be told of the conflict before its own registration is complete. The table is looked at
-  # so many times for it, with this pause, in milliseconds.
+  # A loser may be told of the conflict before its own registration is complete. The table is
+  # searched for it so many times, with this pause, in milliseconds.
   @looks 10
   @pause 100
 

@@ -21,7 +21,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
     _config = Config.fetch!(registry)
     deadline = now() + timeout
 
-    # Before the names are listed: one that the table takes now is listed, or given back by `Claim`.
+    # This precedes the list: a name that the table takes now is listed, or given back by `Claim`.
     :persistent_term.put(key(registry), true)
     drain_until(registry, MapSet.new(), MapSet.new(), %{}, deadline)
   end
@@ -41,14 +41,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
   end
 
   # `seen` are all names that were found, `reported` those that were reported as fenced, each with its
-  # holder, `ending` the holders that are being ended, each with the process that sees to it.
+  # holder, `ending` the holders that are being ended, each with the process that ends it.
   defp drain_until(registry, seen, reported, ending, deadline) do
     records = Table.records(registry, :_)
     names = for {name, _pid, _value} <- records, into: MapSet.new(), do: name
     seen = MapSet.union(seen, names)
     held = for {name, pid, _value} <- records, pid != self(), into: MapSet.new(), do: {name, pid}
 
-    # Before they are ended, so that subscribers are told of it before the end.
+    # This comes before the holders are ended, so that subscribers are told first.
     for {name, pid} <- MapSet.difference(held, reported),
         do: Report.fenced(registry, name, pid, :draining)
 
@@ -98,7 +98,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
   @spec draining?(Registry.registry()) :: boolean
   def draining?(registry), do: :persistent_term.get(key(registry), false)
 
-  @doc "Called when the registry is closed: one that is started again registers names."
+  @doc "Called when the registry is closed, so that one that is started again registers names."
   @spec stop(Registry.registry()) :: :ok
   def stop(registry) do
     :persistent_term.erase(key(registry))

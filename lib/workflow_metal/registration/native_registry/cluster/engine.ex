@@ -78,10 +78,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Engine do
   @optional_callbacks attend: 1, up?: 0, stop: 0, retell: 4
 
   @doc """
-  Which of two processes keeps the name that both hold: the answer is the same on every node.
+  Decides which of two processes keeps the name that both hold. The answer is the same on every node.
 
-  The option `:on_conflict` of the registry decides, or else the names of the nodes. Takes a second at
-  most.
+  The option `:on_conflict` of the registry decides or, without it, the names of the nodes. It takes a
+  second at most.
   """
   @spec decide(Registry.registry(), Registry.name(), pid, pid) :: pid
   defdelegate decide(registry, name, one, other), to: Conflict

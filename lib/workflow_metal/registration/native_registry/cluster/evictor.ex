@@ -16,7 +16,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Evictor do
   # How long a process may take to end, in milliseconds.
   @patience 5_000
 
-  # How much of that its supervisor gets first. A supervisor that is starting a child does nothing else
+  # How much of that time its supervisor gets first. A supervisor that is starting a child does nothing else
   # meanwhile, and the child may be the loser.
   @courtesy 1_000
 
@@ -149,7 +149,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Evictor do
   @spec end_child(supervisor :: pid, pid) :: :ok | (not_its_child :: term)
   # A DynamicSupervisor identifies its children by pid, and so does a Supervisor of the strategy
   # `:simple_one_for_one`; any other Supervisor by id. All take this first message. A DynamicSupervisor
-  # would crash of the messages with an id, so they are sent only after it has refused the first.
+  # would crash on the messages with an id, so they are sent only after it has refused the first.
   def end_child(supervisor, pid) do
     with {:error, _not_found} <- GenServer.call(supervisor, {:terminate_child, pid}, :infinity),
          children when is_list(children) <-

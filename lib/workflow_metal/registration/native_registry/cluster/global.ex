@@ -18,7 +18,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Global do
 
   @server :global_name_server
 
-  # What this engine remembers on this node, whatever registry it is for.
+  # What this engine remembers on this node for all registries.
   @table __MODULE__
 
   @spec create_table() :: :ok
@@ -46,8 +46,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Global do
   end
 
   # `:global` waits for its lock without a limit, so a task waits in place of the caller and is killed
-  # when that takes too long. What `:global` has been asked by then it still does, before anything that
-  # this node asks later, as one process does all of it.
+  # when that takes too long. `:global` still does what it was asked by then, before anything that this
+  # node asks later, as one process does all of it.
   @impl true
   def register(registry, name, pid, timeout) do
     global = global_name(registry, name)
@@ -72,7 +72,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Global do
     end
   end
 
-  # `:global.unregister_name/1` frees the name whoever holds it. A conflict may give the name to another
+  # `:global.unregister_name/1` frees the name whichever process holds it. A conflict may give the name to another
   # process after the look at its holder, so both are done in one function that `:global` calls under its
   # lock, while no node registers, frees or resolves a name.
   @impl true

@@ -70,7 +70,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.GlobalLock do
           "it is freed"
       )
 
-      # What the holder would send. The alias in it is no process's, as nobody waits for the answer.
+      # What the holder would send. The alias in it belongs to no process, as no process waits for the answer.
       send(
         @server,
         {:"$gen_call", {pid, [:alias | make_ref()]}, {:del_lock, {:global, requester}}}

@@ -20,7 +20,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Lookup do
     end
   end
 
-  @doc "The same with its value, for which the holder's node is asked."
+  @doc "The same holder with the name's value, for which the holder's node is asked."
   @spec lookup(Registry.registry(), Registry.name()) :: [{pid, Registry.value()}]
   def lookup(registry, name) do
     case elsewhere(registry, name) do

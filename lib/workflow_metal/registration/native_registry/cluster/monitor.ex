@@ -42,7 +42,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Monitor do
   defstruct [
     :registry,
     :supervisor,
-    # Of the supervisor.
+    # The monitor of the supervisor.
     :monitor,
     :config,
     # The registered name of the engine's process, and its monitor: `:gone` while the process is awaited.
@@ -52,7 +52,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Monitor do
     :node,
     # The process that reconciles, and its monitor.
     :reconciling,
-    # Of the next reconciliation; and since when it has been put off.
+    # The timer of the next reconciliation, and since when it has been put off.
     :timer,
     :since,
     # Names and holders of a registry that is suspended.

@@ -1,8 +1,8 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Report do
   @moduledoc false
   # Reports what happens to a clustered registry besides changes of names: by the log, by telemetry and
-  # by a message to the subscribers and listeners on this node. Events that concern a name go to those
-  # who are told of the name, the others to all.
+  # by a message to the subscribers and listeners on this node. An event about a name goes to the
+  # processes that are told of the name, any other event to all.
   #
   # Any process may call it, an engine's own among them, whether the registry runs or not: no function
   # here blocks or raises.
@@ -45,7 +45,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Report do
         }) :: :ok
   def reconciled(registry, counts) do
     execute(:reconciled, counts, %{registry: registry})
-    # Not for each node that comes.
+    # Not told after each node that comes, but only if something disagreed.
     if counts.disagreed > 0, do: tell_everybody(registry, {:reconciled, registry, node(), counts})
     :ok
   end

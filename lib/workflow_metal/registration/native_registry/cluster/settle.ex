@@ -63,8 +63,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Settle do
   end
 
   @doc """
-  The same soon, in a process of its own, which asks the engine again when it does not answer. `late?`
-  says that the engine has already missed a deadline.
+  Does the same soon, in a process of its own, which asks the engine again when it does not answer.
+  `late?` says that the engine has already missed a deadline.
   """
   @spec settle_later(Registry.registry(), Registry.name(), [pid], late? :: boolean) :: :ok
   def settle_later(registry, name, suspects, late? \\ false) do
@@ -76,7 +76,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Settle do
     :ok
   end
 
-  @doc "The same until the engine has answered, at most for some minutes."
+  @doc "Does the same until the engine has answered, at most for some minutes."
   @spec settle_until_done(Registry.registry(), Registry.name(), [pid], Config.t()) :: :ok
   def settle_until_done(registry, name, suspects, config) do
     settle_until(registry, name, suspects, config, now() + @give_up)

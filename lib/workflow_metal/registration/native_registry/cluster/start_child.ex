@@ -54,7 +54,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
   defp start_under(supervisor, child) do
     reply_to = :erlang.alias()
 
-    # The supervisor refuses a specification that is none.
+    # The supervisor refuses an invalid specification.
     spec =
       with %{start: {module, function, arguments}} = spec <- Supervisor.child_spec(child, []) do
         start = {Remote, :start_link, [{module, function, arguments, reply_to}]}

@@ -35,7 +35,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Subscription do
     subscription
   end
 
-  # It is sent the nodes that are missing each time that one confirms.
+  # The caller is sent the nodes that are missing each time that a node confirms.
   defp await_followed(subscription, monitor, reference, deadline, missing) do
     receive do
       {^reference, []} ->
@@ -179,7 +179,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Subscription do
     confirm(state, node, Map.keys(state.waiting))
   end
 
-  # Those who wait with one of the references do not wait for this node any more.
+  # The callers that wait with one of the references do not wait for this node any more.
   defp confirm(state, node, references) do
     waiting =
       for reference <- references,

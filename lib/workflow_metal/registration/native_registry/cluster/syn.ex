@@ -57,7 +57,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
   end
 
   # syn's process is called by the messages that syn's nodes send each other, which stay the same within
-  # its version 3. Its functions always wait for five seconds, free a name whoever holds it, and in strict
+  # its version 3. Its functions always wait for five seconds, free a name whichever process holds it, and in strict
   # mode register no process but the caller.
   #
   # The meta data of a name is this node's name. syn does not tell other nodes of a name that was
