@@ -351,11 +351,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RegistryTest do
     end
 
     test "costs reductions, so that other processes get their turn", %{registry: registry} do
+      # A garbage collection costs reductions, too, hence the least of ten calls.
       reductions = fn guard ->
-        {:reductions, before} = Process.info(self(), :reductions)
-        0 = Registry.count_select(registry, [{{:_, :_, :"$1"}, [guard], [true]}])
-        {:reductions, afterwards} = Process.info(self(), :reductions)
-        afterwards - before
+        Enum.min(
+          for _call <- 1..10 do
+            {:reductions, before} = Process.info(self(), :reductions)
+            0 = Registry.count_select(registry, [{{:_, :_, :"$1"}, [guard], [true]}])
+            {:reductions, afterwards} = Process.info(self(), :reductions)
+            afterwards - before
+          end
+        )
       end
 
       plain = reductions.({:==, :"$1", 0})
