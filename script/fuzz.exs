@@ -71,7 +71,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz.Worker do
 
   defp count(state, what), do: update_in(state.counts[what], &(&1 + 1))
 
-  defp add(corpus, bytes) when tuple_size(corpus) < @most, do: Tuple.append(corpus, bytes)
+  defp add(corpus, bytes) when tuple_size(corpus) < @most,
+    do: :erlang.append_element(corpus, bytes)
+
   defp add(corpus, bytes), do: put_elem(corpus, :rand.uniform(@most) - 1, bytes)
 
   defp shape(_term, 0), do: :deep

@@ -27,7 +27,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Fuzz do
       4 -> %{term => living}
       5 -> %{living => term}
       6 -> Terms.closure(living, term)
-      7 when is_tuple(term) -> Tuple.append(term, living)
+      7 when is_tuple(term) -> :erlang.append_element(term, living)
       _other -> [term, {living}]
     end
   end

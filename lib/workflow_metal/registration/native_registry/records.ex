@@ -113,8 +113,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Records do
     :ets.match_spec_run([object], compiled)
   end
 
-  # The only names that the specification can match, or a pattern of all that it can. As in an ETS
-  # table, a key without variables is one name: a map in it matches no other map.
+  # The only names that the specification can match, or a pattern of all that it can.
   defp scope(spec) do
     keys = for {{key, _pid, _value}, _guards, _body} <- spec, do: generalize(key)
 
@@ -128,8 +127,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Records do
     end
   end
 
-  # The key as a pattern over names, and whether it has no variables. A map with variables matches any
-  # map with these pairs, which no pattern over names does.
+  # The key as a pattern over names, and whether it matches one name only. A map matches any map with these
+  # pairs, which no pattern over names does. (An ETS table of OTP 25 takes a map without variables for one
+  # key, later ones do not.)
   defp generalize(atom) when is_atom(atom) do
     if variable?(atom), do: {:_, false}, else: {atom, true}
   end
@@ -145,10 +145,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Records do
     {List.to_tuple(elements), exact?}
   end
 
-  defp generalize(map) when is_map(map) do
-    {_pairs, exact?} = map |> :maps.to_list() |> generalize()
-    if exact?, do: {map, true}, else: {:_, false}
-  end
+  defp generalize(map) when is_map(map), do: {:_, false}
 
   defp generalize(term), do: {term, true}
 
