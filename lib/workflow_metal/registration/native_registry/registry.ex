@@ -418,8 +418,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   Heads are `{name, pid, value}`. In guards and bodies `:"$_"` stands for `{name, {pid, value}}`, as in
   Elixir's `Registry`. Raises `ArgumentError` for a term that is no match specification.
 
-  The table is read as by `match_names/3`. A name without variables in the only clause is looked up
-  instead.
+  The table is read as by `match_names/3`. A name without variables or maps in the only clause is
+  looked up instead. A map matches every map with these pairs.
 
       iex> Registry.start_link(keys: :unique, name: MyApp.Select)
       iex> for n <- 1..3, do: Registry.register(MyApp.Select, {:case, n}, n * 10)
