@@ -198,7 +198,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RoomsTest do
             uniq: true,
             do: called
 
-      assert entered -- [Cluster, Cluster.Config, Cluster.Supervisor] == []
+      assert entered -- [Cluster, Cluster.Supervisor] == []
     end
 
     test "that a lookup passes through are the callback, the names, the table and the library" do
