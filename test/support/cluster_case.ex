@@ -11,6 +11,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
   alias WorkflowMetal.Registration.NativeRegistry.{ClusterNode, CrashLog, SpareNodes}
 
   @patience 120_000
+  # The longest that :global may need for the few names of a test. It takes some milliseconds, or for ever
+  # when a message of its was lost with a connection.
+  @sync 10_000
   @cookie :workflow_metal_native_registry
 
   # In the dictionary of a test that may reuse nodes: which one it is.
@@ -173,9 +176,19 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
     call(one, :net_kernel, :connect_node, [other])
   end
 
+  # Takes the connections down when :global does not answer: it forgets then what it was waiting for.
   defp synchronized?(nodes) do
-    call_all(nodes, :global, :sync, [])
-    Enum.all?(nodes, &sees?(&1, nodes))
+    answers =
+      nodes
+      |> Enum.map(&Task.async(fn -> call(&1, :global, :sync, []) end))
+      |> Task.yield_many(@sync)
+
+    if Enum.all?(answers, fn {task, answer} -> answer || Task.shutdown(task, :brutal_kill) end) do
+      Enum.all?(nodes, &sees?(&1, nodes))
+    else
+      call_all(nodes, ClusterNode, :leave, [])
+      false
+    end
   end
 
   # Both sides of a netsplit lose each other. The nodes of the smaller side leave one by one, by the

@@ -18,7 +18,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.FaultsTest do
 
       rounds =
         while_working(registry, holders, fn ->
-          for _load <- 1..20, do: assert({:error, :on_load_failure} = :code.load_file(Native))
+          for _load <- 1..8, do: assert({:error, :on_load_failure} = :code.load_file(Native))
         end)
 
       assert Enum.min(rounds) > 0
@@ -286,7 +286,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.FaultsTest do
               NativeRegistry.register_name({registry, {:kept, worker, number}}, self())
             end
 
-            if number == 500, do: send(main, :busy)
+            if number == 100, do: send(main, :busy)
           end)
         end)
       end
