@@ -10,83 +10,40 @@ defmodule Mix.Tasks.Compile.NativeRegistry do
   """
   use Mix.Task.Compiler
 
+  alias WorkflowMetal.Registration.NativeRegistry.Build.{Cargo, Precompiled, Target}
+
   @sources ["Cargo.toml", "Cargo.lock", "native/*/Cargo.toml", "native/*/src/**/*.rs"]
 
   @impl Mix.Task.Compiler
   def run(_args) do
     root = File.cwd!()
-    library = Path.join([Mix.Project.app_path(), "priv", "native", library_name()])
+    {:ok, target} = Target.asked()
+
+    library =
+      Path.join([Mix.Project.app_path(), "priv", "native", Target.library_name(target.triple)])
+
     sources = Enum.flat_map(@sources, &Path.wildcard(Path.join(root, &1)))
 
-    if Mix.Utils.stale?(sources, [library]) do
-      build(root, library)
-    else
-      {:noop, []}
+    case Precompiled.find(root, target) do
+      {:ok, path, _fingerprint} ->
+        put(path, library)
+
+      :none ->
+        if Mix.Utils.stale?(sources, [library]) do
+          Mix.shell().info("Compiling the Rust library of workflow_metal_native_registry")
+          put(Cargo.build!(root, target, []), library)
+        else
+          {:noop, []}
+        end
     end
   end
 
-  defp build(root, library) do
-    cargo = cargo!(wanted_rust(root))
-    target = System.get_env("CARGO_TARGET_DIR") || Path.join(Mix.Project.app_path(), "cargo")
-    Mix.shell().info("Compiling the Rust library of workflow_metal_native_registry")
-
-    arguments = ["build", "--release", "--locked", "--package", "native_registry", "--quiet"]
-    environment = [{"CARGO_TARGET_DIR", target}, {"CARGO_BUILD_TARGET", nil}]
-    options = [cd: root, env: environment, into: IO.stream(), stderr_to_stdout: true]
-
-    case System.cmd(cargo, arguments, options) do
-      {_output, 0} ->
-        File.mkdir_p!(Path.dirname(library))
-        # Removed first: a VM may have mapped the old file, which must not change then.
-        _ = File.rm(library)
-        File.cp!(Path.join([target, "release", cargo_name()]), library)
-
-        # If cargo had nothing to do, its file may be older than the sources, and would be stale again.
-        File.touch!(library)
-        {:ok, []}
-
-      {_output, status} ->
-        Mix.raise("cargo could not build the Rust library, it ended with status #{status}")
-    end
+  defp put(built, library) do
+    File.mkdir_p!(Path.dirname(library))
+    # Removed first: a VM may have mapped the old file, which must not change then.
+    _ = File.rm(library)
+    File.cp!(built, library)
+    File.touch!(library)
+    {:ok, []}
   end
-
-  defp wanted_rust(root) do
-    manifest = File.read!(Path.join(root, "Cargo.toml"))
-    [_line, version] = Regex.run(~r/^rust-version = "([\d.]+)"/m, manifest)
-    version
-  end
-
-  defp cargo!(wanted) do
-    how =
-      "workflow_metal_native_registry is built with Rust #{wanted} or newer; " <>
-        "install it from https://rustup.rs or, if you have rustup, run `rustup update stable`"
-
-    cargo = System.find_executable("cargo") || Mix.raise("no cargo was found. " <> how)
-
-    with {text, 0} <- System.cmd(cargo, ["--version"], stderr_to_stdout: true),
-         [version] <- Regex.run(~r/\d+\.\d+\.\d+/, text) do
-      if Version.compare(version, wanted <> ".0") == :lt do
-        Mix.raise("the Rust here is #{version}. " <> how)
-      end
-
-      cargo
-    else
-      _other -> Mix.raise("`#{cargo} --version` does not answer a version. " <> how)
-    end
-  end
-
-  # On macOS the VM also looks for a name that ends in ".so".
-  defp library_name do
-    if windows?(), do: "native_registry.dll", else: "native_registry.so"
-  end
-
-  defp cargo_name do
-    case :os.type() do
-      {:win32, _name} -> "native_registry.dll"
-      {:unix, :darwin} -> "libnative_registry.dylib"
-      {:unix, _name} -> "libnative_registry.so"
-    end
-  end
-
-  defp windows?, do: match?({:win32, _name}, :os.type())
 end
