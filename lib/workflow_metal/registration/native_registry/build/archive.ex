@@ -159,6 +159,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Archive do
   # The file is read as the map of texts that it is, never run.
   defp checksums(folder) do
     with {:ok, text} <- File.read(Path.join(folder, @checksums)),
+         true <- String.valid?(text),
          {:ok, {:%{}, _meta, pairs}} <- Code.string_to_quoted(text, existing_atoms_only: true),
          true <-
            Enum.all?(pairs, &match?({name, sum} when is_binary(name) and is_binary(sum), &1)) do
