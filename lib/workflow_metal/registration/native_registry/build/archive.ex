@@ -75,7 +75,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Archive do
       {library, content.library},
       # As sha256sum has it, for `sha256sum --check`.
       {library <> ".sha256", "#{digest(content.library)}  #{library}\n"},
-      {"SOURCES.sha256", content.sources <> "\n"},
+      {"SOURCES", content.sources <> "\n"},
       {"LICENSE", content.licence},
       {"THIRD_PARTY.txt", content.third_party}
     ]
@@ -114,12 +114,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Archive do
          :ok <- complete(entries, entry_names(library)),
          :ok <- own_digest(entries, library) do
       {:ok,
-       %{library: entries[library], sources: String.trim_trailing(entries["SOURCES.sha256"])}}
+       %{library: entries[library], sources: String.trim_trailing(entries["SOURCES"])}}
     end
   end
 
   defp entry_names(library),
-    do: [library, library <> ".sha256", "SOURCES.sha256", "LICENSE", "THIRD_PARTY.txt"]
+    do: [library, library <> ".sha256", "SOURCES", "LICENSE", "THIRD_PARTY.txt"]
 
   defp read_file(archive) do
     case File.stat(archive) do
