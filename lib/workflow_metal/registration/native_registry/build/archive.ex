@@ -113,8 +113,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Archive do
          {:ok, entries} <- extract(tar, entry_names(library)),
          :ok <- complete(entries, entry_names(library)),
          :ok <- own_digest(entries, library) do
-      {:ok,
-       %{library: entries[library], sources: String.trim_trailing(entries["SOURCES"])}}
+      {:ok, %{library: entries[library], sources: String.trim_trailing(entries["SOURCES"])}}
     end
   end
 
