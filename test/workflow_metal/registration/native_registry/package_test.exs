@@ -146,6 +146,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PackageTest do
     assert "mix.exs" |> read() |> String.split(name) |> length() == 2
   end
 
+  test "the changelog has the form that it says" do
+    changelog = read("CHANGELOG.md")
+    [next | released] = for [_all, heading] <- Regex.scan(~r/^## (.*)$/m, changelog), do: heading
+    assert next == "Unreleased"
+    for heading <- released, do: assert(heading =~ ~r/^\d+\.\d+\.\d+ - \d{4}-\d\d-\d\d$/)
+
+    for [_all, kind] <- Regex.scan(~r/^### (.*)$/m, changelog) do
+      assert kind in ~w(Added Changed Deprecated Removed Fixed Security)
+    end
+  end
+
   defp mentioned(path, name), do: if(String.contains?(read(path), name), do: [name], else: [])
 
   defp files_of_the_repository do
