@@ -1,6 +1,8 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.PackageTest do
   use ExUnit.Case, async: true
 
+  alias WorkflowMetal.Registration.NativeRegistry.Build.Digest
+
   @root Path.expand("../../../..", __DIR__)
   @config Mix.Project.config()
 
@@ -105,6 +107,30 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PackageTest do
         assert path in files, "#{document} links to #{path}"
       end
     end
+  end
+
+  # An archive that was built in the repository is used in the package, too.
+  @tag :tmp_dir
+  test "the sources of the library have the same digest in the package and in a folder that was worked in",
+       %{tmp_dir: folder} do
+    for path <- packaged() do
+      copy = Path.join(folder, path)
+      File.mkdir_p!(Path.dirname(copy))
+      File.cp!(Path.join(@root, path), copy)
+    end
+
+    digest = Digest.sources(@root)
+    assert Digest.sources(folder) == digest
+
+    for left_over <- ["target/x.rs", "src/.lib.rs.swp", "src/lib.rs.orig"] do
+      path = Path.join([folder, "native/native_registry", left_over])
+      File.mkdir_p!(Path.dirname(path))
+      File.write!(path, "")
+    end
+
+    assert Digest.sources(folder) == digest
+    File.write!(Path.join(folder, "native/native_registry/src/lib.rs"), " ", [:append])
+    assert Digest.sources(folder) != digest
   end
 
   test "every document is a page of the documentation, and no two have the same file name" do
