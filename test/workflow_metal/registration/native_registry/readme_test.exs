@@ -23,8 +23,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ReadmeTest do
 
     on_exit(fn ->
       Application.delete_env(:workflow_metal_native_registry, MyApp.Workflows)
-      :code.purge(MyApp.Workflows)
-      :code.delete(MyApp.Workflows)
+      unload()
     end)
 
     for configuration <- [[], configuration] do
@@ -35,6 +34,28 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ReadmeTest do
       assert {:ok, _pid} = Registry.register(MyApp.Workflows, name, nil)
       assert NativeRegistry.whereis_name({MyApp.Workflows, name}) == self()
       Supervisor.stop(supervisor)
+    end
+  end
+
+  @tag :workflow_metal
+  test "every application in the guides and in the documentation of the modules starts" do
+    root = Path.dirname(@readme)
+
+    applications =
+      for pattern <- ["guides/*.md", "lib/**/*.ex"],
+          path <- Path.wildcard(Path.join(root, pattern)),
+          [application, _indent] <-
+            Regex.scan(~r/^( *)defmodule MyApp\.Workflows do\n.*?^\1end$/ms, File.read!(path)),
+          do: {Path.relative_to(path, root), application}
+
+    assert length(applications) > 1
+
+    for {path, application} <- applications do
+      [{MyApp.Workflows, _binary}] = Code.compile_string(application, path)
+      start_supervised!(MyApp.Workflows)
+      assert NativeRegistry.whereis_name({MyApp.Workflows, :nobody}) == :undefined
+      :ok = stop_supervised(MyApp.Workflows)
+      unload()
     end
   end
 
@@ -68,5 +89,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ReadmeTest do
 
     assert Path.type(path) == :relative
     assert Version.match?(Mix.Project.config()[:version], requirement)
+  end
+
+  defp unload do
+    :code.delete(MyApp.Workflows)
+    :code.purge(MyApp.Workflows)
   end
 end
