@@ -2,6 +2,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
   use Mix.Project
 
   @version "0.1.0"
+
+  # Where the repository is to live. No other file has this address, and no build needs it: whoever
+  # publishes the project elsewhere changes this line.
   @source_url "https://github.com/Byzanteam/workflow_metal_native_registry"
 
   # In the order in which they are read.
@@ -14,6 +17,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
     "guides/production.md",
     "guides/troubleshooting.md"
   ]
+
+  # Of two documents with one file name, ExDoc would link to either.
+  @documents ["README.md" | @guides] ++
+               ~w(bench/benchmarks.md native/UNSAFE.md native/LICENSES.md CHANGELOG.md
+                  CONTRIBUTING.md LICENSE)
+
+  # What compiles. Hex takes all that lies in a folder, also what a build has left there: so these are
+  # patterns of files.
+  @sources ~w(mix.exs lib/**/*.ex Cargo.toml Cargo.lock
+              native/native_registry/Cargo.toml native/native_registry/src/**/*.rs
+              native/registry_core/Cargo.toml native/registry_core/src/**/*.rs)
 
   def project do
     [
@@ -55,7 +69,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
 
   defp deps(true) do
     [
-      {:workflow_metal, ">= 0.2.1", optional: true},
+      {:workflow_metal, "~> 0.2.1 or ~> 0.3.0", optional: true},
       {:telemetry, "~> 1.0", optional: true},
       {:syn, "~> 3.3", optional: true},
       {:ex_doc, ">= 0.0.0", only: :dev, runtime: false}
@@ -66,8 +80,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
     [
       licenses: ["MIT"],
       links: %{"GitHub" => @source_url},
-      files: ~w(lib native guides Cargo.toml Cargo.lock mix.exs README.md CHANGELOG.md LICENSE
-        .formatter.exs)
+      files: @sources ++ @documents
     ]
   end
 
@@ -75,7 +88,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
     [
       main: "readme",
       source_ref: "v#{@version}",
-      extras: ["README.md" | @guides] ++ ["CHANGELOG.md", "CONTRIBUTING.md"],
+      extras: @documents,
       groups_for_extras: [Guides: @guides]
     ]
   end

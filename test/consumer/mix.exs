@@ -21,7 +21,7 @@ defmodule Consumer.MixProject do
 
   # Without Hex, `mix` would stop and ask for it.
   defp workflow_metal do
-    if Code.ensure_loaded?(Hex), do: [{:workflow_metal, ">= 0.2.1"}], else: []
+    if Code.ensure_loaded?(Hex), do: [{:workflow_metal, "~> 0.2.1 or ~> 0.3.0"}], else: []
   end
 
   defp from_erl_libs do

@@ -1,7 +1,7 @@
 //! How many instructions a lookup takes, however noisy the machine:
 //!
 //! ```text
-//! cargo bench -p registry_bench --bench instructions --no-run
+//! cargo bench --bench instructions --no-run
 //! valgrind --tool=callgrind --toggle-collect='*measured_integers*' target/release/deps/instructions-*
 //! ```
 //!

@@ -1,4 +1,4 @@
-//! `cargo bench -p registry_bench --bench lookup`: the time of writing a name and of looking it up.
+//! `cargo bench --bench lookup`: the time of writing a name and of looking it up.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};

@@ -1,4 +1,4 @@
-//! `cargo bench -p registry_bench --bench maps`: the slots of this crate beside maps of libraries.
+//! `cargo bench --bench maps`: the slots of this crate beside maps of libraries.
 //!
 //! Each round times every map once, in another order, so that noise falls on all of them alike; what
 //! is printed is the median time of an operation in nanoseconds, hashing and writing the key into an

@@ -2,7 +2,7 @@
 //! memory that a lookup waits for:
 //!
 //! ```text
-//! cargo bench -p registry_bench --bench registries
+//! cargo bench --bench registries
 //! valgrind --tool=callgrind --cache-sim=yes --D1=32768,8,64 --LL=524288,8,64 \
 //!     --toggle-collect='*measured_thousand*' target/release/deps/registries-*
 //! ```

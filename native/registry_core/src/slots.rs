@@ -23,7 +23,7 @@
 //!
 //! # Why not a library
 //!
-//! `cargo bench -p registry_bench --bench maps` compares two libraries with this module:
+//! `cargo bench --bench maps`, in `native/registry_bench`, compares two libraries with this module:
 //! `scc::HashIndex`, whose readers take no lock either, and 128 tables of hashbrown, each behind
 //! parking_lot's `RwLock`, with a prefetch, for which hashbrown has no safe way. The table has
 //! nanoseconds per operation: medians of rounds that took turns, with keys of 20 bytes, on two cores that

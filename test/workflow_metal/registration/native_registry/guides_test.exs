@@ -31,6 +31,30 @@ defmodule WorkflowMetal.Registration.NativeRegistry.GuidesTest do
     end
   end
 
+  test "every guide with examples says before them how to get what they need" do
+    :ok = stop_supervised(MyApp.Names)
+
+    for path <- Path.wildcard(Path.join(@root, "guides/*.md")),
+        [before, _examples] <- [path |> File.read!() |> String.split("iex>", parts: 2)] do
+      needed =
+        for [_all, block] <- Regex.scan(~r/^```elixir\n(.*?)^```/ms, before),
+            block =~ ~r/^alias|start_link\(/m,
+            into: "",
+            do: block
+
+      # What the lines start ends with the process that runs them.
+      {pid, reference} =
+        spawn_monitor(fn ->
+          Code.eval_string(needed <> "{:ok, _} = Registry.register(MyApp.Names, 1, nil)")
+          exit({:shutdown, Process.whereis(MyApp.Names)})
+        end)
+
+      assert_receive {:DOWN, ^reference, :process, ^pid, {:shutdown, registry}}, 5_000, path
+      ended = Process.monitor(registry)
+      assert_receive {:DOWN, ^ended, :process, ^registry, _reason}
+    end
+  end
+
   test "every link between the documents leads somewhere" do
     for document <- documents(), {target, anchor} <- links(document) do
       path = if target == "", do: document, else: Path.join(Path.dirname(document), target)

@@ -4,8 +4,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Digest do
 
   alias WorkflowMetal.Registration.NativeRegistry.Build.{Settings, Target}
 
-  @sources ~w(Cargo.toml Cargo.lock native/*/Cargo.toml .cargo/config.toml
-    native/{native_registry,registry_core}/build.rs native/{native_registry,registry_core}/src/**/*)
+  # All of them are in the package for Hex, and nothing else is: an archive fits the package and the repository.
+  @sources ~w(Cargo.toml Cargo.lock .cargo/config.toml
+    native/{native_registry,registry_core}/{Cargo.toml,build.rs}
+    native/{native_registry,registry_core}/src/**/*.rs)
 
   @doc "Of the content of the sources, and their paths in `root`."
   @spec sources(Path.t()) :: String.t()
