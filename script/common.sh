@@ -64,19 +64,21 @@ run() {
 apart=
 if command -v setsid >/dev/null 2>&1; then apart=setsid; fi
 
+# The process group if there is one, which the process leads
 signal_command() {
-  kill "-$1" -- "-$2" 2>/dev/null || kill "-$1" "$2" 2>/dev/null
+  kill -s "$1" -- "-$2" 2>/dev/null || kill -s "$1" "$2" 2>/dev/null || true
 }
 
-# The VM stops in order when it is asked to. What has not ended after ten seconds is killed.
+# The VM stops in order when it is asked to. What has not ended after ten seconds is killed, and so is what the
+# command has left in its process group.
 end_command() {
-  signal_command TERM "$1" || return 0
+  signal_command TERM "$1"
   tenths=0
-  while [ $tenths -lt 100 ] && signal_command 0 "$1"; do
+  while [ $tenths -lt 100 ] && kill -0 "$1" 2>/dev/null; do
     sleep 0.1
     tenths=$((tenths + 1))
   done
-  signal_command KILL "$1" || true
+  signal_command KILL "$1"
 }
 
 clean_up() {

@@ -11,6 +11,8 @@ defmodule Demo do
   @widths [15, 18, 7]
 
   def main(code) do
+    # Ctrl-C ends the demo, which would be logged.
+    Logger.configure(level: :error)
     processes = Text.number(Demo.Run.processes())
     workflows = Demo.Run.workflows()
 

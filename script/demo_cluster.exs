@@ -70,6 +70,8 @@ defmodule Demo.Cluster do
   @patience 60_000
 
   def main(code) do
+    # Ctrl-C ends the demo, which would be logged.
+    Logger.configure(level: :error)
     engine = if Code.ensure_loaded?(:syn), do: :syn, else: :global
     start_epmd()
 
