@@ -37,6 +37,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
       # After :elixir, which compiles the task that calls cargo.
       compilers: Mix.compilers() ++ [:native_registry],
       elixirc_paths: elixirc_paths(Mix.env()),
+      # A project of its own, which `mix test` would warn of since Elixir 1.19.
+      test_ignore_filters: [&String.starts_with?(&1, "test/consumer/")],
       # Without Hex, WorkflowMetal and engines reach the code path by ERL_LIBS, which is no
       # dependency that Mix knows of.
       prune_code_paths: false,

@@ -25,16 +25,28 @@ end
 
 defmodule Demo.Process do
   @moduledoc false
-  # A case or a task. It counts its calls; the count is lost when the process dies.
+  # A case or a task.
   use GenServer, restart: :transient
 
-  def start_link(arguments), do: GenServer.start_link(__MODULE__, 0, name: arguments[:name])
+  def start_link(arguments), do: GenServer.start_link(__MODULE__, nil, name: arguments[:name])
 
   @impl GenServer
-  def init(calls), do: {:ok, calls}
+  def init(nil), do: {:ok, nil}
 
   @impl GenServer
-  def handle_call(:call, _from, calls), do: {:reply, calls + 1, calls + 1}
+  def handle_call(:call, _from, nil), do: {:reply, :answer, nil}
+
+  # The answer has to wait for a message. The other process is told that the call is under way.
+  def handle_call({:answer_later, told}, from, nil) do
+    send(told, {:under_way, self(), from})
+    {:noreply, nil}
+  end
+
+  @impl GenServer
+  def handle_info({:answer, from}, nil) do
+    GenServer.reply(from, :answer)
+    {:noreply, nil}
+  end
 end
 
 defmodule Demo.Workflow do
@@ -88,61 +100,64 @@ defmodule Demo.Application do
     end
   end
 
-  # The process that owns the names. With Elixir's Registry the child in this tree is a supervisor, and
-  # the owner is the process below it.
+  # The process that owns the names, and its supervisor. With Elixir's Registry the child in this tree is
+  # that supervisor, and the owner is the process below it.
   def registry_process(registry) do
     {:ok, child_spec, _meta} = registry.child_spec(__MODULE__, [])
     id = Supervisor.child_spec(child_spec, []).id
 
     case List.keyfind(Supervisor.which_children(__MODULE__), id, 0) do
-      {^id, pid, :worker, _modules} -> pid
-      {^id, pid, :supervisor, _modules} -> pid |> Supervisor.which_children() |> hd() |> elem(1)
+      {^id, pid, :worker, _modules} ->
+        {pid, Process.whereis(__MODULE__)}
+
+      {^id, supervisor, :supervisor, _modules} ->
+        {supervisor |> Supervisor.which_children() |> hd() |> elem(1), supervisor}
     end
   end
 end
 
 defmodule Demo.Progress do
   @moduledoc false
-  # On a terminal one line that is overwritten, elsewhere a line each second.
+  # A line for each step. On a terminal it is overwritten until the step is done.
 
   def start(what, total) do
     done = :counters.new(1, [:write_concurrency])
-    printer = spawn_link(fn -> print(what, total, done) end)
+    printer = if terminal?(), do: spawn_link(fn -> print(what, total, done) end)
     {what, total, done, printer}
   end
 
   def add({_what, _total, done, _printer}, count), do: :counters.add(done, 1, count)
 
-  def stop({what, total, _done, printer}, microseconds) do
-    reference = Process.monitor(printer)
-    send(printer, :stop)
+  def stop({what, total, _done, printer}) do
+    if printer do
+      reference = Process.monitor(printer)
+      send(printer, :stop)
 
-    receive do
-      {:DOWN, ^reference, _, _, _} -> :ok
+      receive do
+        {:DOWN, ^reference, _, _, _} -> IO.write("\r")
+      end
     end
 
-    seconds = :erlang.float_to_binary(microseconds / 1_000_000, decimals: 2)
-    over = if terminal?(), do: "\r", else: ""
-    IO.puts(over <> line(what, total, total) <> String.pad_leading(seconds, 7) <> " s")
+    IO.puts(line(what, total, total))
   end
 
   defp print(what, total, done) do
     receive do
       :stop -> :ok
     after
-      if(terminal?(), do: 50, else: 1_000) ->
-        line = line(what, :counters.get(done, 1), total)
-        if terminal?(), do: IO.write("\r" <> line), else: IO.puts(line)
+      50 ->
+        IO.write("\r" <> line(what, :counters.get(done, 1), total))
         print(what, total, done)
     end
   end
 
+  # No longer than 40 columns: a line that is folded cannot be overwritten.
   defp line(what, count, total) do
-    count = String.pad_leading(Demo.Text.number(count), 9)
-    "  " <> String.pad_trailing(what, 18) <> count <> " of " <> Demo.Text.number(total)
+    count = String.pad_leading(Demo.Text.number(count), 7)
+    "  " <> String.pad_trailing(what, 15) <> count <> " of " <> Demo.Text.number(total)
   end
 
-  # The output of this VM goes through the VM that started it, so `script/demo` has looked.
+  # `script/demo` has looked: this VM's output goes through the VM that started it.
   defp terminal?, do: System.get_env("DEMO_TERMINAL") == "yes"
 end
 
@@ -154,6 +169,60 @@ defmodule Demo.Text do
     do: integer |> Integer.to_string() |> String.replace(~r/(?<=\d)(?=(\d{3})+$)/, ",")
 
   def median(numbers), do: numbers |> Enum.sort() |> Enum.at(div(length(numbers), 2))
+
+  # Lines of more than 80 columns are hard to read, on whatever terminal.
+  def columns do
+    case Integer.parse(System.get_env("DEMO_COLUMNS", "")) do
+      {columns, ""} when columns > 0 -> min(columns, 80)
+      _unknown -> 80
+    end
+  end
+
+  # Prints paragraphs, filled anew.
+  def say(text) do
+    for paragraph <- String.split(text, "\n\n") do
+      IO.puts(["\n" | paragraph |> String.split() |> Enum.join(" ") |> fill("", "")])
+    end
+
+    :ok
+  end
+
+  # Prints a row of a table. On a narrow terminal the cells stand below the label.
+  def row(label, cells, widths) do
+    cells = for {cell, width} <- Enum.zip(cells, widths), do: String.pad_leading(cell, width)
+    {indent, _label} = indent(label)
+    across = 80 - Enum.sum(widths)
+
+    cond do
+      columns() >= 80 ->
+        IO.puts(String.trim_trailing(String.pad_trailing(label, across) <> Enum.join(cells)))
+
+      String.trim(Enum.join(cells)) == "" ->
+        IO.puts(fill(label, indent, indent <> "  "))
+
+      true ->
+        if label != "", do: IO.puts(fill(label, indent, indent <> "  "))
+        IO.puts(String.trim_trailing(Enum.join(cells)))
+    end
+  end
+
+  defp indent(label) do
+    rest = String.trim_leading(label)
+    {String.duplicate(" ", String.length(label) - String.length(rest)), rest}
+  end
+
+  defp fill(text, first, others) do
+    text
+    |> String.split()
+    |> Enum.reduce({[], nil}, fn word, {lines, line} ->
+      longer = if line, do: line <> " " <> word, else: first <> word
+
+      if line == nil or String.length(longer) <= columns(),
+        do: {lines, longer},
+        else: {[lines, line, "\n"], others <> word}
+    end)
+    |> Tuple.to_list()
+  end
 end
 
 defmodule Demo.Run do
@@ -162,11 +231,10 @@ defmodule Demo.Run do
 
   alias Demo.Progress
 
-  @workflows 200
+  @workflows 100
   @cases 10
   @tasks 9
   @callers 8
-  @load_ms 1_500
 
   def workflows, do: @workflows
   def processes, do: @workflows * @cases * (1 + @tasks)
@@ -178,7 +246,7 @@ defmodule Demo.Run do
     Logger.configure(level: :none)
 
     {:ok, _child_spec, meta} = registry.child_spec(Demo.Application, [])
-    {:ok, application} = Demo.Application.start_link(registry)
+    {:ok, _application} = Demo.Application.start_link(registry)
     pair = {registry, meta}
     names = names()
     shuffled = Enum.shuffle(names)
@@ -187,13 +255,14 @@ defmodule Demo.Run do
     rates = %{
       opened: rate("opened", names, 1, &({:ok, _} = Demo.Application.open(pair, &1))),
       again: rate("opened again", shuffled, 5, &({:ok, _} = Demo.Application.open(pair, &1))),
-      found: rate("looked up", shuffled, 20, &(true = is_pid(registry.whereis_name(meta, &1)))),
-      called: rate("called", shuffled, 3, &(true = is_integer(GenServer.call(via.(&1), :call))))
+      looked_up:
+        rate("looked up", shuffled, 20, &(true = is_pid(registry.whereis_name(meta, &1)))),
+      called: rate("called", shuffled, 3, &(:answer = GenServer.call(via.(&1), :call)))
     }
 
     rates
     |> Map.merge(kill_some(pair, names))
-    |> Map.merge(kill_registry(pair, names, application))
+    |> Map.merge(kill_registry(pair, names))
   end
 
   # The ids are UUIDs, as they are in an application with a database.
@@ -205,6 +274,8 @@ defmodule Demo.Run do
       end
     )
   end
+
+  defp one_of_each_workflow(names), do: Enum.uniq_by(names, fn {_kind, ids} -> elem(ids, 0) end)
 
   defp uuid do
     <<a::32, b::16, c::16, d::16, e::48>> = :crypto.strong_rand_bytes(16)
@@ -238,7 +309,7 @@ defmodule Demo.Run do
         Task.await_many(callers, :infinity)
       end)
 
-    Progress.stop(progress, time)
+    Progress.stop(progress)
     count * 1_000_000 / time
   end
 
@@ -265,12 +336,12 @@ defmodule Demo.Run do
         killed = now()
         successor = successor(registry, meta, name, pid)
         back = now()
-        1 = GenServer.call(successor, :call)
+        :answer = GenServer.call(successor, :call)
         Progress.add(progress, 1)
         back - killed
       end
 
-    Progress.stop(progress, Enum.sum(times))
+    Progress.stop(progress)
     %{back: Demo.Text.median(times)}
   end
 
@@ -281,75 +352,100 @@ defmodule Demo.Run do
     end
   end
 
-  # All callers open and call random names, and after a third of the time the registry's own
-  # process is killed.
-  defp kill_registry({registry, meta} = pair, names, application) do
-    IO.puts("  the registry's own process is killed while #{@callers} callers open and call")
-    before = Enum.map(names, &registry.whereis_name(meta, &1))
-    own = Demo.Application.registry_process(registry)
-    all = List.to_tuple(names)
-    until = now() + @load_ms * 1_000
+  # The registry's own process is killed while a call is under way in every workflow. Its supervisor is
+  # held, so that what happens before the restart can be counted.
+  defp kill_registry({registry, meta} = pair, names) do
+    IO.puts("  killed: the registry's own process")
+    holders = for name <- names, do: {name, registry.whereis_name(meta, name)}
+    same = fn -> Enum.count(holders, fn {name, pid} -> whereis(pair, name) == pid end) end
+    answered = start_calls(pair, one_of_each_workflow(names))
+    {own, supervisor} = Demo.Application.registry_process(registry)
+    reference = Process.monitor(own)
 
-    callers = for _ <- 1..@callers, do: Task.async(fn -> load(pair, all, until, %{}) end)
-    Process.sleep(div(@load_ms, 3))
+    :ok = :sys.suspend(supervisor)
     Process.exit(own, :kill)
 
-    answers =
-      callers
-      |> Task.await_many(:infinity)
-      |> Enum.reduce(&Map.merge(&1, &2, fn _answer, one, other -> one + other end))
+    receive do
+      {:DOWN, ^reference, _, _, _} -> :ok
+    end
 
-    one_each = Enum.uniq_by(names, fn {_kind, ids} -> elem(ids, 0) end)
+    dead = fn -> Enum.count(holders, fn {_name, pid} -> not Process.alive?(pid) end) end
+    settled(dead)
+    found = same.()
+    new = for {_kind, ids} <- one_of_each_workflow(names), do: {:case, {elem(ids, 0), uuid()}}
+    opened = Enum.count(new, &open_and_call?(pair, &1))
 
-    %{
-      died: Enum.count(before, &(not Process.alive?(&1))),
-      unfound: Enum.count(names, &(not found?(registry, meta, &1))),
-      unopened: Enum.count(one_each, &(open_and_call(pair, &1) != :ok)),
-      application_down: if(Process.alive?(application), do: 0, else: 1),
-      answered: Map.get(answers, :ok, 0),
-      failed: Map.delete(answers, :ok)
-    }
+    # With Elixir's Registry it may have ended, together with the application.
+    try do
+      :sys.resume(supervisor)
+    catch
+      :exit, _reason -> :ok
+    end
+
+    died = settled(dead)
+    %{died: died, found: found, opened_new: opened, answered: answered.(), same: same.()}
   end
 
-  defp load(pair, all, until, answers) do
-    if now() >= until do
-      answers
-    else
-      name = elem(all, :rand.uniform(tuple_size(all)) - 1)
-      load(pair, all, until, Map.update(answers, open_and_call(pair, name), 1, &(&1 + 1)))
+  # The function that is returned lets the calls be answered, and counts those that were.
+  defp start_calls({registry, meta}, names) do
+    here = self()
+
+    callers =
+      for name <- names do
+        via = registry.via_tuple(meta, name)
+
+        Task.async(fn ->
+          try do
+            :answer == GenServer.call(via, {:answer_later, here}, :infinity)
+          catch
+            :exit, _reason -> false
+          end
+        end)
+      end
+
+    calls =
+      for _caller <- callers do
+        receive do
+          {:under_way, pid, from} -> {pid, from}
+        end
+      end
+
+    fn ->
+      for {pid, from} <- calls, do: send(pid, {:answer, from})
+      callers |> Task.await_many(:infinity) |> Enum.count(& &1)
     end
   end
 
-  defp open_and_call({registry, meta} = pair, name) do
-    with {:ok, pid} when is_pid(pid) <- Demo.Application.open(pair, name),
-         calls when is_integer(calls) <- GenServer.call(registry.via_tuple(meta, name), :call) do
-      :ok
-    else
-      other -> brief(other)
+  # What is counted when it has not changed for a second.
+  defp settled(count, last \\ -1, times \\ 0) do
+    case count.() do
+      ^last when times == 10 ->
+        last
+
+      ^last ->
+        Process.sleep(100)
+        settled(count, last, times + 1)
+
+      other ->
+        Process.sleep(100)
+        settled(count, other, 0)
     end
+  end
+
+  defp open_and_call?({registry, meta} = pair, name) do
+    {:ok, pid} = Demo.Application.open(pair, name)
+    is_pid(pid) and GenServer.call(registry.via_tuple(meta, name), :call) == :answer
   rescue
-    error -> brief(error)
+    _error in [ArgumentError, MatchError] -> false
   catch
-    :exit, {reason, {GenServer, :call, _arguments}} -> "exit: " <> brief(reason)
-    :exit, reason -> "exit: " <> brief(reason)
+    :exit, _reason -> false
   end
 
-  # The atoms of a term, without pids and names, so that equal errors are counted together.
-  defp brief(%module{}), do: inspect(module)
-
-  defp brief(term) do
-    ~r/(?<![\w.#])[a-z]\w+(?=[,}\]]|$)/
-    |> Regex.scan(inspect(term))
-    |> List.flatten()
-    |> Enum.uniq()
-    |> Enum.take(5)
-    |> Enum.join(" ")
-  end
-
-  defp found?(registry, meta, name) do
-    is_pid(registry.whereis_name(meta, name))
+  defp whereis({registry, meta}, name) do
+    registry.whereis_name(meta, name)
   rescue
-    ArgumentError -> false
+    # Elixir's Registry raises while it is not running.
+    ArgumentError -> :undefined
   end
 
   defp now, do: System.monotonic_time(:microsecond)
@@ -361,7 +457,7 @@ defmodule Demo.Memory do
   # as they use memory that the VM had allocated before.
 
   @first 20_000
-  @names 60_000
+  @names 40_000
 
   def go(registry) do
     {:ok, child_spec, meta} = registry.child_spec(Demo.Application, [])

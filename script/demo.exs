@@ -1,146 +1,129 @@
 # What `script/demo` runs: NativeRegistry and Elixir's Registry, each in the supervision tree of a
 # WorkflowMetal application. Every run has a VM of its own, which loads the modules of demo.ex.
 
+# What has been counted comes first, and is the same each time. What has been measured differs.
 defmodule Demo do
+  alias Demo.Text
+
   @native WorkflowMetal.Registration.NativeRegistry
   @elixir Demo.ElixirRegistry
-  @rounds 3
+  @runs 3
+  @widths [15, 18, 7]
 
-  # No round begins later than this, so there are fewer rounds on a slow machine.
-  @last_ms 30_000
+  def main(code) do
+    # Ctrl-C ends the demo, which would be logged.
+    Logger.configure(level: :error)
+    processes = Text.number(Demo.Run.processes())
+    workflows = Demo.Run.workflows()
 
-  def main do
-    folder = Path.join(System.tmp_dir!(), "native_registry_demo_#{System.pid()}")
-    File.mkdir_p!(folder)
-
-    try do
-      {:ok, _modules, _warnings} =
-        Kernel.ParallelCompiler.compile_to_path([Path.join(__DIR__, "demo.ex")], folder)
-
-      show(folder)
-    after
-      File.rm_rf!(folder)
-    end
-  end
-
-  defp show(folder) do
-    processes = number(Demo.Run.processes())
-
-    IO.puts("""
-
+    Text.say("""
     WorkflowMetal finds its running workflows, cases and tasks by name, in a registry. This runs
     NativeRegistry, which is written in Rust, and Elixir's Registry for comparison.
 
-    A run builds the tree of a WorkflowMetal application with #{Demo.Run.workflows()} workflows and #{processes} cases and
-    tasks, each a process with a name. #{Demo.Run.callers()} callers at once open them, open them again as
-    WorkflowMetal does at every step, look them up, and call them. Then some are killed, and last
-    the registry's own process is killed with all callers at work.
+    A run builds the tree of a WorkflowMetal application with #{workflows} workflows and #{processes}
+    cases and tasks, each a process with a name. #{Demo.Run.callers()} callers at once open them, open
+    them again as WorkflowMetal does at every step, look them up, and call them. Then a case and a task
+    of each workflow are killed one by one. Last the registry's own process is killed, while a call is
+    under way in each workflow.
 
-    The registries take turns, with #{@rounds} runs each if there is time. All runs use the same code, each in a
-    VM of its own.
+    Each registry has #{@runs} runs, in turn. All runs use the same code, each in a VM of its own.
     """)
 
-    last = System.monotonic_time(:millisecond) + @last_ms
-
     runs =
-      for round <- 1..@rounds,
-          round == 1 or System.monotonic_time(:millisecond) < last,
-          registry <- [@native, @elixir] do
-        IO.puts("#{title(registry)}, run #{round}")
-        run = in_own_vm(Demo.Run, registry, folder)
-        {registry, Map.put(run, :memory, in_own_vm(Demo.Memory, registry, folder))}
+      for run <- 1..@runs, registry <- [@native, @elixir] do
+        IO.puts("\n#{title(registry)}, run #{run} of #{@runs}")
+        result = in_own_vm(code, Demo.Run, registry)
+        {registry, Map.put(result, :memory, in_own_vm(code, Demo.Memory, registry))}
       end
 
-    table(for({@native, run} <- runs, do: run), for({@elixir, run} <- runs, do: run))
+    native = for {@native, run} <- runs, do: run
+    elixir = for {@elixir, run} <- runs, do: run
+    counted(native, elixir)
+    measured(native, elixir)
     workflow()
   end
 
-  defp in_own_vm(module, registry, folder) do
-    result = Path.join(folder, "result")
-    ebin = Application.app_dir(:workflow_metal_native_registry, "ebin")
+  # It ends when this VM ends, however that happens.
+  defp in_own_vm(code, module, registry) do
+    paths = for path <- :code.get_path(), do: [~c"-pa", path]
+    quiet = Enum.map(~w(-kernel logger_level none -logger level none), &String.to_charlist/1)
 
-    # The VM is halted, because an orderly stop takes long with Elixir's Registry.
-    code =
-      "result = #{inspect(module)}.go(#{inspect(registry)}); " <>
-        "File.write!(#{inspect(result)}, :erlang.term_to_binary(result)); System.halt(0)"
+    {:ok, vm, _node} =
+      :peer.start_link(%{
+        connection: :standard_io,
+        args: Enum.concat([quiet | paths]),
+        # An orderly stop takes long with Elixir's Registry.
+        shutdown: :close
+      })
 
-    arguments = ["-pa", ebin, "-pa", folder, "-e", code]
-    options = [into: IO.stream(), stderr_to_stdout: true]
+    {:ok, _started} = :peer.call(vm, :application, :ensure_all_started, [:elixir])
+    {:ok, _started} = :peer.call(vm, :application, :ensure_all_started, [:logger])
 
-    case System.cmd("elixir", arguments, options) do
-      {_output, 0} ->
-        result |> File.read!() |> :erlang.binary_to_term()
-
-      {_output, status} ->
-        raise "the run on #{inspect(registry)} ended with status #{status}"
+    for {loaded, binary} <- code do
+      {:module, ^loaded} = :peer.call(vm, :code, :load_binary, [loaded, ~c"nofile", binary])
     end
+
+    result = :peer.call(vm, module, :go, [registry], :infinity)
+    :peer.stop(vm)
+    result
   end
 
-  defp table(native, elixir) do
-    processes = number(Demo.Run.processes())
-    workflows = number(Demo.Run.workflows())
+  defp counted(native, elixir) do
+    processes = Text.number(Demo.Run.processes())
+    workflows = Text.number(Demo.Run.workflows())
 
-    rows = [
-      {"Processes opened a second, new ones", :higher, & &1.opened},
-      {"Processes opened a second, running ones", :higher, & &1.again},
-      {"Names looked up a second", :higher, & &1.found},
-      {"Processes called by name a second", :higher, & &1.called},
-      {"Microseconds from a kill to the successor's name", :lower, & &1.back},
-      {"Bytes of memory for a name", :lower, & &1.memory},
-      "When the registry's own process was killed,",
-      {"  of #{processes} processes, died with it", :count, & &1.died},
-      {"  of #{processes} names, not found 1 second later", :count, & &1.unfound},
-      {"  of #{workflows} workflows, cannot be opened any more", :count, & &1.unopened},
-      {"  calls that were answered, before and after", :count, & &1.answered},
-      {"  calls that failed", :count, &(&1.failed |> Map.values() |> Enum.sum())}
-    ]
+    heading("Counted, in each run", "")
+    Text.row("When the registry's own process was killed:", ["", "", ""], @widths)
 
+    for {label, value} <- [
+          {"  of #{processes} processes, died with it", & &1.died},
+          {"  of #{processes} names, found meanwhile", & &1.found},
+          {"  of #{workflows} new cases, opened meanwhile", & &1.opened_new},
+          {"  of #{workflows} calls under way, answered", & &1.answered},
+          {"  of #{processes} names, found afterwards", & &1.same}
+        ] do
+      Text.row(label, [all(native, value), all(elixir, value), ""], @widths)
+    end
+
+    Text.say("""
+    "Meanwhile" is before its supervisor restarts it. "Found" is the process that had the name before.
+    """)
+  end
+
+  # Should runs differ, all figures are shown.
+  defp all(runs, value) do
+    runs |> Enum.map(&Text.number(value.(&1))) |> Enum.uniq() |> Enum.join("/")
+  end
+
+  defp measured(native, elixir) do
+    heading("Measured, medians of #{@runs} runs", "better")
+
+    for {label, kind, value} <- [
+          {"New processes opened a second", :higher, & &1.opened},
+          {"Running processes opened a second", :higher, & &1.again},
+          {"Names looked up a second", :higher, & &1.looked_up},
+          {"Processes called by name a second", :higher, & &1.called},
+          {"Microseconds from a kill to successor", :lower, & &1.back},
+          {"Bytes of memory for a name", :lower, & &1.memory}
+        ] do
+      {one, other} = {median(native, value), median(elixir, value)}
+      cells = [Text.number(one), Text.number(other), ratio(kind, one, other)]
+      Text.row(label, cells, @widths)
+    end
+
+    Text.say("""
+    These differ from run to run and from machine to machine. bench/README.md has careful measurements.
+    """)
+  end
+
+  defp heading(label, last) do
     IO.puts("")
-
-    IO.puts(row(medians(length(native)), "NativeRegistry", "Elixir's Registry", "better"))
-
-    IO.puts(String.duplicate("-", 94))
-
-    for row <- rows do
-      case row do
-        {label, kind, value} ->
-          {one, other} = {median(native, value), median(elixir, value)}
-          IO.puts(row(label, number(one), number(other), ratio(kind, one, other)))
-
-        heading ->
-          IO.puts(heading)
-      end
-    end
-
-    IO.puts("\nWhat the callers got instead of an answer, in all runs:")
-    IO.puts("  on NativeRegistry: " <> failures(native))
-    IO.puts("  on Elixir's Registry: " <> failures(elixir) <> "\n")
-  end
-
-  defp medians(1), do: "One run"
-  defp medians(runs), do: "Medians of #{runs} runs"
-
-  defp failures(runs) do
-    failures =
-      runs
-      |> Enum.flat_map(& &1.failed)
-      |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
-      |> Enum.map(fn {what, counts} -> {Enum.sum(counts), what} end)
-      |> Enum.sort(:desc)
-      |> Enum.take(4)
-      |> Enum.map_join(", ", fn {count, what} -> "#{number(count)} times `#{what}`" end)
-
-    if failures == "", do: "nothing, no call failed", else: failures
-  end
-
-  defp row(label, one, other, ratio) do
-    String.pad_trailing(label, 50) <>
-      String.pad_leading(one, 16) <> String.pad_leading(other, 19) <> String.pad_leading(ratio, 9)
+    Text.row(label, ["NativeRegistry", "Elixir's Registry", last], @widths)
+    IO.puts(String.duplicate("-", Text.columns()))
   end
 
   defp ratio(:higher, one, other), do: times(one, other)
   defp ratio(:lower, one, other), do: times(other, one)
-  defp ratio(:count, _one, _other), do: ""
 
   defp times(_good, 0), do: ""
   defp times(good, bad), do: :erlang.float_to_binary(good / bad, decimals: 1) <> " x"
@@ -148,9 +131,7 @@ defmodule Demo do
   defp title(@native), do: "NativeRegistry"
   defp title(@elixir), do: "Elixir's Registry"
 
-  defp median(runs, value), do: runs |> Enum.map(value) |> Demo.Text.median() |> round()
-
-  defp number(integer), do: Demo.Text.number(integer)
+  defp median(runs, value), do: runs |> Enum.map(value) |> Text.median() |> round()
 
   # A real workflow, if WorkflowMetal is on the code path.
   defp workflow do
@@ -158,7 +139,7 @@ defmodule Demo do
       Code.require_file("demo_workflow.exs", __DIR__)
       apply(Demo.Orders, :go, [])
     else
-      IO.puts("""
+      Text.say("""
       WorkflowMetal is not on the code path, so this used its supervision tree and its calls of the
       registry, but ran no workflow. With WorkflowMetal on the code path, through Hex or ERL_LIBS,
       a workflow runs too.
@@ -167,4 +148,4 @@ defmodule Demo do
   end
 end
 
-Demo.main()
+__DIR__ |> Path.join("demo.ex") |> Code.compile_file() |> Demo.main()

@@ -1,5 +1,8 @@
 # What `script/demo --cluster` runs. Three nodes on this machine start the same names. One node is
-# deployed again, one is killed, and a netsplit happens and heals. Each step prints a line of a table.
+# deployed again, one is killed, and a netsplit happens and heals. Each step prints a line of a table, which
+# is the same each time.
+
+Code.require_file("demo.ex", __DIR__)
 
 {:module, _name, node_code, _} =
   defmodule Demo.ClusterNode do
@@ -61,45 +64,51 @@
   end
 
 defmodule Demo.Cluster do
+  alias Demo.Text
+
   @names for number <- 1..30, do: {:case, number}
   @patience 60_000
 
   def main(code) do
+    # Ctrl-C ends the demo, which would be logged.
+    Logger.configure(level: :error)
     engine = if Code.ensure_loaded?(:syn), do: :syn, else: :global
     start_epmd()
 
-    IO.puts("""
-
-    Three nodes on this machine, each with a registry of the same name, `cluster: #{inspect(engine)}`. Each starts
-    #{length(@names)} cases of the same names. Each case should run once in the cluster, and all nodes
-    should find the same process. #{note(engine)}
+    Text.say("""
+    Three nodes on this machine, each with a registry of the same name, `cluster: #{inspect(engine)}`.
+    They start #{length(@names)} cases. Each case should run once in the cluster, and all nodes should
+    find the same process. #{note(engine)}
     """)
+
+    IO.puts("")
 
     nodes = for letter <- ~w(a b c), do: start_node(letter, code)
     connect(nodes)
     for node <- nodes, do: call(node, :start, [engine])
     await_members(nodes, engine)
 
-    IO.puts(row(["", "runs on a", "on b", "on c", "found by all", "ms"]))
+    row("cases that run on", ["a", "b", "c", "found by all"])
+    IO.puts(String.duplicate("-", Text.columns()))
     [a, b, c] = nodes
 
-    tell("nothing runs", nodes, nodes, fn -> :ok end)
+    tell("nothing is started", nodes, nodes, fn -> :ok end)
 
-    tell("each starts a third of them", nodes, nodes, fn ->
+    tell("each node starts a third of the cases", nodes, nodes, fn ->
       thirds = Enum.chunk_every(@names, div(length(@names), 3))
       for {node, third} <- Enum.zip(nodes, thirds), do: call(node, :open, [third])
     end)
 
-    tell("all three start all names", nodes, nodes, fn ->
+    tell("all nodes start all cases", nodes, nodes, fn ->
       nodes
       |> Enum.map(&Task.async(fn -> call(&1, :open, [@names]) end))
       |> Task.await_many(@patience)
     end)
 
     tell("b drains, to be deployed again", nodes, nodes, fn -> call(b, :drain, []) end)
-    tell("a starts what it misses", nodes, nodes, fn -> call(a, :open, [@names]) end)
+    tell("a starts the cases that it misses", nodes, nodes, fn -> call(a, :open, [@names]) end)
 
-    tell("b is deployed again and starts them too", nodes, nodes, fn ->
+    tell("b is back and starts all cases", nodes, nodes, fn ->
       call(b, :restart, [engine])
       await_members(nodes, engine)
       call(b, :open, [@names])
@@ -108,19 +117,19 @@ defmodule Demo.Cluster do
     supervisors = for node <- [a, b], do: call(node, :supervisor, [])
 
     tell("c is killed", nodes, [a, b], fn -> halt(c) end)
-    tell("the link of a and b is cut, as a sees it", nodes, [a], fn -> cut(a, b) end)
-    tell("  as b sees it", nodes, [b], fn -> :ok end)
-    tell("a starts what it misses", nodes, [a], fn -> call(a, :open, [@names]) end)
-    tell("so does b", nodes, [b], fn -> call(b, :open, [@names]) end)
-    tell("the link is healed", nodes, [a, b], fn -> connect([a, b]) end)
+    tell("b starts the cases that it misses", nodes, [a, b], fn -> call(b, :open, [@names]) end)
+    tell("a and b lose each other: a finds", nodes, [a], fn -> cut(a, b) end)
+    tell("  b finds", nodes, [b], fn -> :ok end)
+    tell("a starts the cases that it misses", nodes, [a], fn -> call(a, :open, [@names]) end)
+    tell("b starts the cases that it misses", nodes, [b], fn -> call(b, :open, [@names]) end)
+    tell("a and b find each other", nodes, [a, b], fn -> connect([a, b]) end)
 
     alive = for node <- [a, b], do: call(node, :supervisor, [])
 
-    IO.puts("""
-
-    The cases of a node that drains before it stops run on other nodes at once, without conflicts.
-    Of the cases that ran twice after the netsplit, the process on the node whose name sorts first
-    stayed and the other ended. #{supervisors(alive == supervisors)}
+    Text.say("""
+    The cases of a node that drains before it stops can run on other nodes at once, without conflicts.
+    Those of a killed node are free at once. Of the cases that ran twice after the netsplit, the process
+    on the node whose name sorts first stayed and the other ended. #{supervisors(alive == supervisors)}
     """)
 
     for {peer, _node} <- [a, b], do: :peer.stop(peer)
@@ -134,11 +143,8 @@ defmodule Demo.Cluster do
 
   # Does one step and prints a line of the table when all nodes agree.
   defp tell(what, nodes, asked, act) do
-    {microseconds, holders} =
-      :timer.tc(fn ->
-        act.()
-        settled(asked)
-      end)
+    act.()
+    holders = settled(asked)
 
     counts =
       for {_peer, node} = member <- nodes do
@@ -146,11 +152,7 @@ defmodule Demo.Cluster do
         if member in asked or found > 0, do: "#{found}", else: "-"
       end
 
-    found = Enum.count(holders, &is_pid/1)
-
-    IO.puts(
-      row([what] ++ counts ++ ["#{found} of #{length(@names)}", "#{div(microseconds, 1_000)}"])
-    )
+    row(what, counts ++ ["#{Enum.count(holders, &is_pid/1)} of #{length(@names)}"])
   end
 
   # Waits until all nodes asked give the same answer, and as many cases run as are found.
@@ -168,11 +170,7 @@ defmodule Demo.Cluster do
     end
   end
 
-  defp row([first | rest]) do
-    widths = [10, 7, 7, 14, 8]
-    cells = for {cell, width} <- Enum.zip(rest, widths), do: String.pad_leading(cell, width)
-    String.pad_trailing(first, 42) <> Enum.join(cells)
-  end
+  defp row(label, cells), do: Text.row(label, cells, [6, 6, 6, 15])
 
   defp start_epmd do
     epmd =
@@ -191,7 +189,9 @@ defmodule Demo.Cluster do
         connection: :standard_io,
         args:
           ~w(-kernel inet_dist_use_interface {127,0,0,1} -kernel dist_auto_connect never)
-          |> Enum.concat(~w(-kernel logger_level none -setcookie demo_of_native_registry))
+          # Elixir's logger sets the level anew. Conflicts would be logged.
+          |> Enum.concat(~w(-kernel logger_level none -logger level none))
+          |> Enum.concat(~w(-setcookie demo_of_native_registry))
           |> Enum.map(&String.to_charlist/1)
       })
 

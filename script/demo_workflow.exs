@@ -59,13 +59,12 @@ defmodule Demo.Orders do
     {:ok, _pid} = Workflows.start_link()
     {:ok, _workflow} = WorkflowMetal.Storage.insert_workflow(Workflows, workflow(), net())
 
-    {time, :ok} = :timer.tc(&run/0)
-    seconds = :erlang.float_to_binary(time / 1_000_000, decimals: 2)
+    :ok = run()
 
-    IO.puts("""
-    WorkflowMetal #{version} is on the code path, so it ran a workflow on NativeRegistry. #{@orders} orders were
-    offered two ways to pay, were paid in one way and shipped, in #{seconds} s. The registry's own process was
-    killed in the middle. All #{@orders} cases are finished, and #{@orders} offers are abandoned.
+    Demo.Text.say("""
+    WorkflowMetal #{version} is on the code path, so it ran a workflow on NativeRegistry. #{@orders}
+    orders were offered two ways to pay, were paid in one way and shipped. The registry's own process
+    was killed in the middle. All #{@orders} cases are finished, and #{@orders} offers are abandoned.
     """)
   end
 

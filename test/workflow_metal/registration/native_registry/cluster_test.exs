@@ -33,7 +33,12 @@ for engine <- [:global, :syn] do
         for round <- 1..20 do
           name = {:name, round}
           answers = call_all(nodes, ClusterNode, :start_child, [registry, name])
-          for answer <- answers, do: assert({:ok, pid} = answer) && assert(is_pid(pid))
+
+          for answer <- answers do
+            assert {:ok, pid} = answer
+            assert is_pid(pid)
+          end
+
           holder = agreed(nodes, registry, name)
 
           case @engine do
