@@ -181,7 +181,9 @@ defmodule Bench.Plan do
     for {engine, size, %{kinds: kinds, held: held}, churn} <- runs,
         kind <- kinds,
         held <- held,
-        Engines.takes?(engine, held, size) do
+        Engines.takes?(engine, held, size),
+        # It searches all names of a process for the one to unregister.
+        not (churn and engine.key == :local and held == :one_holder) do
       %{
         run: Run.Memory,
         parts: [:memory],
