@@ -143,8 +143,8 @@ defmodule Bench.Plan do
   end
 
   defp jobs(:churn, scope, _parts, _builds) do
-    # Not bare ETS, which keeps the names of processes that have ended.
-    for _run <- 1..scope.churn.runs, key <- [:native, :local, :empty] do
+    # Not bare ETS, which keeps the names of processes that have ended, and not Elixir's Registry, which takes minutes.
+    for _run <- 1..scope.churn.runs, key <- [:native, :empty] do
       {Engines.get(key), scope.churn.size, scope.churn, true}
     end
     |> memory()
@@ -181,9 +181,7 @@ defmodule Bench.Plan do
     for {engine, size, %{kinds: kinds, held: held}, churn} <- runs,
         kind <- kinds,
         held <- held,
-        Engines.takes?(engine, held, size),
-        # It searches all names of a process for the one to unregister.
-        not (churn and engine.key == :local and held == :one_holder) do
+        Engines.takes?(engine, held, size) do
       %{
         run: Run.Memory,
         parts: [:memory],
