@@ -18,9 +18,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
     "guides/troubleshooting.md"
   ]
 
-  # Of two documents with one file name, ExDoc would link to either.
+  # ExDoc tells documents apart by the names of their files, so no other README.md is one.
   @documents ["README.md" | @guides] ++
-               ~w(bench/benchmarks.md native/UNSAFE.md native/LICENSES.md CHANGELOG.md
+               ~w(native/UNSAFE.md native/LICENSES.md CHANGELOG.md
                   CONTRIBUTING.md LICENSE)
 
   # What compiles. Hex takes all that lies in a folder, also what a build has left there: so these are

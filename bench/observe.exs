@@ -51,19 +51,6 @@ defmodule Observe do
     result
   end
 
-  # Nanoseconds for register and unregister together.
-  def registrations(registry) do
-    {time, _} =
-      :timer.tc(fn ->
-        for number <- 1..20_000 do
-          :yes = NativeRegistry.register_name({registry, {:round, number}}, self())
-          :ok = NativeRegistry.unregister_name({registry, {:round, number}})
-        end
-      end)
-
-    time * 1_000 / 20_000
-  end
-
   def rounds(columns) do
     for _round <- 1..@rounds, {label, measure} <- columns do
       {label, measure.()}
@@ -168,45 +155,6 @@ subscriber = fn registry, patterns ->
     {:subscribed, ^pid} -> pid
   end
 end
-
-# The number of subscribers and the pattern of each.
-told = fn count, pattern ->
-  fn ->
-    pids = for number <- 1..count//1, do: subscriber.(Told, [pattern.(number)])
-    time = Observe.registrations(Told)
-
-    for pid <- pids do
-      Process.unlink(pid)
-      Process.exit(pid, :kill)
-    end
-
-    Observe.until(fn ->
-      match?(%{subscribers: 0, backlog: 0}, NativeRegistry.Registry.info(Told))
-    end)
-
-    time
-  end
-end
-
-labels = [
-  nobody: "nobody is told",
-  another: "one subscriber of other names",
-  others: "1,000 subscribers of other names",
-  alike: "1,000 of names that begin like these",
-  this: "one subscriber of these names"
-]
-
-results =
-  Observe.rounds(
-    nobody: told.(0, & &1),
-    another: told.(1, fn _number -> {:another, :_} end),
-    others: told.(1_000, &{:case, {&1, :_}}),
-    alike: told.(1_000, &{:round, {&1, :_}}),
-    this: told.(1, fn _number -> {:round, :_} end)
-  )
-
-IO.puts("\nregister and unregister, nanoseconds")
-for {label, text} <- labels, do: Observe.row(text, [round(Observe.median(results[label]))])
 
 # How late an event arrives behind many others.
 late = fn registry, count, pattern, name ->

@@ -225,6 +225,9 @@ defmodule Bench.Engines do
     Map.put(engine, :meta, meta)
   end
 
+  # The name of a registry of this project.
+  def registry(%{meta: %{registry: registry}}), do: registry
+
   def whereis(engine, name), do: engine.adapter.whereis_name(engine.meta, name)
 
   def via(engine, name) do
@@ -255,10 +258,8 @@ defmodule Bench.Engines do
 
   defp present?(engine), do: Code.ensure_loaded?(engine.needs)
 
-  defp native_count(%{registry: registry}) do
-    {names, _holders} = NativeRegistry.Native.sizes(registry)
-    names
-  end
+  # Public, so that other builds have it too.
+  defp native_count(%{registry: registry}), do: NativeRegistry.Registry.count(registry)
 
   defp registry_count(%{registry_name: registry}), do: Registry.count(registry)
 end

@@ -15,8 +15,15 @@ defmodule Bench.Environment do
       {"system", to_string(:erlang.system_info(:system_architecture))},
       {"NativeRegistry", "#{version(:workflow_metal_native_registry)}, #{reading()}"},
       {"LocalRegistry", local()},
+      {"telemetry", telemetry()},
       {"others", others()}
     ]
+  end
+
+  defp telemetry do
+    if Code.ensure_loaded?(:telemetry),
+      do: "#{version(:telemetry)} in all VMs but those without",
+      else: "not on the code path, so its cost is not measured"
   end
 
   # The exact version is in a file of the installation, which some packages leave out.

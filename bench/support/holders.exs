@@ -43,6 +43,11 @@ defmodule Bench.Holders do
         send(from, {:which, self(), :all})
         hold_all(source, count)
 
+      {:replace, engine, before, source, from} ->
+        replace_from(before, source, 0, count, engine)
+        send(from, {:replaced, self()})
+        hold_all(source, count)
+
       {:unregister, engine, from} ->
         send(from, {:unregistered, self(), unregister_all(source, count, engine)})
         hold_all(source, count)
@@ -50,6 +55,26 @@ defmodule Bench.Holders do
       :stop ->
         :ok
     end
+  end
+
+  # The process that holds all names holds others instead, one after the other.
+  def replace_names(pid, engine, before, source) do
+    send(pid, {:replace, engine, before, source, self()})
+    receive(do: ({:replaced, ^pid} -> :ok))
+  end
+
+  # For as many names as there are in the source, and no multiple of it.
+  @stride 7_919
+
+  defp replace_from(_before, _source, count, count, _engine), do: :ok
+
+  defp replace_from(before, source, done, count, engine) do
+    at = rem(done * @stride, count)
+    {module, term} = Engines.via(engine, Names.at(before, at))
+    module.unregister_name(term)
+    {module, term} = Engines.via(engine, Names.at(source, at))
+    :yes = module.register_name(term, self())
+    replace_from(before, source, done + 1, count, engine)
   end
 
   defp register_all(source, count, engine) do
@@ -85,6 +110,23 @@ defmodule Bench.Holders do
     firsts = 0..(count - 1)//step
     for first <- firsts, do: start({:each, first, min(first + step, count) - 1, self()})
     for _first <- firsts, do: receive(do: (:held -> :ok))
+  end
+
+  # Processes of `each/2` that end, some at a time, and others with other names in their place.
+  @at_once 1_000
+
+  def replace_holders(holders, engine, {:made, _kind, from, _size} = source) do
+    put_chain({:replacing, from}, {[engine], source, nil})
+
+    holders
+    |> Enum.chunk_every(@at_once)
+    |> Enum.reduce(0, fn chunk, at ->
+      references = for pid <- chunk, do: Process.monitor(pid)
+      for pid <- chunk, do: Process.exit(pid, :kill)
+      for reference <- references, do: receive(do: ({:DOWN, ^reference, _, _, _} -> :ok))
+      start({{:replacing, from}, at, at + length(chunk) - 1, self()})
+      receive(do: (:held -> at + length(chunk)))
+    end)
   end
 
   # A process for each name and one engine, in a single chain: nanoseconds for a registration and for an

@@ -1,26 +1,39 @@
 defmodule Bench.Main do
   # The command line.
 
-  alias Bench.{Engines, Environment, JSON, Plan, Report, Run, Wanted}
+  alias Bench.{Builds, Engines, Environment, JSON, Plan, Plots, Report, Run, Wanted}
 
   @usage """
-  mix run bench/registry.exs [--quick] [--only PART]... [--json FILE]
+  mix run bench/registry.exs [--quick] [--only PART]... [--json FILE] [--against DIR | --plot DIR]
 
-    --quick      small numbers of everything, to see that it runs; the figures mean little
-    --only PART  one of: #{Enum.join(Plan.parts(), ", ")}; may be given several times
-    --json FILE  also writes the figures to FILE
+    --quick        small numbers of everything, to see that it runs; the figures mean little
+    --only PART    one of: #{Enum.join(Plan.parts(), ", ")};
+                   may be given several times
+    --json FILE    also writes the figures to FILE
+    --against DIR  compares this build with that in DIR, a checkout or a compiled application, and nothing else
+    --plot DIR     measures what the plots show, and nothing else, and writes them to DIR
   """
 
-  @options [quick: :boolean, only: [:string, :keep], json: :string, help: :boolean]
+  @options [
+    quick: :boolean,
+    only: [:string, :keep],
+    json: :string,
+    against: :string,
+    plot: :string,
+    help: :boolean
+  ]
 
   def run(arguments, code) do
     case OptionParser.parse(arguments, strict: @options) do
-      {options, [], []} -> run_with(options, parts(options), code)
+      {options, [], []} -> run_with(options, parts(Map.new(options), options), code)
       {_options, words, unknown} -> refuse(words ++ Enum.map(unknown, &elem(&1, 0)))
     end
   end
 
-  defp parts(options) do
+  defp parts(%{against: _directory}, _options), do: [:against]
+  defp parts(%{plot: _directory}, _options), do: Plan.plotted()
+
+  defp parts(_map, options) do
     case Keyword.get_values(options, :only) do
       [] ->
         Plan.parts()
@@ -37,16 +50,29 @@ defmodule Bench.Main do
     else
       # Fails now, rather than at the end, if the file cannot be written.
       if options[:json], do: File.write!(options[:json], "")
+      if options[:plot], do: File.mkdir_p!(options[:plot])
+
+      builds =
+        if options[:against], do: [Builds.this(), Builds.other!(options[:against])], else: []
+
       environment = Environment.describe()
-      scope = Plan.scope(options[:quick])
-      {results, failed} = Plan.measure(scope, parts, code)
-      Report.print(results, environment, parts)
+      {results, failed} = options |> scope() |> Plan.measure(parts, builds, code)
+      Report.print(results, environment)
+      if options[:plot], do: Plots.write(options[:plot], results, environment)
       if options[:json], do: File.write!(options[:json], json(environment, results))
 
       if failed > 0 do
         Run.say("\n#{failed} of the VMs failed; their output is above.")
         System.halt(1)
       end
+    end
+  end
+
+  defp scope(options) do
+    cond do
+      options[:quick] -> Plan.scope(:quick)
+      options[:plot] -> Plan.scope(:plots)
+      true -> Plan.scope(:full)
     end
   end
 
@@ -60,8 +86,8 @@ defmodule Bench.Main do
     wanted =
       for row <- Wanted.rows(results) do
         case row.wanted do
-          {:at_most, ratio} -> row |> Map.put(:wanted, ratio) |> Map.put(:at_most, true)
-          _ratio -> Map.put(row, :at_most, false)
+          {:at_most, bound} -> row |> Map.put(:wanted, bound) |> Map.put(:at_most, true)
+          _bound -> Map.put(row, :at_most, false)
         end
       end
 

@@ -63,10 +63,10 @@ defmodule Bench.Names do
 
   # The names of a source are stored under a key, or, if they must take no memory, made one by one.
   def count({:put, key}), do: tuple_size(get(key))
-  def count({:made, _kind, size}), do: size
+  def count({:made, _kind, _from, size}), do: size
 
   def at({:put, key}, at), do: elem(get(key), at)
-  def at({:made, kind, _size}, at), do: name(kind, at + 1)
+  def at({:made, kind, from, _size}, at), do: name(kind, from + at + 1)
 
   def slice(key, at) do
     slices = get(key)

@@ -13,7 +13,7 @@ defmodule Bench.Lookup do
 
     [
       {hit(1), &mean_of_readers(1, :hits, &1.adapter, &1, &2, counts)},
-      {"miss, one reader", &mean_of_readers(1, :misses, &1.misses, &1, &2, counts)},
+      {miss(), &mean_of_readers(1, :misses, &1.misses, &1, &2, counts)},
       for readers <- readers do
         {hit(readers), &mean_of_readers(readers, :hits, &1.adapter, &1, &2, counts)}
       end,
@@ -28,6 +28,7 @@ defmodule Bench.Lookup do
 
   def hit(1), do: "hit, one reader"
   def hit(readers), do: "hit, #{readers} readers"
+  def miss, do: "miss, one reader"
 
   # Each reader has names and a clock of its own.
   defp mean_of_readers(readers, key, adapter, engine, round, counts) do
@@ -68,69 +69,6 @@ defmodule Bench.Lookup do
   defp again(left, name, adapter, meta) do
     adapter.whereis_name(meta, name)
     again(left - 1, name, adapter, meta)
-  end
-end
-
-defmodule Bench.Latency do
-  # Single lookups, timed each, while another process registers and unregisters.
-
-  import Bench.Measure
-
-  alias Bench.{Engines, Names}
-
-  @written "written a second"
-
-  def columns, do: ["p50", "p99", "maximum", @written]
-
-  def measure(engines, %{counts: counts}) do
-    engines
-    |> rounds(counts.latency_rounds, &round(&1, &2, counts.samples))
-    |> Enum.flat_map(fn {key, rounds} ->
-      {samples, rates} = Enum.unzip(rounds)
-      sorted = samples |> Enum.concat() |> Enum.sort() |> List.to_tuple()
-
-      [
-        {"p50", key, [percentile(sorted, 0.50)]},
-        {"p99", key, [percentile(sorted, 0.99)]},
-        {"maximum", key, [percentile(sorted, 1.0)]},
-        {@written, key, rates}
-      ]
-    end)
-  end
-
-  defp round(engine, round, samples) do
-    {writer, reference} = spawn_monitor(fn -> write(engine, Names.get(:passing), 0, now()) end)
-    times = :atomics.new(samples, [])
-    names = Names.slice(:hits, round)
-    apart(fn -> read(names, names, samples, engine.adapter, engine.meta, times) end)
-    send(writer, :stop)
-
-    receive do
-      {:DOWN, ^reference, :process, ^writer, {:written, rate}} ->
-        {Enum.map(1..samples, &nanoseconds(:atomics.get(times, &1))), rate}
-    end
-  end
-
-  defp read(_names, _all, 0, _adapter, _meta, _times), do: :ok
-  defp read([], all, left, adapter, meta, times), do: read(all, all, left, adapter, meta, times)
-
-  defp read([name | names], all, left, adapter, meta, times) do
-    start = now()
-    adapter.whereis_name(meta, name)
-    :atomics.put(times, left, now() - start)
-    read(names, all, left - 1, adapter, meta, times)
-  end
-
-  defp write(engine, names, written, start) do
-    {module, term} = Engines.via(engine, elem(names, rem(written, tuple_size(names))))
-    :yes = module.register_name(term, self())
-    module.unregister_name(term)
-
-    receive do
-      :stop -> exit({:written, (written + 1) * 1.0e9 / nanoseconds(now() - start)})
-    after
-      0 -> write(engine, names, written + 1, start)
-    end
   end
 end
 

@@ -1,34 +1,43 @@
 defmodule Bench.Plan do
   # Which VMs are started, and their results.
 
-  alias Bench.{Engines, Measure, Names, Run}
+  alias Bench.{Builds, Engines, Measure, Names, Run, VM}
 
   @held [:one_holder, :process_a_name]
 
+  @counts %{
+    rounds: 9,
+    lookups: 25_000,
+    latency_rounds: 5,
+    samples: 20_000,
+    calls: 8_000,
+    batch: 1_000,
+    small_batch: 30
+  }
+
+  # `:sets` are numbers of names, and what is measured with so many. `:turns`: how many VMs each of two builds has.
   @full %{
     sets: [
       {1_000, [:lookup, :start_child, :register]},
       {10_000, [:lookup]},
-      {100_000, [:lookup, :latency, :start_child, :register]},
+      {100_000, [:lookup, :latency, :start_child, :register, :subscribers]},
       {1_000_000, [:lookup, :register]}
     ],
-    memory: %{size: 100_000, runs: 3, kinds: [:integers, :uuids], held: @held},
+    held: @held,
+    memory: %{sizes: [100_000], runs: 3, kinds: [:integers, :uuids], held: @held},
+    churn: %{size: 100_000, runs: 2, kinds: [:integers, :uuids], held: @held},
     free: 100_000,
-    counts: %{
-      rounds: 9,
-      lookups: 25_000,
-      latency_rounds: 5,
-      samples: 20_000,
-      calls: 8_000,
-      batch: 1_000,
-      small_batch: 30
-    }
+    builds: %{sizes: [1_000, 100_000], turns: 7},
+    counts: @counts
   }
 
   @quick %{
-    sets: [{1_000, [:lookup, :latency, :start_child, :register]}],
-    memory: %{size: 20_000, runs: 1, kinds: [:uuids], held: [:process_a_name]},
+    sets: [{1_000, [:lookup, :latency, :start_child, :register, :subscribers]}],
+    held: @held,
+    memory: %{sizes: [20_000], runs: 1, kinds: [:uuids], held: [:process_a_name]},
+    churn: %{size: 20_000, runs: 1, kinds: [:uuids], held: [:process_a_name]},
     free: 2_000,
+    builds: %{sizes: [1_000], turns: 3},
     counts: %{
       rounds: 3,
       lookups: 4_000,
@@ -40,19 +49,44 @@ defmodule Bench.Plan do
     }
   }
 
+  # More numbers of names, for the plots.
+  @plots %{
+    sets:
+      for(
+        size <- [100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000],
+        do: {size, [:lookup]}
+      ),
+    held: @held,
+    memory: %{
+      sizes: [20_000, 50_000, 100_000, 150_000, 200_000, 300_000, 500_000, 700_000, 1_000_000],
+      runs: 1,
+      kinds: [:integers, :uuids],
+      held: [:one_holder]
+    },
+    counts: %{@counts | rounds: 7}
+  }
+
   # Which processes hold the names.
   def held, do: @held
 
-  def parts, do: Run.Set.parts() ++ [:memory, :free]
+  @doc "The parts that run when none is chosen."
+  def parts do
+    Run.Set.parts() ++ [:subscribers, :telemetry, :registries, :memory, :churn, :free]
+  end
 
-  def scope(quick?), do: if(quick?, do: @quick, else: @full)
+  @doc "The parts that the plots need."
+  def plotted, do: [:lookup, :memory]
+
+  def scope(:full), do: @full
+  def scope(:quick), do: @quick
+  def scope(:plots), do: @plots
 
   @doc """
-  All results as a list of maps, and the number of VMs that failed. `code` are the modules that the VMs
-  load.
+  All results as a list of maps, and the number of VMs that failed. `builds` are to be compared, if any; `code`
+  are the modules that the VMs load.
   """
-  def measure(scope, parts, code) do
-    jobs = jobs(scope, parts)
+  def measure(scope, parts, builds, code) do
+    jobs = Enum.flat_map(parts, &jobs(&1, scope, parts, builds))
     start = System.monotonic_time(:second)
 
     answers =
@@ -66,52 +100,118 @@ defmodule Bench.Plan do
     {results(jobs, answers), Enum.count(answers, &(&1 == :failed))}
   end
 
-  defp jobs(scope, parts) do
-    sets =
-      for {size, measured} <- scope.sets, kind <- Names.kinds(), held <- @held do
-        measured = Enum.filter(measured, &(&1 in parts))
-        %{run: Run.Set, parts: measured, size: size, kind: kind, held: held, counts: scope.counts}
-      end
+  # The parts of a set are measured in one VM, with the first of them.
+  defp jobs(part, scope, parts, _builds)
+       when part in [:lookup, :latency, :start_child, :register] do
+    of_set = Enum.filter(Run.Set.parts(), &(&1 in parts))
 
-    memory =
-      for _run <- 1..scope.memory.runs,
-          kind <- scope.memory.kinds,
-          held <- scope.memory.held,
-          engine <- Engines.present(),
-          size = scope.memory.size,
-          Engines.takes?(engine, held, size) do
-        %{
-          run: Run.Memory,
-          parts: [:memory],
-          engine: engine.key,
-          size: size,
-          kind: kind,
-          held: held
-        }
-      end
+    for {size, measured} <- scope.sets,
+        part == hd(of_set),
+        measured = Enum.filter(measured, &(&1 in of_set)),
+        measured != [],
+        kind <- Names.kinds(),
+        held <- scope.held do
+      set(measured, size, kind, held, scope)
+    end
+  end
 
-    free =
-      for engine <- Engines.present(),
-          engine.key != :ets,
-          Engines.takes?(engine, :process_a_name, scope.free) do
-        %{
-          run: Run.Free,
-          parts: [:free],
-          engine: engine.key,
-          size: scope.free,
-          kind: Run.Free.names(),
-          held: :process_a_name
-        }
-      end
+  defp jobs(:subscribers, scope, _parts, _builds) do
+    for {size, measured} <- scope.sets, :subscribers in measured, kind <- Names.kinds() do
+      [:register]
+      |> set(size, kind, :process_a_name, scope)
+      |> Map.merge(%{engines: :subscribers, as: :subscribers})
+    end
+  end
 
-    Enum.reject(sets, &(&1.parts == [])) ++
-      if(:memory in parts, do: memory, else: []) ++
-      if :free in parts, do: free, else: []
+  defp jobs(:telemetry, scope, _parts, _builds),
+    do: in_turns(Builds.telemetry(), :telemetry, [:start_child], [:one_holder], scope)
+
+  defp jobs(:against, scope, _parts, builds),
+    do: in_turns(builds, :against, Run.Set.parts() -- [:latency], @held, scope)
+
+  defp jobs(:registries, scope, _parts, _builds) do
+    size = Run.Registries.size()
+    job = %{run: Run.Registries, parts: [:registries], size: size, counts: scope.counts}
+    [Map.merge(job, %{kind: :integers, held: :one_holder})]
+  end
+
+  defp jobs(:memory, scope, _parts, _builds) do
+    for _run <- 1..scope.memory.runs, size <- scope.memory.sizes, engine <- Engines.present() do
+      {engine, size, scope.memory, false}
+    end
+    |> memory()
+  end
+
+  defp jobs(:churn, scope, _parts, _builds) do
+    # Not bare ETS, which keeps the names of processes that have ended, and not Elixir's Registry, which takes minutes.
+    for _run <- 1..scope.churn.runs, key <- [:native, :empty] do
+      {Engines.get(key), scope.churn.size, scope.churn, true}
+    end
+    |> memory()
+  end
+
+  defp jobs(:free, scope, _parts, _builds) do
+    for engine <- Engines.present(),
+        engine.key != :ets,
+        Engines.takes?(engine, :process_a_name, scope.free) do
+      %{
+        run: Run.Free,
+        parts: [:free],
+        engine: engine.key,
+        size: scope.free,
+        kind: Run.Free.names(),
+        held: :process_a_name
+      }
+    end
+  end
+
+  defp set(parts, size, kind, held, scope) do
+    %{
+      run: Run.Set,
+      engines: :all,
+      parts: parts,
+      size: size,
+      kind: kind,
+      held: held,
+      counts: scope.counts
+    }
+  end
+
+  defp memory(runs) do
+    for {engine, size, %{kinds: kinds, held: held}, churn} <- runs,
+        kind <- kinds,
+        held <- held,
+        Engines.takes?(engine, held, size) do
+      %{
+        run: Run.Memory,
+        parts: [:memory],
+        engine: engine.key,
+        size: size,
+        kind: kind,
+        held: held,
+        churn: churn
+      }
+    end
+  end
+
+  # A VM for each build in each turn, the first build last in every other turn.
+  defp in_turns(builds, as, parts, held, scope) do
+    for size <- scope.builds.sizes,
+        kind <- Names.kinds(),
+        held <- held,
+        turn <- 1..scope.builds.turns,
+        build <- if(rem(turn, 2) == 0, do: Enum.reverse(builds), else: builds) do
+      parts
+      |> set(size, kind, held, scope)
+      |> Map.merge(%{engines: :native, as: as, build: build})
+    end
   end
 
   defp describe(job) do
+    parts = if job[:as], do: [job.as], else: job.parts
     engine = if job[:engine], do: [Engines.get(job.engine).label], else: []
-    what = Enum.join(job.parts ++ engine, ", ")
+    build = if job[:build], do: [job.build.label], else: []
+    what = Enum.join(parts ++ engine ++ build, ", ")
     "#{what}: #{number(job.size)} names of #{Names.label(job.kind)}, #{held_label(job.held)}"
   end
 
@@ -126,28 +226,17 @@ defmodule Bench.Plan do
     |> String.reverse()
   end
 
-  # A million names want a million processes.
   defp in_fresh_vm(job, code) do
-    paths = Enum.flat_map(:code.get_path(), &[~c"-pa", &1])
-    arguments = [~c"+P", ~c"2000000" | paths]
-    options = %{connection: :standard_io, args: arguments, wait_boot: 60_000}
-    {:ok, vm, _node} = :peer.start(options)
+    path = if job[:build], do: job.build.path, else: :code.get_path()
 
-    try do
-      {:ok, _started} = :peer.call(vm, Application, :ensure_all_started, [:logger], :infinity)
-
-      for {module, binary} <- code do
-        {:module, ^module} = :peer.call(vm, :code, :load_binary, [module, ~c"bench", binary])
-      end
-
-      :peer.call(vm, job.run, :run, [job], :infinity)
-    catch
-      kind, reason ->
-        Run.say(Exception.format(kind, reason))
-        :failed
-    after
-      :peer.stop(vm)
-    end
+    VM.run(path, fn vm ->
+      VM.load(vm, code)
+      VM.call(vm, job.run, :run, [Map.delete(job, :build)])
+    end)
+  catch
+    kind, reason ->
+      Run.say(Exception.format(kind, reason))
+      :failed
   end
 
   # In the order of measurement. Several VMs may have measured the same.
@@ -155,7 +244,7 @@ defmodule Bench.Plan do
     rows =
       for {job, answer} <- Enum.zip(jobs, answers),
           answer != :failed,
-          {part, what, engine, samples} <- answer do
+          {part, what, engine, samples} <- Enum.map(answer, &renamed(&1, job)) do
         row = %{part: part, what: what, names: job.kind, held: job.held, size: job.size}
         {Map.put(row, :engine, engine), samples}
       end
@@ -168,6 +257,18 @@ defmodule Bench.Plan do
       result
     end
   end
+
+  # A build stands in the place of an engine, and each of its VMs gives one sample.
+  defp renamed({part, what, _engine, samples}, %{as: as, build: build}),
+    do: {as, what(as, part, what), build.key, [Measure.median(samples)]}
+
+  defp renamed({part, what, engine, samples}, %{as: as}),
+    do: {as, what(as, part, what), engine, samples}
+
+  defp renamed(answer, _job), do: answer
+
+  defp what(:against, part, what), do: "#{part}: #{what}"
+  defp what(_as, _part, what), do: what
 
   # Bytes for a name, minus those of a VM that registered nothing.
   defp result(%{part: :memory, engine: :empty}, _samples), do: nil
@@ -189,10 +290,26 @@ defmodule Bench.Plan do
       samples: length(samples),
       unit: unit(row)
     })
+    |> with_turns(samples)
   end
 
+  # Which samples belong together, where builds took turns.
+  defp with_turns(%{part: part} = result, samples) when part in [:telemetry, :against],
+    do: Map.put(result, :turns, Enum.map(samples, &(&1 / 1)))
+
+  defp with_turns(result, _samples), do: result
+
   defp unit(%{part: :memory}), do: "bytes a name"
-  defp unit(%{part: :latency, what: "written" <> _}), do: "a second"
+  defp unit(%{part: :registries, what: "bytes" <> _}), do: "bytes a registry"
+
+  defp unit(%{part: :latency, what: what}) do
+    cond do
+      String.ends_with?(what, Bench.Latency.written()) -> "a second"
+      what =~ ~r/: (up to|longer)/ -> "of a million"
+      true -> "ns"
+    end
+  end
+
   defp unit(%{part: :free}), do: "ns"
   defp unit(_row), do: "ns a call"
 end

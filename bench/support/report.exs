@@ -1,33 +1,47 @@
 defmodule Bench.Report do
   # Prints the tables.
 
-  alias Bench.{Engines, Latency, Names, Plan, Wanted}
+  alias Bench.{Builds, Engines, Latency, Measure, Names, Plan, Run, Subscribers, Wanted}
   alias Bench.Run.Free
+
+  @parts [
+    :lookup,
+    :latency,
+    :start_child,
+    :register,
+    :subscribers,
+    :telemetry,
+    :against,
+    :registries,
+    :memory,
+    :free
+  ]
 
   @first_column 24
   @figure 12
   @ratio 8
   @column @figure + @ratio
 
-  def print(results, environment, parts) do
+  def print(results, environment) do
     for {label, value} <- environment do
       IO.puts(String.pad_trailing(label, @first_column) <> value)
     end
 
     IO.puts("""
 
-    Times are medians of rounds in which each registry has a turn. Each is followed by how many times
-    NativeRegistry's time it is: 4.0x is four times as long. Below 1.0x NativeRegistry loses.\
+    Times are medians of rounds in which each row of a table has a turn. Each is followed by how many times
+    NativeRegistry's time, or that of the first row, it is: 4.0x is four times as long. Below 1.0x NativeRegistry
+    loses.\
     """)
 
-    for part <- parts, of_part = Enum.filter(results, &(&1.part == part)), of_part != [] do
+    for part <- @parts, of_part = Enum.filter(results, &(&1.part == part)), of_part != [] do
       {title, explanation} = title(part)
       IO.puts("\n\n#{underlined(title)}\n#{explanation}")
       print_tables(part, of_part)
       print_reasons(of_part)
     end
 
-    print_wanted(results)
+    unless Enum.any?(results, &(&1.part == :against)), do: print_wanted(results)
   end
 
   defp underlined(title), do: title <> "\n" <> String.duplicate("=", String.length(title))
@@ -37,7 +51,8 @@ defmodule Bench.Report do
 
   defp title(:latency) do
     {"Latency",
-     "whereis_name/2: nanoseconds, clock included, while another process registers and unregisters"}
+     "whereis_name/2: nanoseconds, clock included. The histogram has lookups of a million, and a # for each\n" <>
+       "factor of ten"}
   end
 
   defp title(:start_child) do
@@ -50,11 +65,32 @@ defmodule Bench.Report do
        "\"all by one process\" is the filling of an empty registry, measured once"}
   end
 
+  defp title(:subscribers) do
+    {"Subscribers",
+     "register_name/2, unregister_name/1 of this registry: nanoseconds a call, by who is told of it"}
+  end
+
+  defp title(:telemetry) do
+    {"Telemetry",
+     "start_child/4 of this registry: nanoseconds a call, medians of VMs that took turns, by the number of names"}
+  end
+
+  defp title(:against) do
+    {"Build against build",
+     "Nanoseconds a call: medians of VMs that took turns, the lowest and the highest in brackets. The ratio is\n" <>
+       "the median of the turns' ratios: above 1 the other build takes longer"}
+  end
+
+  defp title(:registries) do
+    {"Many registries",
+     "nanoseconds a lookup; bytes a registry, with #{Plan.number(Run.Registries.size())} registries"}
+  end
+
   defp title(:memory), do: {"Memory", "resident bytes a name, without its process"}
   defp title(:free), do: {"Free", "milliseconds since all holders were killed at once"}
 
   # The part's tables, each with its columns and the column of a result.
-  defp print_tables(:memory, [%{size: size} | _] = results) do
+  defp print_tables(:memory, results) do
     columns =
       for kind <- Names.kinds(),
           held <- Plan.held(),
@@ -62,7 +98,43 @@ defmodule Bench.Report do
         {{kind, held}, [Names.label(kind), Plan.held_label(held)]}
       end
 
-    print_table("#{Plan.number(size)} names", columns, results, &{&1.names, &1.held})
+    for {what, size} <- results |> Enum.map(&{&1.what, &1.size}) |> Enum.uniq() do
+      group = Enum.filter(results, &({&1.what, &1.size} == {what, size}))
+      print_table("#{what}: #{Plan.number(size)} names", columns, group, &{&1.names, &1.held})
+    end
+  end
+
+  defp print_tables(:registries, results) do
+    whats = results |> Enum.map(& &1.what) |> Enum.uniq()
+    {bytes, lookups} = Enum.split_with(whats, &String.starts_with?(&1, "bytes"))
+
+    for whats <- [lookups, bytes] do
+      columns = Enum.map(whats, &{&1, wrap(&1)})
+      print_table("", columns, Enum.filter(results, &(&1.what in whats)), & &1.what)
+    end
+  end
+
+  defp print_tables(:against, results) do
+    pairs = Enum.group_by(results, &{&1.what, &1.names, &1.held, &1.size}, &{&1.engine, &1})
+
+    for what <- results |> Enum.map(& &1.what) |> Enum.uniq() do
+      IO.puts("\n" <> what)
+
+      for {{^what, names, held, size}, builds} <- Enum.sort(pairs),
+          %{this: this, other: other} <- [Map.new(builds)] do
+        ratios = Enum.zip_with(other.turns, this.turns, &(&1 / &2))
+
+        IO.puts([
+          String.pad_trailing(
+            "  #{Plan.number(size)}, #{Names.label(names)}, #{Plan.held_label(held)}",
+            46
+          ),
+          spread("this", this.turns, &Plan.number(round(&1))),
+          spread("other", other.turns, &Plan.number(round(&1))),
+          spread("ratio", ratios, &decimal/1)
+        ])
+      end
+    end
   end
 
   defp print_tables(:free, [%{size: size, names: kind} | _] = results) do
@@ -72,10 +144,14 @@ defmodule Bench.Report do
   end
 
   defp print_tables(:latency, [%{size: size} | _] = results) do
-    columns = Enum.map(Latency.columns(), &{&1, wrap(&1)})
+    columns = Latency.columns()
 
-    for {names, group} <- by_names(results) do
-      print_table("#{Plan.number(size)} names: #{names}", columns, group, & &1.what)
+    for {names, group} <- by_names(results), situation <- Latency.situations() do
+      whats = Map.new(columns, &{Latency.what(situation, &1), &1})
+      group_of = Enum.filter(group, &is_map_key(whats, &1.what))
+      title = "#{situation}; #{Plan.number(size)} names: #{names}"
+      print_table(title, Enum.map(columns, &{&1, wrap(&1)}), group_of, &whats[&1.what])
+      print_histogram(situation, group)
     end
   end
 
@@ -86,6 +162,35 @@ defmodule Bench.Report do
       columns = Enum.map(sizes, &{&1, [Plan.number(&1)]})
       print_table("#{what}: #{names}", columns, group, & &1.size)
     end
+  end
+
+  defp print_histogram(situation, results) do
+    values = Map.new(results, &{{&1.engine, &1.what}, &1.value})
+    rows = rows(results)
+    IO.puts("")
+    put_line("  up to", for({_key, label} <- rows, do: histogram_cell(label)))
+
+    for {bar, label} <- Latency.bars() do
+      counts = for {key, _label} <- rows, do: values[{key, Latency.what(situation, bar)}] || 0.0
+
+      if Enum.any?(counts, &(&1 > 0)),
+        do: put_line("  " <> label, Enum.map(counts, &histogram_cell(bar_text(&1))))
+    end
+  end
+
+  defp histogram_cell(text), do: String.pad_trailing(text, 24)
+
+  defp bar_text(count) when count == 0, do: ""
+
+  defp bar_text(count) do
+    length = max(round(2 * :math.log10(count)), 0) + 1
+    number = if count < 10, do: decimal(count), else: Plan.number(round(count))
+    String.pad_leading(number, 9) <> " " <> String.duplicate("#", div(length + 1, 2))
+  end
+
+  defp spread(label, values, format) do
+    range = "(#{format.(Enum.min(values))}-#{format.(Enum.max(values))})"
+    String.pad_trailing("#{label} #{format.(Measure.median(values))} #{range}", 30)
   end
 
   defp by_names(results) do
@@ -119,19 +224,34 @@ defmodule Bench.Report do
       put_line("", for({_column, lines} <- columns, do: heading(Enum.at(lines, line, ""))))
     end
 
-    for engine <- Engines.present(), Enum.any?(results, &(&1.engine == engine.key)) do
+    [{first, _label} | _others] = rows = rows(results)
+
+    for {key, label} <- rows do
       put_line(
-        label(engine, results),
+        label,
         for {column, _lines} <- columns do
-          cell(cells[{engine.key, column}], cells[{:native, column}])
+          cell(cells[{key, column}], if(key != first, do: cells[{first, column}]))
         end
       )
     end
   end
 
+  # The keys and labels of the rows; the first is the one to compare with.
+  defp rows([%{part: part} | _] = results) do
+    rows =
+      case part do
+        :subscribers -> Subscribers.rows()
+        :telemetry -> Builds.telemetry_rows()
+        :registries -> Run.Registries.rows()
+        _of_engines -> for engine <- Engines.present(), do: {engine.key, label(engine, part)}
+      end
+
+    for {key, _label} = row <- rows, Enum.any?(results, &(&1.engine == key)), do: row
+  end
+
   # In this part the processes themselves are measured.
-  defp label(%{key: :empty}, [%{part: :free} | _]), do: "no registry"
-  defp label(engine, _results), do: engine.label
+  defp label(%{key: :empty}, :free), do: "no registry"
+  defp label(engine, _part), do: engine.label
 
   defp put_line(label, cells) do
     [String.pad_trailing(label, @first_column) | cells]
@@ -143,23 +263,25 @@ defmodule Bench.Report do
   # Over the figures, left of the ratios.
   defp heading(line), do: line |> String.pad_leading(@figure) |> String.pad_trailing(@column)
 
-  defp cell(nil, _native), do: heading("-")
+  defp cell(nil, _first), do: heading("-")
 
-  defp cell(result, native) do
+  defp cell(result, first) do
     figure = String.pad_leading(figure(result), @figure)
-    figure <> String.pad_trailing(ratio(result, native), @ratio)
+    figure <> String.pad_trailing(ratio(result, first), @ratio)
   end
 
   defp figure(%{part: :free, value: value}), do: Plan.number(round(value / 1.0e6))
   defp figure(%{value: value}), do: Plan.number(round(value))
 
-  defp ratio(%{engine: engine}, _native) when engine in [:native, :empty], do: ""
-  defp ratio(%{unit: "a second"}, _native), do: ""
+  defp ratio(%{engine: :empty}, _first), do: ""
+  defp ratio(%{unit: "a second"}, _first), do: ""
   defp ratio(_result, nil), do: ""
 
-  defp ratio(%{value: value}, %{value: native}) do
-    String.pad_leading(times(value / native), @ratio)
+  defp ratio(%{value: value}, %{value: first}) when first > 0 do
+    String.pad_leading(times(value / first), @ratio)
   end
+
+  defp ratio(_result, _first), do: ""
 
   defp times(ratio) when ratio < 9.95, do: "#{:erlang.float_to_binary(ratio, decimals: 1)}x"
   defp times(ratio), do: "#{Plan.number(round(ratio))}x"
@@ -168,6 +290,7 @@ defmodule Bench.Report do
     reasons =
       for engine <- Engines.present(),
           engine.because,
+          hd(results).part not in [:subscribers, :telemetry, :against, :registries],
           Enum.any?(results, &(not Engines.takes?(engine, &1.held, &1.size))) do
         "- #{engine.label}: #{engine.because}"
       end
@@ -184,7 +307,8 @@ defmodule Bench.Report do
 
       rows ->
         IO.puts(
-          "LocalRegistry's figure divided by NativeRegistry's, unless the row says otherwise\n"
+          "The figure behind \"/\" is what the first one is divided by. Without one, LocalRegistry's figure is\n" <>
+            "divided by NativeRegistry's\n"
         )
 
         line(["", "", "wanted", "one holder", "a process a name"])
@@ -203,13 +327,13 @@ defmodule Bench.Report do
   defp line([what, names, wanted, one, each]) do
     cells = [
       String.pad_trailing(names, 14),
-      String.pad_leading(wanted, 12),
+      String.pad_leading(wanted, 14),
       "   ",
       String.pad_trailing(one, 15),
       each
     ]
 
-    put_line(String.pad_trailing(what, 48), cells)
+    put_line(String.pad_trailing(what, 62), cells)
   end
 
   defp verdict(nil), do: "-"

@@ -13,13 +13,13 @@ defmodule Bench.Run do
 end
 
 defmodule Bench.Run.Set do
-  # A set of held names, all engines that take it, and the parts that are measured on it.
+  # A set of held names, the engines that hold it, and the parts that are measured on it.
 
   @behaviour Bench.Run
 
   import Bench.Measure
 
-  alias Bench.{Engines, Holders, Names, Run, StartChild}
+  alias Bench.{Engines, Holders, Names, Run, StartChild, Subscribers}
 
   @parts [
     lookup: Bench.Lookup,
@@ -42,9 +42,7 @@ defmodule Bench.Run.Set do
     apart(fn -> put_names(spec) end)
 
     engines =
-      for engine <- Engines.present(), Engines.takes?(engine, held, size) do
-        Engines.start(engine)
-      end
+      for engine <- engines(spec), Engines.takes?(engine, held, size), do: Engines.start(engine)
 
     Run.say_step("held by #{length(engines)} engines")
     {one, filled} = hold(engines, held)
@@ -54,6 +52,7 @@ defmodule Bench.Run.Set do
         do: wait_until(fn -> Engines.count(engine) == size end)
 
     apart(fn -> check!(engines, one, spec) end)
+    for %{prepare: prepare} = engine <- engines, do: prepare.(engine)
 
     measured =
       for {part, module} <- @parts, part in parts do
@@ -64,6 +63,10 @@ defmodule Bench.Run.Set do
     filled = if :register in parts, do: filled, else: []
     List.flatten([filled | measured])
   end
+
+  defp engines(%{engines: :all}), do: Engines.present()
+  defp engines(%{engines: :native}), do: [Engines.get(:native)]
+  defp engines(%{engines: :subscribers, kind: kind}), do: Subscribers.engines(kind)
 
   defp put_names(%{kind: kind, size: size, counts: counts}) do
     Names.put(:held, Names.held(kind, size))
@@ -116,23 +119,58 @@ defmodule Bench.Run.Memory do
 
   import Bench.Measure
 
-  alias Bench.{Engines, Holders, Names, Run}
+  alias Bench.{Engines, Holders, Run}
+
+  # How often each name gives its place to another before the memory after churn is read.
+  @generations 3
+
+  def fresh, do: "resident"
+  def churned, do: "resident, after churn"
 
   @impl Run
-  def run(%{engine: key, kind: kind, size: size, held: held}) do
+  def run(%{engine: key, kind: kind, size: size, held: held, churn: churn}) do
     Run.quiet()
     engine = key |> Engines.get() |> Engines.start()
+    others = Process.list()
 
     # Nothing large is built before: its memory would be used again, and would not be measured.
-    case held do
-      :one_holder -> Holders.one([engine], {:made, kind, size})
-      :process_a_name -> Holders.each([engine], {:made, kind, size})
-    end
+    one =
+      case held do
+        :one_holder -> [engine] |> Holders.one({:made, kind, 0, size}) |> elem(0)
+        :process_a_name -> Holders.each([engine], {:made, kind, 0, size})
+      end
 
     wait_until(fn -> key == :empty or Engines.count(engine) == size end)
+
+    if churn do
+      for generation <- 1..@generations,
+          do: churn(held, engine, one, others, kind, size, generation)
+
+      wait_until(fn -> key == :empty or Engines.count(engine) == size end)
+    end
+
     for pid <- Process.list(), do: :erlang.garbage_collect(pid)
     Process.sleep(200)
-    [{:memory, "resident", key, [resident_bytes()]}]
+    [{:memory, if(churn, do: churned(), else: fresh()), key, [resident_bytes()]}]
+  end
+
+  # All names give their places to others in an order that looks random; there are as many names all the time.
+  defp churn(:one_holder, engine, one, _others, kind, size, generation) do
+    before = {:made, kind, (generation - 1) * size, size}
+    Holders.replace_names(one, engine, before, {:made, kind, generation * size, size})
+  end
+
+  defp churn(:process_a_name, engine, _one, others, kind, size, generation) do
+    apart(fn ->
+      holders = (Process.list() -- others) -- [self()]
+      ^size = length(holders)
+
+      Holders.replace_holders(
+        Enum.shuffle(holders),
+        engine,
+        {:made, kind, generation * size, size}
+      )
+    end)
   end
 end
 
@@ -189,4 +227,135 @@ defmodule Bench.Run.Free do
     wait_until(fn -> Engines.whereis(engine, elem(names, left - 1)) == :undefined end, @patience)
     wait_unfound(names, left - 1, engine)
   end
+end
+
+defmodule Bench.Run.Registries do
+  # Lookups in many registries of a few names each, in turn, and their memory.
+
+  @behaviour Bench.Run
+
+  import Bench.Measure
+
+  alias Bench.Run
+  alias WorkflowMetal.Registration.NativeRegistry
+
+  @registries 1_000
+  @names 10
+  @several 5
+  # So often each registry is looked up in a round.
+  @passes 20
+
+  def rows, do: [native: "NativeRegistry", elixir: "Elixir's Registry", ets: "bare ETS"]
+
+  def size, do: @registries
+
+  def in_one, do: "lookups in one"
+  def in_all, do: "in #{@registries} in turn"
+  defp in_several, do: "in #{@several} in turn"
+  defp by_two, do: "in #{@registries} in turn, two readers"
+
+  @impl Run
+  def run(%{counts: counts}) do
+    Run.quiet()
+    apart(fn -> memory() end) ++ lookups(counts)
+  end
+
+  # What the first registry of a VM makes once is not counted.
+  defp memory do
+    start(:native, [:first])
+    register(:native, :first, 1)
+    :ok = NativeRegistry.Registry.subscribe(:first)
+    registries = named(:memory)
+
+    steps = [
+      {"bytes, empty", fn -> start(:native, registries) end},
+      {"bytes more, a name", fn -> for r <- registries, do: register(:native, r, 1) end},
+      {"bytes more, a subscriber",
+       fn -> for r <- registries, do: :ok = NativeRegistry.Registry.subscribe(r, {:other, :_}) end}
+    ]
+
+    for {what, step} <- steps do
+      before = resident()
+      step.()
+      {:registries, what, :native, [(resident() - before) / @registries]}
+    end
+  end
+
+  defp resident do
+    for pid <- Process.list(), do: :erlang.garbage_collect(pid)
+    resident_bytes()
+  end
+
+  defp lookups(counts) do
+    for {kind, _label} <- rows() do
+      start(kind, named(kind))
+      for registry <- named(kind), name <- 1..@names, do: register(kind, registry, {:case, name})
+    end
+
+    picks =
+      for _pass <- 1..@passes,
+          at <- Enum.shuffle(0..(@registries - 1)),
+          do: {at, :rand.uniform(@names)}
+
+    work =
+      for {kind, _label} <- rows(),
+          registries = kind |> named() |> List.to_tuple(),
+          {what, many, readers} <- [
+            {in_one(), 1, 1},
+            {in_several(), @several, 1},
+            {in_all(), @registries, 1},
+            {by_two(), @registries, 2}
+          ] do
+        names = for {at, name} <- picks, do: {elem(registries, rem(at, many)), {:case, name}}
+        %{key: {what, kind}, kind: kind, names: names, readers: readers}
+      end
+
+    samples =
+      rounds(work, counts.rounds, fn %{kind: kind, names: names, readers: readers}, _round ->
+        readers
+        |> together(fn _reader ->
+          # The process has a copy of the names.
+          per(length(names), fn -> look_up(kind, names) end)
+        end)
+        |> mean()
+      end)
+
+    for %{key: {what, kind} = key} <- work, do: {:registries, what, kind, samples[key]}
+  end
+
+  defp named(kind), do: for(number <- 1..@registries, do: :"#{kind}_#{number}")
+
+  defp start(:native, registries) do
+    children =
+      for registry <- registries do
+        Supervisor.child_spec({NativeRegistry, name: registry}, id: registry)
+      end
+
+    {:ok, supervisor} = Supervisor.start_link(children, strategy: :one_for_one)
+    # They stay when the process that has started them ends.
+    Process.unlink(supervisor)
+  end
+
+  defp start(:elixir, registries) do
+    for registry <- registries do
+      {:ok, supervisor} = Registry.start_link(keys: :unique, name: registry)
+      Process.unlink(supervisor)
+    end
+  end
+
+  defp start(:ets, tables) do
+    for table <- tables, do: :ets.new(table, [:named_table, :public, read_concurrency: true])
+  end
+
+  defp register(:native, registry, name),
+    do: :yes = NativeRegistry.register_name({registry, name}, self())
+
+  defp register(:elixir, registry, name), do: {:ok, _} = Registry.register(registry, name, nil)
+  defp register(:ets, table, name), do: true = :ets.insert(table, {name, self()})
+
+  defp look_up(:native, names), do: Enum.each(names, &NativeRegistry.whereis_name/1)
+  defp look_up(:elixir, names), do: Enum.each(names, &Registry.whereis_name/1)
+
+  defp look_up(:ets, names),
+    do: Enum.each(names, fn {table, name} -> :ets.lookup_element(table, name, 2) end)
 end

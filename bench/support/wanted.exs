@@ -1,38 +1,72 @@
 defmodule Bench.Wanted do
-  # The ratios that NativeRegistry should reach, and those that were measured.
+  # The bounds that NativeRegistry should keep, and what was measured.
 
-  alias Bench.{Lookup, Names, Plan, Register, StartChild}
-  alias Bench.Run.Free
+  alias Bench.{Latency, Lookup, Names, Plan, Register, StartChild}
+  alias Bench.Run.{Free, Memory, Registries}
 
   @thousand 1_000
   @ten_thousand 10_000
   @hundred_thousand 100_000
   @million 1_000_000
 
-  # The label, the part and the row, what is divided by what, and the wanted ratio for five integers and for
-  # four UUIDs.
+  # The label, the part, what is divided by what, and the wanted ratio: for five integers and for four UUIDs, or one
+  # for both. Divided are the figures of rows: {what, size, row}; or of one row by a number.
   defp wanted do
-    local = &{{&1, :local}, {&1, :native}}
-    ets = {{@hundred_thousand, :ets}, {@hundred_thousand, :native}}
-    growth = {{@million, :native}, {@ten_thousand, :native}}
-    start_child = &{"start_child, #{&1}", :start_child, &1, local.(@hundred_thousand), &2}
+    lookup = &{&1, &2, :native}
+    local = &{{&1, &2, :local}, {&1, &2, :native}}
+    running = StartChild.running(1)
+    register = Register.own()
+    resident = Memory.fresh()
 
     [
-      {"lookup, 100,000 names", :lookup, Lookup.hit(1), local.(@hundred_thousand), {4.0, 3.5}},
-      {"lookup, 1,000 names", :lookup, Lookup.hit(1), local.(@thousand), {5.0, 4.5}},
-      {"lookup, 100,000 names, by bare ETS", :lookup, Lookup.hit(1), ets, {1.8, 1.6}},
-      {"lookup, 100,000 names, 2 readers", :lookup, Lookup.hit(2), local.(@hundred_thousand),
+      {"lookup, 100,000 names", :lookup, local.(Lookup.hit(1), @hundred_thousand), {5.5, 5.0},
+       :one_holder},
+      {"lookup, 100,000 names", :lookup, local.(Lookup.hit(1), @hundred_thousand), {2.6, 3.0},
+       :process_a_name},
+      {"lookup, 1,000 names", :lookup, local.(Lookup.hit(1), @thousand), {5.0, 4.5}},
+      {"lookup, 100,000 names, 2 readers", :lookup, local.(Lookup.hit(2), @hundred_thousand),
        {4.0, 3.5}},
-      {"register, 100,000 names", :register, Register.own(), local.(@hundred_thousand),
-       {3.0, 3.0}},
-      start_child.(StartChild.running(1), {13.0, 13.0}),
-      start_child.(StartChild.running(16), {13.0, 13.0}),
-      start_child.(StartChild.new(), {1.15, 1.15}),
-      {"memory a name", :memory, "resident", local.(@hundred_thousand), {2.0, 2.0}},
-      {"lookup, 1,000,000 names, by its own of 10,000", :lookup, Lookup.hit(1), growth,
+      {"lookup, 100,000 names: bare ETS /", :lookup,
+       {{Lookup.hit(1), @hundred_thousand, :ets}, lookup.(Lookup.hit(1), @hundred_thousand)},
+       {1.8, 1.6}},
+      {"lookup, 100,000 names: a miss / a hit", :lookup,
+       {lookup.(Lookup.miss(), @hundred_thousand), lookup.(Lookup.hit(1), @hundred_thousand)},
+       {:at_most, 1.0}},
+      {"lookup: 1,000,000 names / 10,000", :lookup,
+       {lookup.(Lookup.hit(1), @million), lookup.(Lookup.hit(1), @ten_thousand)},
+       {:at_most, 1.7}},
+      {"lookup, 100,000 names, p99.9: with a writer / without", :latency,
+       {lookup.(Latency.tail(:writer), @hundred_thousand),
+        lookup.(Latency.tail(:alone), @hundred_thousand)}, {:at_most, 1.5}},
+      {"register, 100,000 names", :register, local.(register, @hundred_thousand), {2.0, 2.2},
+       :process_a_name},
+      {"register, 100,000 names", :register, local.(register, @hundred_thousand), {3.0, 3.0},
+       :one_holder},
+      {"register: one subscriber of other names / none", :subscribers,
+       {{register, @hundred_thousand, :other}, {register, @hundred_thousand, :nobody}},
+       {:at_most, 1.3}},
+      {"register: 1,000 subscribers of other names / none", :subscribers,
+       {{register, @hundred_thousand, :others}, {register, @hundred_thousand, :nobody}},
+       {:at_most, 1.3}},
+      {"start_child, running, 1,000 names: with telemetry / without", :telemetry,
+       {{running, @thousand, :with}, {running, @thousand, :without}}, {:at_most, 1.2}},
+      {"start_child, running, 100,000 names", :start_child, local.(running, @hundred_thousand),
+       {11.0, 11.0}},
+      {"start_child, running, 100,000 names, 16 callers", :start_child,
+       local.(StartChild.running(16), @hundred_thousand), {13.0, 13.0}},
+      {"start_child, new name, 100,000 names", :start_child,
+       local.(StartChild.new(), @hundred_thousand), {1.15, 1.15}},
+      {"lookups in turn: in 1,000 registries / in one", :registries,
+       {lookup.(Registries.in_all(), @thousand), lookup.(Registries.in_one(), @thousand)},
        {:at_most, 2.0}},
-      {"free, no name is found", :free, Free.unfound(), local.(@hundred_thousand), 1.0},
-      {"free, nothing is left", :free, Free.nothing_left(), local.(@hundred_thousand), 1.0}
+      {"memory a name", :memory, local.(resident, @hundred_thousand), {2.0, 2.0}},
+      {"memory a name, bytes", :memory, {lookup.(resident, @hundred_thousand), 1},
+       {:at_most, 210}, :process_a_name},
+      {"memory a name: after churn / fresh", :memory,
+       {lookup.(Memory.churned(), @hundred_thousand), lookup.(resident, @hundred_thousand)},
+       {:at_most, 1.1}},
+      {"free, no name is found", :free, local.(Free.unfound(), @hundred_thousand), 1.0},
+      {"free, nothing is left", :free, local.(Free.nothing_left(), @hundred_thousand), 1.0}
     ]
   end
 
@@ -41,27 +75,34 @@ defmodule Bench.Wanted do
   """
   def rows(results) do
     values =
-      Map.new(results, &{{&1.part, &1.what, &1.names, &1.held, {&1.size, &1.engine}}, &1.value})
+      Map.new(results, &{{&1.part, &1.names, &1.held, {&1.what, &1.size, &1.engine}}, &1.value})
 
-    for {what, part, row, {over, under}, wanted} <- wanted(),
+    for row <- wanted(),
+        {what, part, divided, wanted, held} = with_holders(row),
         {names, wanted} <- by_names(wanted),
-        measured = measured(values, {part, row, names}, over, under, wanted),
+        measured = measured(values, {part, names}, divided, wanted, held),
         measured != %{} do
       %{what: what, names: names, wanted: wanted, measured: measured}
     end
   end
 
-  defp measured(values, {part, row, names}, over, under, wanted) do
-    for held <- Plan.held(),
-        over = values[{part, row, names, held, over}],
-        under = values[{part, row, names, held, under}],
+  # Most are wanted of names of one holder, and of those that have a process each.
+  defp with_holders({what, part, divided, wanted}), do: {what, part, divided, wanted, Plan.held()}
+
+  defp with_holders({what, part, divided, wanted, held}),
+    do: {what, part, divided, wanted, [held]}
+
+  defp measured(values, {part, names}, {over, under}, wanted, holders) do
+    for held <- holders,
+        over = values[{part, names, held, over}],
+        under = if(is_integer(under), do: under, else: values[{part, names, held, under}]),
         into: %{} do
       {held, verdict(over / under, wanted)}
     end
   end
 
-  defp by_names({:at_most, ratio}),
-    do: for(names <- Names.kinds(), do: {names, {:at_most, ratio}})
+  defp by_names({:at_most, bound}),
+    do: for(names <- Names.kinds(), do: {names, {:at_most, bound}})
 
   defp by_names({integers, uuids}), do: [integers: integers, uuids: uuids]
   defp by_names(ratio), do: [{Free.names(), ratio}]
