@@ -46,8 +46,8 @@
 //! find. hashbrown is as fast or faster until two threads look up one key: then they pass the cache line
 //! of the lock to and fro, and a lookup takes two to four times as long with only two readers. hashbrown
 //! also takes twice the memory after keys have come and gone. The table is from before the prefetch, too:
-//! since then a lookup of a key that is not there takes a quarter to a half of what it took, and less than
-//! one of a key that is there.
+//! since then a lookup of a key that is not there takes a quarter to two thirds of what it took, and less
+//! than one of a key that is there.
 
 use crate::epoch::{Current, Guard, Shared};
 use crate::pid::Pid;
@@ -460,8 +460,12 @@ const FULL: (usize, usize) = (7, 8);
 /// without a key, and the more often a key is moved: here each is moved seven times while a table grows.
 /// A move takes about 20 ns, because both arrays are gone through in the same order.
 const REPLACED: (usize, usize) = (3, 4);
-/// An array is replaced by a smaller one when less than one slot in this many is taken.
-const SPARSE: usize = 8;
+/// An array is replaced by a smaller one when less than this share of its slots is taken, and the keys
+/// are at least [`SLACK`] fewer than that. So a table that was larger once takes at most a fifth more than
+/// one that was not, and each key that goes has at most five others moved.
+const SPARSE: (usize, usize) = (5, 8);
+/// In a small shard the keys are soon fewer or more by an eighth, with names that come and go.
+const SLACK: usize = 64;
 
 /// The most slots of an array that stays although all its keys have gone. Otherwise a name that comes and
 /// goes would have the array of its shard made anew each time. All such arrays together take 70 KB for
@@ -1040,7 +1044,7 @@ impl<const W: usize, V> Locked<'_, W, V> {
         let len = self.content.len;
         let slots = self.content.array.as_ref().map_or(0, |array| array.len());
         let near = slots > 0 && self.shard.near.is_some() && len <= NEAR / 2;
-        if near || (len == 0 && slots > KEPT) || (len * SPARSE < slots && slots > SPARSE * GROUP) {
+        if near || (len == 0 && slots > KEPT) || (len + SLACK) * SPARSE.1 < slots * SPARSE.0 {
             self.resize(len, &hash_of);
         }
         (entry.key(), value)
@@ -1343,6 +1347,30 @@ mod tests {
             insert(&slots, number, Some(0));
         }
         assert!(bytes(&slots) <= fresh);
+    }
+
+    #[test]
+    fn a_table_that_was_larger_takes_hardly_more_than_one_that_was_not() {
+        let filled = |count| {
+            let slots = Slots::<5, u64>::new();
+            for number in 0..count {
+                insert(&slots, number, None);
+            }
+            slots
+        };
+        for left in [3_000, 4_000, 5_000, 7_000] {
+            let fresh = bytes(&filled(left));
+            let slots = filled(10_000);
+            for number in left..10_000 {
+                remove(&slots, number);
+            }
+            // `FULL` to `SPARSE`, and `SLACK`.
+            assert!(
+                bytes(&slots) * 2 < fresh * 3,
+                "{} of {fresh}",
+                bytes(&slots)
+            );
+        }
     }
 
     #[test]
