@@ -27,6 +27,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
   # patterns of files.
   @sources ~w(mix.exs lib/**/*.ex Cargo.toml Cargo.lock
               native/native_registry/Cargo.toml native/native_registry/src/**/*.rs
+              native/prefetch/Cargo.toml native/prefetch/src/**/*.rs
               native/registry_core/Cargo.toml native/registry_core/src/**/*.rs)
 
   def project do

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// How often the word stands in each function, by file and function.
 type Times = BTreeMap<(String, String), usize>;
@@ -19,11 +19,24 @@ fn behind<'a>(line: &'a str, word: &str) -> Option<&'a str> {
     Some(&rest[..end]).filter(|name| !name.is_empty())
 }
 
+/// The sources of a crate, each with the name that the list has for it.
+fn sources(of: &str, prefix: &str) -> Vec<(String, PathBuf)> {
+    let entries = fs::read_dir(native().join(of).join("src")).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let named = |path: PathBuf| {
+        let file = path.file_name().unwrap().to_str().unwrap();
+        (format!("{prefix}{file}"), path)
+    };
+    paths.map(named).collect()
+}
+
 fn in_sources() -> Times {
     let mut times = Times::new();
-    for entry in fs::read_dir(native().join("native_registry/src")).unwrap() {
-        let path = entry.unwrap().path();
-        let file = path.file_name().unwrap().to_str().unwrap();
+    let (library, prefetch) = (
+        sources("native_registry", ""),
+        sources("prefetch", "prefetch/"),
+    );
+    for (file, path) in library.into_iter().chain(prefetch) {
         let mut function = "(no function)".to_string();
         for line in fs::read_to_string(&path).unwrap().lines() {
             let code = line.split("//").next().unwrap();
@@ -34,9 +47,7 @@ fn in_sources() -> Times {
                 code.split(|character: char| !(character.is_alphanumeric() || character == '_'));
             let here = words.filter(|word| *word == "unsafe").count();
             if here > 0 {
-                *times
-                    .entry((file.to_string(), function.clone()))
-                    .or_default() += here;
+                *times.entry((file.clone(), function.clone())).or_default() += here;
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Which names a process holds, by their hashes.
 
 use crate::pid::Pid;
+use crate::sparse::{SMALL, sparse};
 use ahash::RandomState;
 use dashmap::DashMap;
 use dashmap::mapref::entry::{Entry, VacantEntry};
@@ -247,10 +248,6 @@ impl Known<'_> {
 /// when most of their entries have gone.
 struct Processes<T>(OnceLock<DashMap<Pid, T, RandomState>>);
 
-/// A shard is made anew when less than one place in this many is taken, unless it is small.
-const SPARSE: usize = 8;
-const SMALL: usize = 64;
-
 impl<T> Processes<T> {
     const fn new() -> Self {
         Self(OnceLock::new())
@@ -275,19 +272,16 @@ impl<T> Processes<T> {
     /// Makes the shard of a process anew if it is sparse. Called after something was removed.
     fn shrink(map: &DashMap<Pid, T, RandomState>, pid: Pid) {
         let shard = &map.shards()[map.determine_map(&pid)];
-        let sparse = |len: usize, capacity: usize, buckets: usize| {
-            // Of eight buckets at most seven are filled, and a removed entry may leave a mark in its
-            // bucket. A map that is full of marks would double its size.
-            let marks = (buckets / 8 * 7).saturating_sub(capacity);
-            capacity > SMALL && (len * SPARSE < capacity || marks * SPARSE > buckets)
+        let sparse = |entries: &RawTable<_>| {
+            // Of eight buckets at most seven are filled.
+            let (capacity, places) = (entries.capacity(), entries.buckets() / 8 * 7);
+            capacity > SMALL && sparse(entries.len(), capacity, places)
         };
-        let entries = shard.read();
-        if !sparse(entries.len(), entries.capacity(), entries.buckets()) {
+        if !sparse(&shard.read()) {
             return;
         }
-        drop(entries);
         let mut entries = shard.write();
-        if sparse(entries.len(), entries.capacity(), entries.buckets()) {
+        if sparse(&entries) {
             let hash = |pid: &Pid| map.hasher().hash_one(pid);
             let mut fresh = RawTable::with_capacity(entries.len() + 1);
             for entry in entries.drain() {
@@ -309,5 +303,41 @@ impl<T> Processes<T> {
             map.clear();
             map.shrink_to_fit();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn insert(index: &Index, number: u64) {
+        match index.lock(Pid(number << 4)) {
+            Locked::Unknown(process) => process.insert(NonZeroU64::MIN),
+            Locked::Known(_) => unreachable!("each number is a process of its own"),
+        }
+    }
+
+    #[test]
+    fn processes_that_come_and_go_take_no_more_room() {
+        // Nine places of ten are taken in each shard.
+        let count = SHARDS as u64 * 1_600;
+        let index = Index::new();
+        for number in 0..count {
+            insert(&index, number);
+        }
+        let fresh = index.bytes();
+        for number in 0..2 * count {
+            index.withdraw(Pid(number << 4));
+            insert(&index, number + count);
+        }
+        assert!(
+            index.bytes() * 10 < fresh * 11,
+            "{} of {fresh}",
+            index.bytes()
+        );
+        for number in 2 * count..3 * count - count / 10 {
+            index.withdraw(Pid(number << 4));
+        }
+        assert!(index.bytes() * 3 < fresh, "{} of {fresh}", index.bytes());
     }
 }

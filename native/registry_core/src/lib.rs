@@ -13,6 +13,7 @@ pub mod epoch;
 pub mod meta;
 pub mod name;
 mod pid;
+mod sparse;
 mod sync;
 
 // Made at compile time, which loom's atomics cannot be.

@@ -2,6 +2,7 @@
 
 use crate::pid::Pid;
 use crate::slots::SHARDS;
+use crate::sparse::sparse;
 use hashbrown::HashTable;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -17,9 +18,27 @@ struct Entry<V> {
 
 struct Shard<V> {
     entries: HashTable<Entry<V>>,
+    /// How many entries there was room for when the map was made.
+    places: usize,
     last_number: u64,
     /// Bytes of the names.
     text: usize,
+}
+
+impl<V> Shard<V> {
+    /// Makes the map anew if it has become sparse.
+    fn shrink(&mut self) {
+        let len = self.entries.len();
+        if sparse(len, self.entries.capacity(), self.places) {
+            let entries = std::mem::take(&mut self.entries);
+            self.entries.reserve(len, |entry| entry.hash);
+            for entry in entries {
+                self.entries
+                    .insert_unique(entry.hash, entry, |entry| entry.hash);
+            }
+            self.places = self.entries.capacity();
+        }
+    }
 }
 
 /// Names of any length.
@@ -38,6 +57,7 @@ impl<V> LongNames<V> {
         let shard = |_| {
             Mutex::new(Shard {
                 entries: HashTable::new(),
+                places: 0,
                 last_number: 0,
                 text: 0,
             })
@@ -73,7 +93,7 @@ impl<V> LongNames<V> {
     pub(crate) fn clear(&self) {
         for shard in self.made() {
             let mut locked = Locked::of(shard);
-            locked.0.text = 0;
+            (locked.0.text, locked.0.places) = (0, 0);
             let entries = std::mem::take(&mut locked.0.entries);
             drop(locked);
             // After the lock was released: freeing takes a while, and may call any destructor.
@@ -164,6 +184,7 @@ impl<'a, V> Locked<'a, V> {
             value,
         };
         shard.entries.insert_unique(hash, entry, |entry| entry.hash);
+        shard.places = shard.places.max(shard.entries.capacity());
         Some(shard.last_number)
     }
 
@@ -183,10 +204,56 @@ impl<'a, V> Locked<'a, V> {
         };
         let entry = found.remove().0;
         shard.text -= entry.name.len() + COUNTS;
-        if shard.entries.len() * 8 < shard.entries.capacity() {
-            let len = shard.entries.len() * 2;
-            shard.entries.shrink_to(len, |entry| entry.hash);
-        }
+        shard.shrink();
         (entry.name, entry.value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(names: &LongNames<()>) -> usize {
+        names.fill().map(|(_, bytes)| bytes).sum()
+    }
+
+    #[test]
+    fn names_that_come_and_go_take_no_more_room() {
+        let names = LongNames::<()>::new();
+        // All in one shard, fourteen places of fifteen.
+        let hash = |number: u64| {
+            let mixed = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            (mixed ^ mixed >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 8
+        };
+        let insert = |number: u64| {
+            let (hash, name) = (hash(number), [number.to_le_bytes(); 12]);
+            let mut locked = names.lock(hash);
+            locked.insert(hash, name.as_flattened(), Pid(number), None, |_| 0);
+        };
+        let remove = |number: u64| {
+            let (hash, name) = (hash(number), [number.to_le_bytes(); 12]);
+            let mut locked = names.lock(hash);
+            let place = locked.find(hash, name.as_flattened());
+            locked.remove(hash, place.unwrap_or(u64::MAX), |_| 0);
+        };
+        let count = 1_670;
+        (0..count).for_each(insert);
+        let fresh = bytes(&names);
+        for number in 0..5 * count {
+            remove(number);
+            insert(number + count);
+        }
+        assert!(
+            bytes(&names) * 10 < fresh * 11,
+            "{} of {fresh}",
+            bytes(&names)
+        );
+        let last = names.lock(0).find(
+            hash(6 * count - 1),
+            [(6 * count - 1).to_le_bytes(); 12].as_flattened(),
+        );
+        assert!(last.is_some());
+        (5 * count..6 * count).for_each(remove);
+        assert!(bytes(&names) * 10 < fresh, "{} of {fresh}", bytes(&names));
     }
 }

@@ -6,8 +6,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Digest do
 
   # All of them are in the package for Hex, and nothing else is: an archive fits the package and the repository.
   @sources ~w(Cargo.toml Cargo.lock .cargo/config.toml
-    native/{native_registry,registry_core}/{Cargo.toml,build.rs}
-    native/{native_registry,registry_core}/src/**/*.rs)
+    native/{native_registry,prefetch,registry_core}/{Cargo.toml,build.rs}
+    native/{native_registry,prefetch,registry_core}/src/**/*.rs)
 
   @doc "Of the content of the sources, and their paths in `root`."
   @spec sources(Path.t()) :: String.t()
