@@ -117,21 +117,36 @@ impl<V> Journal<V> {
             self.wanted.subtract(Kind::Waiters, waiters.len());
             self.push_urgent(desk, Urgent::Awaited(pid, waiters));
         }
-        if look.listeners || look.patterns && Self::may_match(desk, name) {
-            let kept = kept();
-            let weigh = |value| self.courier.get().map_or(0, |(_, weigh)| weigh(value));
-            let bytes = EVENT_BYTES + name.len() + kept.as_ref().map_or(0, weigh);
-            let mut queue = desk.queue();
-            let refused = queue.push(name, pid, change, kept, bytes);
-            self.wake(queue);
-            drop(refused);
+        if look.listeners || look.patterns && desk.sketch.may_match(name) {
+            // Not inlined, so that a change that concerns nobody does not prepare for it.
+            self.push(desk, look.listeners, name, pid, change, kept);
         }
     }
 
-    fn may_match(desk: &Desk<V>, name: &[u8]) -> bool {
-        if !desk.sketch.may_match(name) {
-            return false;
+    /// Writes an event down, for all processes or for those of the patterns that the name matches.
+    #[inline(never)]
+    fn push(
+        &self,
+        desk: &Desk<V>,
+        all: bool,
+        name: &[u8],
+        pid: Pid,
+        change: Change,
+        kept: impl FnOnce() -> Option<V>,
+    ) {
+        if !all && !Self::may_match(desk, name) {
+            return;
         }
+        let kept = kept();
+        let weigh = |value| self.courier.get().map_or(0, |(_, weigh)| weigh(value));
+        let bytes = EVENT_BYTES + name.len() + kept.as_ref().map_or(0, weigh);
+        let mut queue = desk.queue();
+        let refused = queue.push(name, pid, change, kept, bytes);
+        self.wake(queue);
+        drop(refused);
+    }
+
+    fn may_match(desk: &Desk<V>, name: &[u8]) -> bool {
         match desk.patterns.try_read() {
             Ok(patterns) => patterns.may_match(name),
             Err(TryLockError::Poisoned(patterns)) => patterns.into_inner().may_match(name),
@@ -454,5 +469,72 @@ impl<V> Journal<V> {
             (Some(desk), Some(name)) => desk.recipients(name, u64::MAX),
             (Some(desk), None) => desk.everybody(u64::MAX),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::{Buffer, Encoder};
+
+    /// `{first, second}`, with `:_` for `None`.
+    fn name(first: u32, second: Option<u32>) -> Vec<u8> {
+        let mut buffer = Buffer::new();
+        let mut encoder = Encoder::new(&mut buffer);
+        let word = |number: u32| number << 4 | 0xF;
+        let written = encoder.tuple(2).and_then(|()| {
+            encoder.word(word(first))?;
+            match second {
+                Some(second) => encoder.word(word(second)),
+                None => encoder.any(),
+            }
+        });
+        assert_eq!(written, Ok(()));
+        encoder.finish().to_vec()
+    }
+
+    /// Whether a change of the name is written down.
+    fn is_written(journal: &Journal<()>, name: &[u8]) -> bool {
+        let before = journal.backlog().0;
+        journal.changed(name, Pid(1), Change::Registered, || None);
+        journal.backlog().0 > before
+    }
+
+    #[test]
+    fn a_change_that_begins_as_no_pattern_does_takes_no_lock_and_is_not_written_down() {
+        let journal = Journal::<()>::default();
+        journal.subscribe(Pid(9), &name(1, None));
+        let desk = journal.desk();
+        let locked = desk.patterns.write();
+        // What looks for the patterns now, and cannot read them, is written down. By chance a name or two
+        // may have the hash of the pattern's beginning.
+        let others = (2..12).filter(|first| is_written(&journal, &name(*first, Some(0))));
+        assert!(others.count() < 3);
+        assert!(is_written(&journal, &name(1, Some(0))));
+        drop(locked);
+        assert!(is_written(&journal, &name(1, Some(0))));
+        assert!(journal.unsubscribe(Pid(9), &name(1, None)));
+        assert!(!is_written(&journal, &name(1, Some(0))));
+    }
+
+    #[test]
+    fn patterns_that_begin_alike_are_told_until_the_last_of_them_has_gone() {
+        let journal = Journal::<()>::default();
+        let (all, one) = (name(1, None), name(1, Some(1)));
+        journal.subscribe(Pid(8), &all);
+        journal.subscribe(Pid(9), &all);
+        journal.subscribe(Pid(9), &all);
+        journal.subscribe(Pid(9), &one);
+        assert!(journal.unsubscribe(Pid(9), &all));
+        assert!(is_written(&journal, &name(1, Some(2))));
+        journal.forget(Pid(8));
+        while journal.take().is_some() {}
+        assert!(!is_written(&journal, &name(1, Some(2))));
+        assert!(is_written(&journal, &one));
+        assert!(journal.unsubscribe(Pid(9), &one));
+        assert!(!is_written(&journal, &one));
+        // The same pattern may come again.
+        journal.subscribe(Pid(8), &all);
+        assert!(is_written(&journal, &one));
     }
 }

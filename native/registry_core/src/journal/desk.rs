@@ -83,14 +83,18 @@ impl<V> Desk<V> {
         patterns.matching(name, |subscribers| found.push(Arc::clone(subscribers)));
         drop(patterns);
         let mut recipients = self.recipients_by_atom();
+        if let [subscribers] = &found[..] {
+            subscribers.of_event(number, |pid| recipients.push(Recipient::Subscriber(pid)));
+            return recipients;
+        }
+        // A process may have subscribed with several of the patterns.
         let mut told = HashSet::with_hasher(RandomState::new());
-        let many = found.len() > 1;
         for subscribers in found {
-            for pid in subscribers.of_event(number) {
-                if !many || told.insert(pid) {
+            subscribers.of_event(number, |pid| {
+                if told.insert(pid) {
                     recipients.push(Recipient::Subscriber(pid));
                 }
-            }
+            });
         }
         recipients
     }

@@ -254,7 +254,7 @@ impl<L> Patterns<L> {
 
     /// Calls `f` with what belongs to each pattern that the name matches.
     pub(super) fn matching<'p>(&'p self, name: &[u8], mut f: impl FnMut(&'p L)) {
-        let mut ends = Ends::new(name);
+        let mut ends = Ends::new(name, &self.hasher);
         let mut places = vec![(&self.root, 0)];
         while let Some((node, from)) = places.pop() {
             let Some(at) = node.behind_label(name, from) else {
@@ -384,12 +384,12 @@ impl<'n> Ends<'n> {
     /// Passing over a shorter term is faster than looking it up.
     const SHORT: usize = 64;
 
-    fn new(name: &'n [u8]) -> Self {
+    fn new(name: &'n [u8], hasher: &RandomState) -> Self {
         // Allocates nothing before the first entry.
         Self {
             name,
-            any: HashMap::with_hasher(RandomState::new()),
-            tail: HashMap::with_hasher(RandomState::new()),
+            any: HashMap::with_hasher(hasher.clone()),
+            tail: HashMap::with_hasher(hasher.clone()),
         }
     }
 

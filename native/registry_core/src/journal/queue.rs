@@ -331,3 +331,102 @@ impl<T> Chunks<T> {
         Some(item)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(queue: &mut Queue<u64>, name: &[u8], number: u64) {
+        let bytes = EVENT_BYTES + name.len();
+        let pushed = queue.push(name, Pid(number), Change::Registered, Some(number), bytes);
+        assert_eq!(pushed, Ok(()));
+    }
+
+    /// Short names, and some that have no room beside others.
+    fn name(number: u64) -> Vec<u8> {
+        let len = if number % 50 == 7 {
+            number * 10
+        } else {
+            number % 60
+        };
+        (number..number + len)
+            .map(|byte| byte.to_le_bytes()[0])
+            .collect()
+    }
+
+    #[test]
+    fn events_come_out_as_they_went_in_whatever_the_lengths_of_their_names() {
+        let mut queue = Queue::new();
+        let mut batch = Batch::default();
+        let (mut put, mut taken) = (0, 0);
+        // Again and again some are put in and some taken out, so that batches are used again.
+        for round in 0..40_u64 {
+            for _ in 0..round * 13 % 300 {
+                push(&mut queue, &name(put), put);
+                put += 1;
+            }
+            for _ in 0..round * 7 % 250 {
+                if batch.is_empty() && !queue.take(&mut batch) {
+                    break;
+                }
+                let Some(Entry::Event(number, event)) = batch.pop() else {
+                    unreachable!("there is no other entry")
+                };
+                assert_eq!(
+                    (number, event.pid, event.kept),
+                    (taken, Pid(taken), Some(taken))
+                );
+                assert_eq!(*event.name, name(taken));
+                taken += 1;
+            }
+            let left = usize::try_from(put - taken).unwrap_or(usize::MAX);
+            // Of the last batch, those that have been dealt with are still counted.
+            assert!((left..left + Batch::<u64>::SIZE).contains(&queue.backlog()));
+        }
+        assert!(put > 4_000 && taken > 3_000);
+        while !batch.is_empty() || queue.take(&mut batch) {
+            taken += u64::from(batch.pop().is_some());
+        }
+        assert_eq!((put, queue.backlog(), queue.bytes), (taken, 0, 0));
+    }
+
+    #[test]
+    fn one_event_after_the_other_takes_the_memory_of_the_first() {
+        let mut queue = Queue::new();
+        let mut batch = Batch::default();
+        let mut places = Vec::new();
+        for number in 0..10 {
+            push(&mut queue, b"name", number);
+            assert!(queue.take(&mut batch));
+            places.push(batch.names.as_ptr());
+            assert!(batch.pop().is_some());
+            assert!(!queue.take(&mut batch));
+        }
+        places.dedup();
+        assert_eq!(places.len(), 1);
+    }
+
+    #[test]
+    fn events_that_have_no_room_are_counted_where_they_are_missing() {
+        let mut queue = Queue::new();
+        let half = MAX_BYTES / 2;
+        for number in 0..5 {
+            let pushed = queue.push(b"name", Pid(1), Change::Registered, Some(number), half);
+            assert_eq!(
+                pushed,
+                if number < 2 {
+                    Ok(())
+                } else {
+                    Err(Some(number))
+                }
+            );
+        }
+        assert_eq!((queue.backlog(), queue.lost), (3, 3));
+        let mut batch = Batch::default();
+        assert!(queue.take(&mut batch));
+        assert!(matches!(batch.pop(), Some(Entry::Event(0, _))));
+        assert!(matches!(batch.pop(), Some(Entry::Event(1, _))));
+        assert!(matches!(batch.pop(), Some(Entry::Lost(3, 4))));
+        assert!(batch.pop().is_none());
+    }
+}

@@ -30,7 +30,7 @@ pub(crate) struct Sketch<const CELLS: usize> {
 const LENGTHS: usize = 64;
 
 /// If there are more different lengths, it takes longer to look here than to match the patterns.
-const FEW: u32 = 8;
+const FEW: usize = 8;
 
 impl<const CELLS: usize> Sketch<CELLS> {
     /// Of no pattern.
@@ -47,6 +47,7 @@ impl<const CELLS: usize> Sketch<CELLS> {
         &beginning[..beginning.len().min(LENGTHS - 1)]
     }
 
+    #[inline]
     fn cell(&self, beginning: &[u8]) -> &AtomicU32 {
         // Not `hash_one`, which would hash the length as well.
         let mut state = self.hasher.build_hasher();
@@ -79,10 +80,10 @@ impl<const CELLS: usize> Sketch<CELLS> {
     #[inline]
     pub(crate) fn may_match(&self, name: &[u8]) -> bool {
         let mut lengths = self.lengths.load(Ordering::Acquire);
-        if lengths.count_ones() > FEW {
-            return true;
-        }
-        while lengths != 0 {
+        for _ in 0..FEW {
+            if lengths == 0 {
+                return false;
+            }
             // The shortest comes first.
             let Some(beginning) = name.get(..lengths.trailing_zeros() as usize) else {
                 return false;
@@ -92,13 +93,15 @@ impl<const CELLS: usize> Sketch<CELLS> {
             }
             lengths &= lengths - 1;
         }
-        false
+        lengths != 0
     }
 }
 
-// Loom's atomics exist inside of a model only.
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
+    // Loom's atomics exist inside of a model only.
+    #![cfg(not(loom))]
+
     use super::*;
 
     fn excluded(sketch: &Sketch<4_096>, names: impl Iterator<Item = Vec<u8>>) -> usize {
@@ -114,10 +117,16 @@ mod tests {
             (from..from + 1_000).map(move |number| [beginning(number), vec![7; 9]].concat())
         };
         assert_eq!(excluded(&sketch, names(0)), 0);
-        // On average 780.
+        // About 780.
         assert!(excluded(&sketch, names(1_000)) > 600);
         (0..1_000).for_each(|number| sketch.remove(&beginning(number)));
         assert_eq!(excluded(&sketch, names(0)), 1_000);
+    }
+
+    /// A hundred names of so many bytes, of which none begins with a 1. By chance, one or two may have the
+    /// hash of a beginning.
+    fn others(len: usize) -> impl Iterator<Item = Vec<u8>> {
+        (100..200).map(move |byte| vec![byte; len])
     }
 
     #[test]
@@ -125,24 +134,25 @@ mod tests {
         let sketch = Sketch::<4_096>::new();
         sketch.add(&[1; 1_000]);
         assert!(sketch.may_match(&[1; 1_001]));
-        assert!(!sketch.may_match(&[2; 1_001]));
+        assert!(excluded(&sketch, others(1_001)) > 90);
         assert!(!sketch.may_match(&[1; 20]));
         assert!(!sketch.may_match(&[]));
+        // As of a pattern that is only a variable.
         sketch.add(&[]);
-        assert!(sketch.may_match(&[2; 3]));
+        assert_eq!(excluded(&sketch, others(3)), 0);
         assert!(sketch.may_match(&[]));
         sketch.remove(&[]);
         assert!(!sketch.may_match(&[]));
     }
 
     #[test]
-    fn many_different_lengths_exclude_nothing() {
+    fn beginnings_of_very_many_lengths_exclude_nothing() {
         let sketch = Sketch::<4_096>::new();
-        (1..=8).for_each(|len| sketch.add(&vec![1; len]));
-        assert!(!sketch.may_match(&[2; 3]));
-        sketch.add(&[1; 9]);
-        assert!(sketch.may_match(&[2; 3]));
-        sketch.remove(&[1; 9]);
-        assert!(!sketch.may_match(&[2; 3]));
+        (1..=FEW).for_each(|len| sketch.add(&vec![1; len]));
+        assert!(excluded(&sketch, others(20)) > 90);
+        sketch.add(&[1; FEW + 1]);
+        assert_eq!(excluded(&sketch, others(20)), 0);
+        sketch.remove(&[1; FEW + 1]);
+        assert!(excluded(&sketch, others(20)) > 90);
     }
 }
