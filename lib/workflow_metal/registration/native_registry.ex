@@ -98,6 +98,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   A new child is `module` or `{module, keyword}`, with the via tuple put in as `:name`. The child's own
   `{:error, reason}` and `:ignore` are passed on.
 
+  The name is looked up first. If it runs, nothing else is done: the supervisor is not asked, and there is no
+  telemetry. The start of a child is a telemetry span where telemetry is on the code path when this library is
+  compiled; see the guide "Running it in production".
+
   When the start fails because another process has the name, that process is the answer. The child is
   started again when the holder has ended meanwhile, up to nine times, and when the child itself was
   killed during its `init`, up to four times. `{:error, {:already_started, pid}}` is the answer when

@@ -7,7 +7,8 @@
 //!
 //! # Locks
 //!
-//! A change never waits while patterns are matched: if it cannot read the patterns at once, it is written
+//! Most changes concern no pattern, and find that out without a lock: see `sketch`. A change never waits
+//! while patterns are matched: if it cannot read the patterns at once, it is written
 //! down, and the courier finds out which processes it concerns. When a process ends, what it asked for is
 //! taken out of `Desk::asked`, whose locks are held for a moment each, and its patterns are left to the
 //! courier. Of the locks here, only that of the queue is taken while another one is held.
@@ -18,6 +19,7 @@ mod subscribers;
 mod sync;
 
 mod queue;
+mod sketch;
 mod wanted;
 
 mod desk;
@@ -26,8 +28,9 @@ pub use event::{Change, Event, Notice, Recipient, Waiter};
 
 use crate::pid::Pid;
 use desk::Desk;
+use patterns::beginning;
 use queue::Queue;
-use queue::{Batch, EVENT_BYTES, Entry, Urgent};
+use queue::{EVENT_BYTES, Entry, Urgent};
 use std::collections::{BTreeMap, btree_map};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, OnceLock, PoisonError, TryLockError};
@@ -114,20 +117,33 @@ impl<V> Journal<V> {
             self.wanted.subtract(Kind::Waiters, waiters.len());
             self.push_urgent(desk, Urgent::Awaited(pid, waiters));
         }
-        if look.listeners || look.patterns && Self::may_match(desk, name) {
-            let event = Event {
-                name: name.into(),
-                pid,
-                kept: kept(),
-                change,
-            };
-            let weigh = |value| self.courier.get().map_or(0, |(_, weigh)| weigh(value));
-            let bytes = EVENT_BYTES + name.len() + event.kept.as_ref().map_or(0, weigh);
-            let mut queue = desk.queue();
-            let refused = queue.push(event, bytes);
-            self.wake(queue);
-            drop(refused);
+        if look.listeners || look.patterns && desk.sketch.may_match(name) {
+            // Not inlined, so that a change that concerns nobody does not prepare for it.
+            self.push(desk, look.listeners, name, pid, change, kept);
         }
+    }
+
+    /// Writes an event down, for all processes or for those of the patterns that the name matches.
+    #[inline(never)]
+    fn push(
+        &self,
+        desk: &Desk<V>,
+        all: bool,
+        name: &[u8],
+        pid: Pid,
+        change: Change,
+        kept: impl FnOnce() -> Option<V>,
+    ) {
+        if !all && !Self::may_match(desk, name) {
+            return;
+        }
+        let kept = kept();
+        let weigh = |value| self.courier.get().map_or(0, |(_, weigh)| weigh(value));
+        let bytes = EVENT_BYTES + name.len() + kept.as_ref().map_or(0, weigh);
+        let mut queue = desk.queue();
+        let refused = queue.push(name, pid, change, kept, bytes);
+        self.wake(queue);
+        drop(refused);
     }
 
     fn may_match(desk: &Desk<V>, name: &[u8]) -> bool {
@@ -186,7 +202,11 @@ impl<V> Journal<V> {
             .patterns
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        let subscribers = patterns.entry(pattern, || Arc::new(Subscribers::new(pattern)));
+        let subscribers = patterns.entry(pattern, || {
+            // First: a change that does not find the pattern here does not look for it there.
+            desk.sketch.add(beginning(pattern));
+            Arc::new(Subscribers::new(pattern))
+        });
         let written = desk.queue().written;
         let new = match subscribers.lock().entry(pid) {
             btree_map::Entry::Vacant(vacant) => {
@@ -231,15 +251,21 @@ impl<V> Journal<V> {
     }
 
     fn remove_pattern(&self, desk: &Desk<V>, pid: Pid, pattern: &[u8]) {
-        let mut removed = false;
-        desk.patterns
+        let (mut removed, mut last) = (false, false);
+        let mut patterns = desk
+            .patterns
             .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove_if(pattern, |subscribers| {
-                let mut since = subscribers.lock();
-                removed = since.remove(&pid).is_some();
-                since.is_empty()
-            });
+            .unwrap_or_else(PoisonError::into_inner);
+        patterns.remove_if(pattern, |subscribers| {
+            let mut since = subscribers.lock();
+            removed = since.remove(&pid).is_some();
+            last = since.is_empty();
+            last
+        });
+        if last {
+            desk.sketch.remove(beginning(pattern));
+        }
+        drop(patterns);
         if removed {
             self.wanted.subtract(Kind::Patterns, 1);
         }
@@ -355,31 +381,28 @@ impl<V> Journal<V> {
         loop {
             let mut batch = desk.batch.lock().unwrap_or_else(PoisonError::into_inner);
             let urgent = desk.urgent.load(Ordering::Acquire);
-            if !urgent && let Some(entry) = batch.pop_front() {
+            if !urgent && let Some(entry) = batch.pop() {
                 drop(batch);
                 return Some(match entry {
-                    Entry::Event(number, _, event) => {
+                    Entry::Event(number, event) => {
                         let recipients = desk.recipients(&event.name, number);
                         Notice::Event(event, recipients)
                     }
                     Entry::Lost(count, last) => Notice::Lost(count, desk.everybody(last)),
                 });
             }
-            let next = {
+            let urgent = {
                 let mut queue = desk.queue();
-                let urgent = queue.take_urgent().map(Batch::Urgent);
+                let urgent = queue.take_urgent();
                 desk.urgent.store(urgent.is_some(), Ordering::Release);
-                if urgent.is_none() && !batch.is_empty() {
-                    continue;
+                match urgent {
+                    Some(urgent) => urgent,
+                    None if !batch.is_empty() || queue.take(&mut batch) => continue,
+                    None => return None,
                 }
-                urgent.or_else(|| queue.take())?
             };
-            return Some(match next {
-                Batch::Entries(entries) => {
-                    *batch = entries;
-                    continue;
-                }
-                Batch::Urgent(Urgent::Ended(pid, asked)) => {
+            return Some(match urgent {
+                Urgent::Ended(pid, asked) => {
                     drop(batch);
                     for pattern in &asked.patterns {
                         self.remove_pattern(desk, pid, pattern);
@@ -387,7 +410,7 @@ impl<V> Journal<V> {
                     self.forget_waits(desk, pid, asked.waits);
                     continue;
                 }
-                Batch::Urgent(Urgent::Awaited(holder, mut waiting)) => {
+                Urgent::Awaited(holder, mut waiting) => {
                     let next = std::iter::from_fn(|| waiting.pop_first());
                     let waiters = next.take(Self::AT_ONCE);
                     let waiters = waiters.map(|(number, pid)| Waiter(pid, number)).collect();
@@ -396,7 +419,7 @@ impl<V> Journal<V> {
                     }
                     Notice::Awaited(holder, Self::told(desk, waiters))
                 }
-                Batch::Urgent(Urgent::Closed(mut waiters)) => {
+                Urgent::Closed(mut waiters) => {
                     let some = waiters.split_off(waiters.len().saturating_sub(Self::AT_ONCE));
                     if !waiters.is_empty() {
                         desk.queue().put_back(Urgent::Closed(waiters));
@@ -446,5 +469,72 @@ impl<V> Journal<V> {
             (Some(desk), Some(name)) => desk.recipients(name, u64::MAX),
             (Some(desk), None) => desk.everybody(u64::MAX),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::{Buffer, Encoder};
+
+    /// `{first, second}`, with `:_` for `None`.
+    fn name(first: u32, second: Option<u32>) -> Vec<u8> {
+        let mut buffer = Buffer::new();
+        let mut encoder = Encoder::new(&mut buffer);
+        let word = |number: u32| number << 4 | 0xF;
+        let written = encoder.tuple(2).and_then(|()| {
+            encoder.word(word(first))?;
+            match second {
+                Some(second) => encoder.word(word(second)),
+                None => encoder.any(),
+            }
+        });
+        assert_eq!(written, Ok(()));
+        encoder.finish().to_vec()
+    }
+
+    /// Whether a change of the name is written down.
+    fn is_written(journal: &Journal<()>, name: &[u8]) -> bool {
+        let before = journal.backlog().0;
+        journal.changed(name, Pid(1), Change::Registered, || None);
+        journal.backlog().0 > before
+    }
+
+    #[test]
+    fn a_change_that_begins_as_no_pattern_does_takes_no_lock_and_is_not_written_down() {
+        let journal = Journal::<()>::default();
+        journal.subscribe(Pid(9), &name(1, None));
+        let desk = journal.desk();
+        let locked = desk.patterns.write();
+        // What looks for the patterns now, and cannot read them, is written down. By chance a name or two
+        // may have the hash of the pattern's beginning.
+        let others = (2..12).filter(|first| is_written(&journal, &name(*first, Some(0))));
+        assert!(others.count() < 3);
+        assert!(is_written(&journal, &name(1, Some(0))));
+        drop(locked);
+        assert!(is_written(&journal, &name(1, Some(0))));
+        assert!(journal.unsubscribe(Pid(9), &name(1, None)));
+        assert!(!is_written(&journal, &name(1, Some(0))));
+    }
+
+    #[test]
+    fn patterns_that_begin_alike_are_told_until_the_last_of_them_has_gone() {
+        let journal = Journal::<()>::default();
+        let (all, one) = (name(1, None), name(1, Some(1)));
+        journal.subscribe(Pid(8), &all);
+        journal.subscribe(Pid(9), &all);
+        journal.subscribe(Pid(9), &all);
+        journal.subscribe(Pid(9), &one);
+        assert!(journal.unsubscribe(Pid(9), &all));
+        assert!(is_written(&journal, &name(1, Some(2))));
+        journal.forget(Pid(8));
+        while journal.take().is_some() {}
+        assert!(!is_written(&journal, &name(1, Some(2))));
+        assert!(is_written(&journal, &one));
+        assert!(journal.unsubscribe(Pid(9), &one));
+        assert!(!is_written(&journal, &one));
+        // The same pattern may come again.
+        journal.subscribe(Pid(8), &all);
+        assert!(is_written(&journal, &one));
     }
 }

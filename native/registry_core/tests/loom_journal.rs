@@ -1,7 +1,7 @@
 //! All interleavings, under the weak memory of the language, of threads that ask to be told and threads
 //! that change a name. `RUSTFLAGS="--cfg loom" cargo test --release -p registry_core --test loom_journal`
 //!
-//! What is modelled is `src/journal/wanted.rs` itself, with loom's atomics. The table is one atomic word
+//! What is modelled is `src/journal/wanted.rs` and `src/journal/sketch.rs` themselves, with loom's atomics. The table is one atomic word
 //! that is written and read as weakly as can be: lookups take no lock, so the fences of `Wanted` are all
 //! there is. What has been asked for lies under a lock, as in the journal.
 #![cfg(loom)]
@@ -9,14 +9,18 @@
 
 use loom::sync::{Arc, Mutex, RwLock};
 use loom::thread;
+use sketch::Sketch;
 use wanted::{Kind, Wanted};
 
 #[path = "../src/journal/wanted.rs"]
 mod wanted;
 
+#[path = "../src/journal/sketch.rs"]
+mod sketch;
+
 /// What `wanted.rs` finds in place of the standard library's.
 mod sync {
-    pub(super) use loom::sync::atomic::{AtomicUsize, Ordering, fence};
+    pub(super) use loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 }
 
 use sync::{AtomicUsize, Ordering};
@@ -52,6 +56,8 @@ struct World {
     /// Whether the name is registered.
     table: AtomicUsize,
     waiting: Mutex<bool>,
+    /// One cell: the hash, whose seeds differ each time, has to be the same.
+    sketch: Sketch<1>,
     patterns: RwLock<bool>,
     told: AtomicUsize,
 }
@@ -66,6 +72,7 @@ impl World {
             },
             table: AtomicUsize::new(0),
             waiting: Mutex::new(false),
+            sketch: Sketch::new(),
             patterns: RwLock::new(false),
             told: AtomicUsize::new(0),
         })
@@ -85,7 +92,7 @@ impl World {
                 self.tell();
             }
         }
-        if self.fenced.looks_for(Kind::Patterns) {
+        if self.fenced.looks_for(Kind::Patterns) && self.sketch.may_match(b"name") {
             match self.patterns.try_read() {
                 Ok(patterns) if !*patterns => {}
                 // The change is written down, too, when the patterns cannot be seen.
@@ -113,8 +120,27 @@ impl World {
     /// As `Journal::subscribe`.
     fn subscribe(&self) {
         self.fenced.wanted.add(Kind::Patterns, 1);
+        let mut patterns = self.patterns.write().unwrap();
+        self.sketch.add(b"na");
+        *patterns = true;
+        drop(patterns);
+        self.fenced.asked();
+    }
+
+    /// The same with a wrong order: the sketch comes after the fence.
+    fn subscribe_and_sketch_too_late(&self) {
+        self.fenced.wanted.add(Kind::Patterns, 1);
         *self.patterns.write().unwrap() = true;
         self.fenced.asked();
+        self.sketch.add(b"na");
+    }
+
+    /// As `Journal::unsubscribe`.
+    fn unsubscribe(&self, beginning: &[u8]) {
+        let patterns = self.patterns.write().unwrap();
+        self.sketch.remove(beginning);
+        drop(patterns);
+        self.fenced.wanted.subtract(Kind::Patterns, 1);
     }
 
     fn finds(&self) -> bool {
@@ -231,4 +257,33 @@ fn a_waiter_that_gives_up_hides_no_other() {
         registration.join().unwrap();
         assert!(found || world.told() == 1, "neither found nor told");
     });
+}
+
+/// The model covers the sketch: if a subscriber adds to it after its fence, both threads can miss.
+#[test]
+#[should_panic(expected = "neither found nor told")]
+fn a_subscriber_that_adds_to_the_sketch_too_late_may_miss() {
+    ask_beside_a_registration(true, true, World::subscribe_and_sketch_too_late);
+}
+
+/// Invariant: of two subscribers, one that gives up does not hide the other, whether their patterns begin
+/// alike or not.
+#[test]
+fn a_subscriber_that_gives_up_hides_no_other() {
+    for beginning in [b"na".as_slice(), b"n"] {
+        loom::model(move || {
+            let world = World::new(true, true);
+            world.fenced.wanted.add(Kind::Patterns, 1);
+            world.sketch.add(beginning);
+            let theirs = world.clone();
+            let gives_up = thread::spawn(move || theirs.unsubscribe(beginning));
+            let theirs = world.clone();
+            let registration = thread::spawn(move || theirs.register());
+            world.subscribe();
+            let found = world.finds();
+            gives_up.join().unwrap();
+            registration.join().unwrap();
+            assert!(found || world.told() > 0, "neither found nor told");
+        });
+    }
 }

@@ -47,6 +47,11 @@ fn step(pattern: &[u8]) -> Step {
     }
 }
 
+/// What the pattern has before its first variable: every name that matches it begins so.
+pub(super) fn beginning(pattern: &[u8]) -> &[u8] {
+    &pattern[..parts(pattern, pattern.len())]
+}
+
 /// How many bytes the steps before the first variable take, of those that end within the first
 /// `limit` bytes.
 fn parts(pattern: &[u8], limit: usize) -> usize {
@@ -64,7 +69,7 @@ impl<L> Node<L> {
     /// A node for a pattern that goes on with these bytes.
     fn before(pattern: &[u8]) -> Self {
         Self {
-            label: pattern[..parts(pattern, pattern.len())].into(),
+            label: beginning(pattern).into(),
             leaf: None,
             any: None,
             tail: None,
@@ -111,6 +116,13 @@ impl<L> Node<L> {
     fn behind_label(&self, name: &[u8], from: usize) -> Option<usize> {
         let stands = name[from..].starts_with(&self.label);
         stands.then_some(from + self.label.len())
+    }
+
+    /// Whether the pattern that ends here has nothing behind its last variable. What the variable
+    /// stands for is then the rest of every name that has come this far: both have the same terms open.
+    #[inline]
+    fn is_last(&self) -> bool {
+        self.leaf.is_some() && self.label.is_empty()
     }
 
     fn is_empty(&self) -> bool {
@@ -242,7 +254,7 @@ impl<L> Patterns<L> {
 
     /// Calls `f` with what belongs to each pattern that the name matches.
     pub(super) fn matching<'p>(&'p self, name: &[u8], mut f: impl FnMut(&'p L)) {
-        let mut ends = Ends::new(name);
+        let mut ends = Ends::new(name, &self.hasher);
         let mut places = vec![(&self.root, 0)];
         while let Some((node, from)) = places.pop() {
             let Some(at) = node.behind_label(name, from) else {
@@ -252,15 +264,19 @@ impl<L> Patterns<L> {
                 node.leaf.iter().for_each(&mut f);
                 continue;
             }
-            if let Some(lower) = &node.any
-                && let Some(end) = ends.any(at)
-            {
-                places.push((lower, end));
+            if let Some(lower) = &node.any {
+                if lower.is_last() {
+                    places.push((lower, name.len()));
+                } else if let Some(end) = ends.any(at) {
+                    places.push((lower, end));
+                }
             }
-            if let Some(lower) = &node.tail
-                && let Some(end) = ends.tail(at)
-            {
-                places.push((lower, end));
+            if let Some(lower) = &node.tail {
+                if lower.is_last() {
+                    places.push((lower, name.len()));
+                } else if let Some(end) = ends.tail(at) {
+                    places.push((lower, end));
+                }
             }
             places.extend(self.part(node, name, at));
         }
@@ -284,6 +300,10 @@ impl<L> Patterns<L> {
         let mut others = Vec::new();
         loop {
             if at == name.len() && node.leaf.is_some() {
+                return true;
+            }
+            let last = |lower: &Option<Box<Node<L>>>| lower.as_ref().is_some_and(|it| it.is_last());
+            if last(&node.any) || last(&node.tail) {
                 return true;
             }
             let mut cost = 16;
@@ -364,12 +384,12 @@ impl<'n> Ends<'n> {
     /// Passing over a shorter term is faster than looking it up.
     const SHORT: usize = 64;
 
-    fn new(name: &'n [u8]) -> Self {
+    fn new(name: &'n [u8], hasher: &RandomState) -> Self {
         // Allocates nothing before the first entry.
         Self {
             name,
-            any: HashMap::with_hasher(RandomState::new()),
-            tail: HashMap::with_hasher(RandomState::new()),
+            any: HashMap::with_hasher(hasher.clone()),
+            tail: HashMap::with_hasher(hasher.clone()),
         }
     }
 
@@ -480,7 +500,8 @@ impl<L> Branches<L> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use super::Patterns;
+    use super::{Patterns, beginning};
+    use crate::journal::sketch::Sketch;
     use crate::name::{Buffer, Encoder, NameError, matches};
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -593,10 +614,11 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
         /// The tree finds what a search through all patterns finds, whatever was added and removed
-        /// before.
+        /// before, and the sketch of their beginnings excludes none of that.
         #[test]
         fn a_name_finds_the_patterns_that_it_matches(steps in vec(step(), 0..60)) {
             let mut patterns = Patterns::new();
+            let sketch = Sketch::<64>::new();
             let mut all: Vec<Vec<u8>> = Vec::new();
             for step in steps {
                 match step {
@@ -605,12 +627,14 @@ mod tests {
                         let kept = patterns.entry(&pattern, || pattern.clone());
                         prop_assert_eq!(&*kept, &pattern);
                         if !all.contains(&pattern) {
+                            sketch.add(beginning(&pattern));
                             all.push(pattern);
                         }
                     }
                     Step::Remove(at) if at < all.len() => {
                         let pattern = all.swap_remove(at);
                         patterns.remove_if(&pattern, |kept| *kept == pattern);
+                        sketch.remove(beginning(&pattern));
                     }
                     Step::Remove(_) => patterns.remove_if(&[0xFE], |_| true),
                     Step::Match(tree) => {
@@ -619,6 +643,8 @@ mod tests {
                             all.iter().filter(|pattern| matches(pattern, &name)).cloned().collect();
                         expected.sort();
                         prop_assert_eq!(patterns.may_match(&name), !expected.is_empty());
+                        prop_assert!(expected.is_empty() || sketch.may_match(&name));
+                        prop_assert!(!all.is_empty() || !sketch.may_match(&name));
                         prop_assert_eq!(found(&patterns, &name), expected);
                     }
                 }

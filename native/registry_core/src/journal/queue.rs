@@ -1,6 +1,6 @@
 //! What is to be told, in order.
 
-use super::event::{Event, Waiter};
+use super::event::{Change, Event, Waiter};
 use crate::pid::Pid;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -43,22 +43,20 @@ impl Asked {
 
 /// An event, or a gap in the order of events.
 pub(super) enum Entry<V> {
-    /// The number of an event, the bytes it takes, and the event.
-    Event(u64, usize, Event<V>),
+    /// The number of an event, and the event.
+    Event(u64, Event<V>),
     /// How many events were dropped here, and the number of the last of them.
     Lost(u64, u64),
 }
 
-/// What the courier takes out together. If it took each by itself, it would hold the lock of the queue
-/// too often.
-pub(super) enum Batch<V> {
-    Urgent(Urgent),
-    Entries(VecDeque<Entry<V>>),
-}
-
 pub(super) struct Queue<V> {
     urgent: Chunks<Urgent>,
-    events: Chunks<Entry<V>>,
+    events: VecDeque<Batch<V>>,
+    /// A batch that the courier has dealt with. Events are written into it again: its memory is still in
+    /// a cache, and nothing has to be allocated.
+    spare: Option<Batch<V>>,
+    /// How many events there are.
+    len: usize,
     /// How many events there have been in all, with those that were dropped.
     pub(super) written: u64,
     /// The bytes of the events, with those of the last batch.
@@ -77,7 +75,9 @@ impl<V> Queue<V> {
     pub(super) fn new() -> Self {
         Self {
             urgent: Chunks::new(),
-            events: Chunks::new(),
+            events: VecDeque::new(),
+            spare: None,
+            len: 0,
             written: 0,
             bytes: 0,
             taken: (0, 0),
@@ -90,7 +90,7 @@ impl<V> Queue<V> {
 
     /// How many events there are, with those of the last batch.
     pub(super) fn backlog(&self) -> usize {
-        self.events.len + self.taken.1
+        self.len + self.taken.1
     }
 
     pub(super) fn push_urgent(&mut self, urgent: Urgent) {
@@ -102,10 +102,17 @@ impl<V> Queue<V> {
         self.urgent.put_back(urgent);
     }
 
-    /// Puts the event in, or gives it back when there is no room.
-    pub(super) fn push(&mut self, event: Event<V>, bytes: usize) -> Result<(), Event<V>> {
+    /// Puts an event in, or gives what is kept with the name back when there is no room.
+    pub(super) fn push(
+        &mut self,
+        name: &[u8],
+        pid: Pid,
+        change: Change,
+        kept: Option<V>,
+        bytes: usize,
+    ) -> Result<(), Option<V>> {
         if self.closed {
-            return Err(event);
+            return Err(kept);
         }
         let number = self.written;
         self.written += 1;
@@ -117,17 +124,36 @@ impl<V> Queue<V> {
         }
         if !self.full {
             self.bytes += bytes;
-            self.events.push(Entry::Event(number, bytes, event));
+            self.len += 1;
+            self.last(name.len())
+                .push(number, name, pid, change, kept, bytes);
             return Ok(());
         }
         self.lost += 1;
-        if let Some(Entry::Lost(count, last)) = self.events.last() {
+        let last = self
+            .events
+            .back_mut()
+            .and_then(|batch| batch.entries.back_mut());
+        if let Some(Written::Lost(count, last)) = last {
             *count += 1;
             *last = number;
         } else {
-            self.events.push(Entry::Lost(1, number));
+            self.len += 1;
+            self.last(0).entries.push_back(Written::Lost(1, number));
         }
-        Err(event)
+        Err(kept)
+    }
+
+    /// The batch to which the next entry is added, whose name has this many bytes.
+    fn last(&mut self, name: usize) -> &mut Batch<V> {
+        if !self.events.back().is_some_and(|last| last.has_room(name)) {
+            let spare = self.spare.take().filter(|spare| spare.has_room(name));
+            let batch = spare.unwrap_or_else(|| Batch::with_room(name));
+            self.events.push_back(batch);
+        }
+        self.events
+            .back_mut()
+            .unwrap_or_else(|| unreachable!("it has just been put there"))
     }
 
     /// What comes before all batches.
@@ -135,21 +161,133 @@ impl<V> Queue<V> {
         self.urgent.pop()
     }
 
-    /// The next batch, after the one before was dealt with. After `None`, the courier is woken for the
-    /// next event.
-    pub(super) fn take(&mut self) -> Option<Batch<V>> {
+    /// Puts the next batch in place of the one before, which has been dealt with. When it answers `false`,
+    /// there is none, and the courier is woken for the next event.
+    pub(super) fn take(&mut self, batch: &mut Batch<V>) -> bool {
         self.bytes -= self.taken.0;
-        self.taken = (0, 0);
-        let Some(entries) = self.events.pop_chunk() else {
-            self.scheduled = false;
-            return None;
-        };
-        let bytes = entries.iter().map(|entry| match entry {
-            Entry::Event(_, bytes, _) => *bytes,
-            Entry::Lost(..) => 0,
+        let next = self.events.pop_front();
+        self.scheduled = next.is_some();
+        let next = next.unwrap_or_default();
+        self.taken = (next.bytes, next.entries.len());
+        self.len -= self.taken.1;
+        let before = std::mem::replace(batch, next);
+        self.spare = before.cleared().or(self.spare.take());
+        self.scheduled
+    }
+}
+
+/// What the courier takes out together. If it took each entry by itself, it would hold the lock of the
+/// queue too often.
+pub(super) struct Batch<V> {
+    entries: VecDeque<Written<V>>,
+    /// The names of the events, one after the other, so that a thread that writes an event down does not
+    /// allocate memory, which the courier's thread then frees.
+    names: Vec<u8>,
+    /// Where the name of the next event begins.
+    from: usize,
+    /// What the events take, with their values.
+    bytes: usize,
+}
+
+/// An [`Entry`] whose name is in the batch.
+enum Written<V> {
+    Event {
+        number: u64,
+        /// Where the name ends.
+        end: usize,
+        pid: Pid,
+        change: Change,
+        kept: Option<V>,
+    },
+    Lost(u64, u64),
+}
+
+impl<V> Default for Batch<V> {
+    /// Without memory.
+    fn default() -> Self {
+        Self {
+            entries: VecDeque::new(),
+            names: Vec::new(),
+            from: 0,
+            bytes: 0,
+        }
+    }
+}
+
+impl<V> Batch<V> {
+    /// How many entries there are in one batch at most, and how many bytes their names have. A longer
+    /// name has a batch of its own. So nothing ever grows: that would take long while a thread holds a
+    /// lock.
+    const SIZE: usize = 128;
+    const NAMES: usize = 4_096;
+
+    fn with_room(name: usize) -> Self {
+        Self {
+            entries: VecDeque::with_capacity(Self::SIZE),
+            names: Vec::with_capacity(name.max(Self::NAMES)),
+            ..Self::default()
+        }
+    }
+
+    fn has_room(&self, name: usize) -> bool {
+        self.entries.len() < Self::SIZE && self.names.capacity() - self.names.len() >= name
+    }
+
+    /// Without the entries, to be used again; `None` when it has not the usual size.
+    fn cleared(mut self) -> Option<Self> {
+        self.entries.clear();
+        self.names.clear();
+        (self.from, self.bytes) = (0, 0);
+        let usual = Self::NAMES..=2 * Self::NAMES;
+        usual.contains(&self.names.capacity()).then_some(self)
+    }
+
+    fn push(
+        &mut self,
+        number: u64,
+        name: &[u8],
+        pid: Pid,
+        change: Change,
+        kept: Option<V>,
+        bytes: usize,
+    ) {
+        self.bytes += bytes;
+        self.names.extend_from_slice(name);
+        self.entries.push_back(Written::Event {
+            number,
+            end: self.names.len(),
+            pid,
+            change,
+            kept,
         });
-        self.taken = (bytes.sum(), entries.len());
-        Some(Batch::Entries(entries))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The first entry, which is taken out.
+    pub(super) fn pop(&mut self) -> Option<Entry<V>> {
+        Some(match self.entries.pop_front()? {
+            Written::Event {
+                number,
+                end,
+                pid,
+                change,
+                kept,
+            } => {
+                let name = self.names[self.from..end].into();
+                self.from = end;
+                let event = Event {
+                    name,
+                    pid,
+                    kept,
+                    change,
+                };
+                Entry::Event(number, event)
+            }
+            Written::Lost(count, last) => Entry::Lost(count, last),
+        })
     }
 }
 
@@ -157,7 +295,6 @@ impl<V> Queue<V> {
 /// thread that puts an item in holds a lock.
 struct Chunks<T> {
     chunks: VecDeque<VecDeque<T>>,
-    len: usize,
 }
 
 impl<T> Chunks<T> {
@@ -166,12 +303,10 @@ impl<T> Chunks<T> {
     fn new() -> Self {
         Self {
             chunks: VecDeque::new(),
-            len: 0,
         }
     }
 
     fn push(&mut self, item: T) {
-        self.len += 1;
         match self.chunks.back_mut() {
             Some(last) if last.len() < Self::SIZE => last.push_back(item),
             _ => {
@@ -183,7 +318,6 @@ impl<T> Chunks<T> {
     }
 
     fn put_back(&mut self, item: T) {
-        self.len += 1;
         let chunk = VecDeque::from([item]);
         self.chunks.push_front(chunk);
     }
@@ -191,20 +325,108 @@ impl<T> Chunks<T> {
     fn pop(&mut self) -> Option<T> {
         let first = self.chunks.front_mut()?;
         let item = first.pop_front()?;
-        self.len -= 1;
         if first.is_empty() {
             self.chunks.pop_front();
         }
         Some(item)
     }
+}
 
-    fn pop_chunk(&mut self) -> Option<VecDeque<T>> {
-        let chunk = self.chunks.pop_front()?;
-        self.len -= chunk.len();
-        Some(chunk)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(queue: &mut Queue<u64>, name: &[u8], number: u64) {
+        let bytes = EVENT_BYTES + name.len();
+        let pushed = queue.push(name, Pid(number), Change::Registered, Some(number), bytes);
+        assert_eq!(pushed, Ok(()));
     }
 
-    fn last(&mut self) -> Option<&mut T> {
-        self.chunks.back_mut()?.back_mut()
+    /// Short names, and some that have no room beside others.
+    fn name(number: u64) -> Vec<u8> {
+        let len = if number % 50 == 7 {
+            number * 10
+        } else {
+            number % 60
+        };
+        (number..number + len)
+            .map(|byte| byte.to_le_bytes()[0])
+            .collect()
+    }
+
+    #[test]
+    fn events_come_out_as_they_went_in_whatever_the_lengths_of_their_names() {
+        let mut queue = Queue::new();
+        let mut batch = Batch::default();
+        let (mut put, mut taken) = (0, 0);
+        // Again and again some are put in and some taken out, so that batches are used again.
+        for round in 0..40_u64 {
+            for _ in 0..round * 13 % 300 {
+                push(&mut queue, &name(put), put);
+                put += 1;
+            }
+            for _ in 0..round * 7 % 250 {
+                if batch.is_empty() && !queue.take(&mut batch) {
+                    break;
+                }
+                let Some(Entry::Event(number, event)) = batch.pop() else {
+                    unreachable!("there is no other entry")
+                };
+                assert_eq!(
+                    (number, event.pid, event.kept),
+                    (taken, Pid(taken), Some(taken))
+                );
+                assert_eq!(*event.name, name(taken));
+                taken += 1;
+            }
+            let left = usize::try_from(put - taken).unwrap_or(usize::MAX);
+            // Of the last batch, those that have been dealt with are still counted.
+            assert!((left..left + Batch::<u64>::SIZE).contains(&queue.backlog()));
+        }
+        assert!(put > 4_000 && taken > 3_000);
+        while !batch.is_empty() || queue.take(&mut batch) {
+            taken += u64::from(batch.pop().is_some());
+        }
+        assert_eq!((put, queue.backlog(), queue.bytes), (taken, 0, 0));
+    }
+
+    #[test]
+    fn one_event_after_the_other_takes_the_memory_of_the_first() {
+        let mut queue = Queue::new();
+        let mut batch = Batch::default();
+        let mut places = Vec::new();
+        for number in 0..10 {
+            push(&mut queue, b"name", number);
+            assert!(queue.take(&mut batch));
+            places.push(batch.names.as_ptr());
+            assert!(batch.pop().is_some());
+            assert!(!queue.take(&mut batch));
+        }
+        places.dedup();
+        assert_eq!(places.len(), 1);
+    }
+
+    #[test]
+    fn events_that_have_no_room_are_counted_where_they_are_missing() {
+        let mut queue = Queue::new();
+        let half = MAX_BYTES / 2;
+        for number in 0..5 {
+            let pushed = queue.push(b"name", Pid(1), Change::Registered, Some(number), half);
+            assert_eq!(
+                pushed,
+                if number < 2 {
+                    Ok(())
+                } else {
+                    Err(Some(number))
+                }
+            );
+        }
+        assert_eq!((queue.backlog(), queue.lost), (3, 3));
+        let mut batch = Batch::default();
+        assert!(queue.take(&mut batch));
+        assert!(matches!(batch.pop(), Some(Entry::Event(0, _))));
+        assert!(matches!(batch.pop(), Some(Entry::Event(1, _))));
+        assert!(matches!(batch.pop(), Some(Entry::Lost(3, 4))));
+        assert!(batch.pop().is_none());
     }
 }

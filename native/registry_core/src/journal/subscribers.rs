@@ -27,9 +27,9 @@ impl Subscribers {
         self.since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The processes that had subscribed when the event with this number happened.
-    pub(super) fn of_event(&self, number: u64) -> Vec<Pid> {
-        let mut pids = Vec::new();
+    /// Calls `f` with each process that had subscribed when the event with this number happened. Others
+    /// may wait for a lock meanwhile.
+    pub(super) fn of_event(&self, number: u64, mut f: impl FnMut(Pid)) {
         let mut from = Bound::Unbounded;
         loop {
             let since = self.lock();
@@ -38,11 +38,11 @@ impl Subscribers {
             for (pid, since) in &mut some {
                 last = Some(*pid);
                 if *since <= number {
-                    pids.push(*pid);
+                    f(*pid);
                 }
             }
             let Some(last) = last else {
-                return pids;
+                return;
             };
             from = Bound::Excluded(last);
         }

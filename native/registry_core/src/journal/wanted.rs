@@ -34,6 +34,7 @@ pub(crate) enum Kind {
 }
 
 impl Wanted {
+    #[inline]
     fn count(&self, kind: Kind) -> &AtomicUsize {
         match kind {
             Kind::Listeners => &self.listeners,
@@ -54,6 +55,7 @@ impl Wanted {
     }
 
     /// How many there are.
+    #[inline]
     pub(crate) fn get(&self, kind: Kind) -> usize {
         self.count(kind).load(Ordering::Acquire)
     }

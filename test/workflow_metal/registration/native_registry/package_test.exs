@@ -22,6 +22,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PackageTest do
     end
   end
 
+  # The crates of a user's build.
+  defp members do
+    [_all, members] = Regex.run(~r/^members = \[(.*)\]$/m, read("Cargo.toml"))
+    for [_all, member] <- Regex.scan(~r/"([^"]+)"/, members), do: member
+  end
+
   defp read(path), do: File.read!(Path.join(@root, path))
 
   describe "the files of the package" do
@@ -83,9 +89,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PackageTest do
         assert path in files, "#{source} reads #{path}"
       end
 
-      [_all, members] = Regex.run(~r/^members = \[(.*)\]$/m, read("Cargo.toml"))
-
-      for [_all, member] <- Regex.scan(~r/"([^"]+)"/, members),
+      for member <- members(),
           path <- ["#{member}/Cargo.toml", "#{member}/src/lib.rs"] do
         assert path in files, "the workspace needs #{path}"
       end
@@ -129,8 +133,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PackageTest do
     end
 
     assert Digest.sources(folder) == digest
-    File.write!(Path.join(folder, "native/native_registry/src/lib.rs"), " ", [:append])
-    assert Digest.sources(folder) != digest
+
+    for member <- members(), file <- ["Cargo.toml", "src/lib.rs"] do
+      before = Digest.sources(folder)
+      File.write!(Path.join([folder, member, file]), " ", [:append])
+      assert Digest.sources(folder) != before
+    end
   end
 
   test "every document is a page of the documentation, and no two have the same file name" do

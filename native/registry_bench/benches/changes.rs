@@ -1,0 +1,105 @@
+//! How many instructions a registration takes together with giving the name back, while processes have
+//! subscribed:
+//!
+//! ```text
+//! cargo bench -p registry_bench --bench changes --no-run
+//! valgrind --tool=callgrind --toggle-collect='*measured*' target/release/deps/changes-* others
+//! ```
+//!
+//! counts [`CHANGES`] pairs. The argument says who has subscribed: see `SUBSCRIBERS`. The events are
+//! taken outside of what is counted. Without callgrind the time is what matters, which is printed.
+#![allow(clippy::unwrap_used)]
+
+use registry_bench::{case, integers};
+use registry_core::journal::Journal;
+use registry_core::name::{Buffer, Encoder};
+use registry_core::{Pid, Registry};
+use std::time::Instant;
+
+const CHANGES: u32 = 10_000;
+
+/// `{first, {number, :_}}`, or `{first, :_}` without a number.
+fn subscribe(journal: &Journal<()>, pid: u64, first: u32, number: Option<u32>) {
+    let mut buffer = Buffer::new();
+    let mut encoder = Encoder::new(&mut buffer);
+    encoder.tuple(2).unwrap();
+    encoder.word(first).unwrap();
+    if let Some(number) = number {
+        encoder.tuple(5).unwrap();
+        encoder.word(number << 4 | 0xF).unwrap();
+        for _ in 0..4 {
+            encoder.any().unwrap();
+        }
+    } else {
+        encoder.any().unwrap();
+    }
+    journal.subscribe(Pid(pid), encoder.finish());
+}
+
+/// The word by which all names begin, and another.
+const THIS: u32 = 0x0004_560B;
+const ANOTHER: u32 = 0x0004_570B;
+
+/// What may be asked for.
+const SUBSCRIBERS: [(&str, fn(&Journal<()>)); 6] = [
+    ("nobody", |_| {}),
+    ("another", |journal| subscribe(journal, 1, ANOTHER, None)),
+    ("others", |journal| {
+        (0..1_000)
+            .for_each(|pid| subscribe(journal, pid, ANOTHER, Some(u32::try_from(pid).unwrap())));
+    }),
+    ("alike", |journal| {
+        (0..1_000).for_each(|pid| {
+            subscribe(journal, pid, THIS, Some(10 + u32::try_from(pid).unwrap()));
+        });
+    }),
+    ("this", |journal| subscribe(journal, 1, THIS, None)),
+    ("listener", |journal| journal.listen(vec![1])),
+];
+
+#[inline(never)]
+fn measured(registry: &Registry<()>, names: &[Box<[u8]>]) {
+    for name in names {
+        registry
+            .register(name, Pid(7), None, None, || true)
+            .unwrap();
+        assert!(registry.unregister(name, Pid(7)));
+    }
+}
+
+fn main() {
+    let wanted: Vec<_> = std::env::args().skip(1).collect();
+    let mut buffer = Buffer::new();
+    let names: Vec<Box<[u8]>> = (0..CHANGES)
+        .map(|number| integers(&mut buffer, number).unwrap().into())
+        .collect();
+    let chosen = SUBSCRIBERS
+        .iter()
+        .filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name));
+    let registries: Vec<_> = chosen
+        .map(|(name, ask)| {
+            let registry = Registry::<()>::new();
+            registry.journal().attach(|| {}, |()| 0);
+            // What a process pays once, and not for each name.
+            let held = case(&mut buffer, 0).unwrap();
+            registry
+                .register(held, Pid(7), None, None, || true)
+                .unwrap();
+            ask(registry.journal());
+            (name, registry, Vec::new())
+        })
+        .collect();
+    let mut registries = registries;
+    for _ in 0..std::env::var("ROUNDS").map_or(1, |rounds| rounds.parse().unwrap()) {
+        for (_, registry, times) in &mut registries {
+            let start = Instant::now();
+            measured(registry, &names);
+            times.push(start.elapsed());
+            while registry.journal().take().is_some() {}
+        }
+    }
+    for (name, _, times) in &mut registries {
+        times.sort();
+        println!("{name}: {:?} a pair", times[times.len() / 2] / CHANGES);
+    }
+}
