@@ -4,11 +4,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PackageTest do
   alias WorkflowMetal.Registration.NativeRegistry.Build.Digest
 
   @root Path.expand("../../../..", __DIR__)
-  @config Mix.Project.config()
 
   # As Hex expands the list: of a folder it takes everything.
   defp packaged(root \\ @root) do
-    for pattern <- @config[:package][:files],
+    for pattern <- Mix.Project.config()[:package][:files],
         path <- Path.wildcard(Path.join(root, pattern)),
         file <- within(path),
         uniq: true,
@@ -32,7 +31,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PackageTest do
 
   describe "the files of the package" do
     test "are there" do
-      for pattern <- @config[:package][:files] do
+      for pattern <- Mix.Project.config()[:package][:files] do
         assert Path.wildcard(Path.join(@root, pattern)) != [], "#{pattern} matches no file"
       end
     end
@@ -142,7 +141,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PackageTest do
   end
 
   test "every document is a page of the documentation, and no two have the same file name" do
-    extras = @config[:docs][:extras]
+    extras = Mix.Project.config()[:docs][:extras]
     documents = Enum.filter(packaged(), &(Path.extname(&1) == ".md"))
     assert documents -- extras == []
     # ExDoc finds the target of a link by its file name.
@@ -170,7 +169,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PackageTest do
   end
 
   test "the address of the repository is in mix.exs alone, once" do
-    "https://" <> address = @config[:source_url]
+    "https://" <> address = Mix.Project.config()[:source_url]
     # The owner of the repository has other projects, which may be named.
     name = address |> String.split("/") |> Enum.take(-2) |> Enum.join("/")
 
