@@ -159,14 +159,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Archive do
 
   # The file is read as the map of texts that it is, never run.
   defp checksums(folder) do
-    with {:ok, text} <- File.read(Path.join(folder, @checksums)),
+    path = Path.join(folder, @checksums)
+    if File.exists?(path), do: read_checksums(path), else: :none
+  end
+
+  defp read_checksums(path) do
+    with {:ok, text} <- File.read(path),
          true <- String.valid?(text),
          {:ok, {:%{}, _meta, pairs}} <- Code.string_to_quoted(text, existing_atoms_only: true),
          true <-
            Enum.all?(pairs, &match?({name, sum} when is_binary(name) and is_binary(sum), &1)) do
       {:ok, Map.new(pairs)}
     else
-      {:error, :enoent} -> :none
       {:error, reason} when is_atom(reason) -> {:error, to_string(:file.format_error(reason))}
       _other -> {:error, "it is not a map of texts"}
     end
