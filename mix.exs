@@ -6,6 +6,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
 
   # In the order in which they are read.
   @guides [
+    "guides/installing.md",
     "guides/moving_from_local_registry.md",
     "guides/names_values_patterns.md",
     "guides/events_and_waiting.md",
@@ -25,8 +26,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
       # Without Hex, WorkflowMetal and engines reach the code path by ERL_LIBS, which is no
       # dependency that Mix knows of.
       prune_code_paths: false,
-      # Used by the build alone, in which Mix has it. The application runs without.
-      xref: [exclude: [:crypto]],
       start_permanent: Mix.env() == :prod,
       deps: deps(Code.ensure_loaded?(Hex)),
       name: "WorkflowMetal NativeRegistry",
