@@ -40,8 +40,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
       # Without Hex, WorkflowMetal and engines reach the code path by ERL_LIBS, which is no
       # dependency that Mix knows of.
       prune_code_paths: false,
-      # Used by the build alone, in which Mix has it. The application runs without.
-      xref: [exclude: [:crypto]],
       start_permanent: Mix.env() == :prod,
       deps: deps(Code.ensure_loaded?(Hex)),
       name: "WorkflowMetal NativeRegistry",

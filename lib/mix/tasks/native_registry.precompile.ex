@@ -48,7 +48,7 @@ defmodule Mix.Tasks.NativeRegistry.Precompile do
 
     targets =
       case Keyword.get_values(options, :target) do
-        [] -> [asked!()]
+        [] -> [elem(Target.asked(), 1)]
         given -> for triple <- Enum.uniq(given), do: %{triple: triple, explicit?: true}
       end
 
@@ -68,13 +68,6 @@ defmodule Mix.Tasks.NativeRegistry.Precompile do
       licence: File.read!(Path.join(root, "LICENSE")),
       third_party: Licences.third_party!(root, toolchain, target.triple)
     })
-  end
-
-  defp asked! do
-    case Target.asked() do
-      {:ok, target} -> target
-      {:error, reason} -> Mix.raise(reason)
-    end
   end
 
   defp root do

@@ -4,6 +4,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Archive do
   # archive, of the library in it and of the file with digests beside it, and the format of that file, are
   # those of the package rustler_precompiled.
 
+  alias WorkflowMetal.Registration.NativeRegistry.Build.Digest
+
   @crate "native_registry"
   @checksums "checksum-Elixir.WorkflowMetal.Registration.NativeRegistry.Native.exs"
 
@@ -64,7 +66,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Archive do
     packed = tar |> File.read!() |> :zlib.gzip()
     File.write!(tar, packed)
     File.rename!(tar, archive)
-    list!(folder, Path.basename(archive), digest(packed))
+    list!(folder, Path.basename(archive), Digest.bytes(packed))
     archive
   end
 
@@ -74,8 +76,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Archive do
     [
       {library, content.library},
       # As sha256sum has it, for `sha256sum --check`.
-      {library <> ".sha256", "#{digest(content.library)}  #{library}\n"},
-      {"SOURCES.sha256", content.sources <> "\n"},
+      {library <> ".sha256", "#{Digest.bytes(content.library)}  #{library}\n"},
+      {"SOURCES", content.sources <> "\n"},
       {"LICENSE", content.licence},
       {"THIRD_PARTY.txt", content.third_party}
     ]
@@ -108,18 +110,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Archive do
     library = library_name(facts)
 
     with {:ok, packed} <- read_file(archive),
-         :ok <- listed(archive, digest(packed)),
+         :ok <- listed(archive, Digest.bytes(packed)),
          {:ok, tar} <- unpack(packed),
          {:ok, entries} <- extract(tar, entry_names(library)),
          :ok <- complete(entries, entry_names(library)),
          :ok <- own_digest(entries, library) do
-      {:ok,
-       %{library: entries[library], sources: String.trim_trailing(entries["SOURCES.sha256"])}}
+      {:ok, %{library: entries[library], sources: String.trim_trailing(entries["SOURCES"])}}
     end
   end
 
   defp entry_names(library),
-    do: [library, library <> ".sha256", "SOURCES.sha256", "LICENSE", "THIRD_PARTY.txt"]
+    do: [library, library <> ".sha256", "SOURCES", "LICENSE", "THIRD_PARTY.txt"]
 
   defp read_file(archive) do
     case File.stat(archive) do
@@ -158,14 +159,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Archive do
 
   # The file is read as the map of texts that it is, never run.
   defp checksums(folder) do
-    with {:ok, text} <- File.read(Path.join(folder, @checksums)),
+    path = Path.join(folder, @checksums)
+    if File.exists?(path), do: read_checksums(path), else: :none
+  end
+
+  defp read_checksums(path) do
+    with {:ok, text} <- File.read(path),
          true <- String.valid?(text),
          {:ok, {:%{}, _meta, pairs}} <- Code.string_to_quoted(text, existing_atoms_only: true),
          true <-
            Enum.all?(pairs, &match?({name, sum} when is_binary(name) and is_binary(sum), &1)) do
       {:ok, Map.new(pairs)}
     else
-      {:error, :enoent} -> :none
       {:error, reason} when is_atom(reason) -> {:error, to_string(:file.format_error(reason))}
       _other -> {:error, "it is not a map of texts"}
     end
@@ -245,7 +250,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Archive do
   end
 
   defp own_digest(entries, library) do
-    if entries[library <> ".sha256"] == "#{digest(entries[library])}  #{library}\n",
+    if entries[library <> ".sha256"] == "#{Digest.bytes(entries[library])}  #{library}\n",
       do: :ok,
       else: {:error, "the library in it does not have the digest that the archive has for it"}
   end
@@ -254,6 +259,4 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Archive do
 
   defp too_large,
     do: {:error, "it has more than #{div(@most_bytes, 1024 * 1024)} MiB, or unpacks to more"}
-
-  defp digest(bytes), do: :sha256 |> :crypto.hash(bytes) |> Base.encode16(case: :lower)
 end

@@ -23,9 +23,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Cargo do
   def build!(root, target, _options \\ []) do
     environment = System.get_env()
     toolchain = Toolchain.cargo!(root)
-    host = root |> Rustc.ask(toolchain) |> Rustc.host()
-    triple = Target.in_rust(target, host)
-    linker = Linker.env!(triple, host, environment, Settings.config(root, environment))
+    rustc = Rustc.ask(root, toolchain)
+    machine = %{host: Rustc.host(rustc), sysroot: rustc.sysroot}
+    triple = Target.in_rust(target, machine.host)
+    config = Settings.config(root, environment)
+    linker = Linker.env!(triple, machine, environment, config, folder())
     env = toolchain.env ++ folder(environment) ++ colours(environment) ++ linker
     Mix.shell().info("Compiling the Rust library of workflow_metal_native_registry for #{triple}")
 
@@ -63,15 +65,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Cargo do
         ["--message-format=json-render-diagnostics"]
 
     options = [cd: build.root, env: env]
-    {:ok, said} = Agent.start_link(fn -> {nil, []} end)
+    heard = &heard(&1, &2, build.triple)
 
-    status =
-      Command.run(build.toolchain.cargo, arguments, options, fn line ->
-        Agent.update(said, &heard(line, &1, build.triple))
-      end)
-
-    {library, errors} = Agent.get(said, & &1)
-    Agent.stop(said)
+    {status, {library, errors}} =
+      Command.run(build.toolchain.cargo, arguments, options, {nil, []}, heard)
 
     cond do
       status != 0 -> {:error, status, errors |> Enum.reverse() |> Enum.join("\n")}

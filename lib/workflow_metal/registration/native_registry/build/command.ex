@@ -13,17 +13,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Command do
   {
     read -r _nothing <&3
     trap '' TERM
-    if kill -0 -- "-$$" 2>/dev/null; then
-      kill -s TERM -- "-$$"
+    if kill -0 "-$$"; then
+      kill -TERM "-$$"
       sleep 1
-      kill -s KILL -- "-$$"
+      kill -KILL "-$$"
     else
-      kill -s TERM "$program"
+      kill -TERM "$program"
     fi
   } >/dev/null 2>&1 &
   watch=$!
   exec 3<&-
-  wait "$program"
+  wait "$program" 2>/dev/null
   status=$?
   kill "$watch"
   exit "$status"
@@ -32,12 +32,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Command do
   @type env :: [{String.t(), String.t() | nil}]
 
   @doc """
-  Runs `program` in the folder `:cd` with the variables `:env`, calls `line` with each line of its output and
-  errors, and answers its status.
+  Runs `program` in the folder `:cd` with the variables `:env`, folds the lines of its output and errors, as
+  they come, with `line`, and answers its status as well.
   """
-  @spec run(Path.t(), [String.t()], [cd: Path.t(), env: env], (String.t() -> term)) ::
-          non_neg_integer
-  def run(program, arguments, options, line) do
+  @spec run(Path.t(), [String.t()], [cd: Path.t(), env: env], acc, (String.t(), acc -> acc)) ::
+          {status :: non_neg_integer, acc}
+        when acc: term
+  def run(program, arguments, options, acc, line) do
     {program, arguments} = ended_with_input(program, arguments)
 
     # Lists, not binaries, are written as the VM writes names of files.
@@ -53,34 +54,32 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Command do
     ]
 
     port = Port.open({:spawn_executable, String.to_charlist(program)}, options)
-    lines(port, "", line)
+    lines(port, "", acc, line)
   end
 
+  # Windows has no process groups, and no shell for certain.
   defp ended_with_input(program, arguments) do
-    case System.find_executable("sh") do
-      sh when sh != nil ->
-        if match?({:unix, _name}, :os.type()),
-          do: {sh, ["-c", @shell, "sh", program | arguments]},
-          else: {program, arguments}
-
-      nil ->
-        {program, arguments}
-    end
+    shell = if match?({:unix, _name}, :os.type()), do: System.find_executable("sh")
+    if shell, do: {shell, ["-c", @shell, "sh", program | arguments]}, else: {program, arguments}
   end
 
   defp variable(nil), do: false
   defp variable(value), do: String.to_charlist(value)
 
-  defp lines(port, begun, line) do
+  defp lines(port, begun, acc, line) do
     receive do
       {^port, {:data, data}} ->
         {whole, [begun]} = (begun <> data) |> String.split("\n") |> Enum.split(-1)
-        for text <- whole, do: text |> String.trim_trailing("\r") |> line.()
-        lines(port, begun, line)
+
+        lines(
+          port,
+          begun,
+          Enum.reduce(whole, acc, &line.(String.trim_trailing(&1, "\r"), &2)),
+          line
+        )
 
       {^port, {:exit_status, status}} ->
-        if begun != "", do: line.(begun)
-        status
+        {status, if(begun == "", do: acc, else: line.(begun, acc))}
     end
   end
 end

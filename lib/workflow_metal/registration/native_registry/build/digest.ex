@@ -17,7 +17,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Digest do
         {:ok, content} <- [File.read(path)] do
       [Path.relative_to(path, root), 0, <<byte_size(content)::64>>, content]
     end
-    |> hash()
+    |> bytes()
   end
 
   @doc "Of all that decides what the library is. `toolchain` is what `rustc -vV` prints."
@@ -27,17 +27,25 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Digest do
 
     [sources(root), target.triple, toolchain, settings, Settings.config(root, environment)]
     |> :erlang.term_to_binary()
-    |> hash()
+    |> bytes()
   end
 
   @doc "Of a file, or `nil` if there is none."
   @spec file(Path.t()) :: String.t() | nil
   def file(path) do
     case File.read(path) do
-      {:ok, content} -> hash(content)
+      {:ok, content} -> bytes(content)
       {:error, _reason} -> nil
     end
   end
 
-  defp hash(content), do: :sha256 |> :crypto.hash(content) |> Base.encode16(case: :lower)
+  # Not called by its name: the build has `:crypto` from Mix, and the application runs without it, so it is no
+  # application that this one depends on.
+  @crypto :crypto
+
+  @doc "Of bytes: SHA-256, in hexadecimal digits."
+  @spec bytes(iodata) :: String.t()
+  def bytes(content), do: :sha256 |> crypto().hash(content) |> Base.encode16(case: :lower)
+
+  defp crypto, do: @crypto
 end

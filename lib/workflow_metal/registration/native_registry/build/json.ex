@@ -84,6 +84,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Json do
     string(rest, [part | parts])
   end
 
+  defp string("\\", _parts), do: throw(:no_json)
+
   defp string(text, parts) do
     case :binary.match(text, ["\"", "\\"]) do
       {length, 1} ->

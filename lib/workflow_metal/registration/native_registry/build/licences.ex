@@ -2,7 +2,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Licences do
   @moduledoc false
   # The licences of what is linked into the library: whoever hands on the library has to hand on these texts.
 
-  alias WorkflowMetal.Registration.NativeRegistry.Build.Toolchain
+  alias WorkflowMetal.Registration.NativeRegistry.Build.{Json, Toolchain}
 
   @package "native_registry"
 
@@ -12,9 +12,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Licences do
     folders = folders!(root, toolchain, target)
 
     crates =
-      for {name, version, licence, repository} <- crates!(root, toolchain, target) do
-        folder = Map.fetch!(folders, {name, version})
-
+      for {name, version, licence, repository} <- crates!(root, toolchain, target),
+          folder = Map.get(folders, {name, version}) do
         %{
           title: "#{name} #{version}",
           licence: licence,
@@ -58,27 +57,25 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Licences do
     arguments = ~w(tree --locked --package #{@package} --edges normal,no-proc-macro --prefix none
       --no-dedupe --format {p}|{l}|{r} --target #{target})
 
-    for line <-
-          root |> cargo!(toolchain, arguments) |> String.split("\n", trim: true) |> Enum.uniq(),
-        [package, licence, repository] = line |> String.trim() |> String.split("|"),
-        # Behind the version of the crates of this package is their path.
-        [name, "v" <> version] <- [String.split(package, " ")],
+    lines = root |> cargo!(toolchain, arguments) |> String.split(["\r\n", "\n"], trim: true)
+
+    for line <- lines |> Enum.uniq() |> Enum.sort(),
+        [package, licence, repository] = String.split(line, "|"),
+        # More words may follow, such as the path of a crate of this package.
+        [name, "v" <> version | _source] = String.split(package, " "),
         do: {name, version, licence, repository}
   end
 
-  # `cargo tree` does not say where a crate is. Of the JSON of `cargo metadata` only the objects of packages
-  # are read: they begin with name, version and id, and have a path each.
+  # `cargo tree` does not say where a crate is. Those without a source are this package's own.
   defp folders!(root, toolchain, target) do
     arguments = ~w(metadata --locked --format-version 1 --filter-platform #{target})
-    json = cargo!(root, toolchain, arguments)
+    {:ok, %{"packages" => packages}} = root |> cargo!(toolchain, arguments) |> Json.decode()
 
-    packages = Regex.scan(~r/\{"name":"([^"]+)","version":"([^"]+)","id":"/, json)
-    paths = Regex.scan(~r/"manifest_path":"((?:[^"\\]|\\.)+)"/, json)
-    true = length(packages) == length(paths)
-
-    for {[_package, name, version], [_path, path]} <- Enum.zip(packages, paths),
+    for %{"name" => name, "version" => version, "manifest_path" => path, "source" => source} <-
+          packages,
+        source != nil,
         into: %{},
-        do: {{name, version}, path |> String.replace("\\\\", "\\") |> Path.dirname()}
+        do: {{name, version}, Path.dirname(path)}
   end
 
   defp cargo!(root, toolchain, arguments) do

@@ -39,12 +39,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Machine do
     do: {"Mach-O", name(@mach_o, processor)}
 
   def of_library(<<"MZ", _::58-bytes, offset::32-little, _::bytes>> = library) do
-    case library do
-      <<_::bytes-size(offset), "PE", 0, 0, machine::16-little, _::bytes>> ->
-        {"PE", name(@pe, machine)}
-
-      _other ->
-        :unknown
+    with true <- byte_size(library) >= offset + 6,
+         <<"PE", 0, 0, machine::16-little>> <- binary_part(library, offset, 6) do
+      {"PE", name(@pe, machine)}
+    else
+      _other -> :unknown
     end
   end
 

@@ -17,7 +17,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Precompiled do
     with {by, named} <- named() do
       case fitting(named, root, target) do
         {:ok, library} ->
-          fingerprint = :sha256 |> :crypto.hash(library) |> Base.encode16(case: :lower)
+          fingerprint = Digest.bytes(library)
           {:ok, put(library, fingerprint), fingerprint}
 
         {:error, path, reason} ->

@@ -155,7 +155,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Toolchain do
     # In the package's root, whose configuration of cargo may name a linker.
     manifest = ["--manifest-path", Path.join(folder, "Cargo.toml")]
     into = [{"CARGO_TARGET_DIR", Path.join(folder, "target")}, {"CARGO_TERM_COLOR", "never"}]
-    options = [cd: root, env: toolchain.env ++ env ++ into]
+    # Of a variable that is there twice, the last counts.
+    options = [cd: root, env: Map.new(toolchain.env ++ env ++ into)]
     {text, status} = run(toolchain.cargo, ["build", "--offline" | manifest ++ arguments], options)
     File.rm_rf!(folder)
     if status == 0, do: :ok, else: cannot_link!(text)

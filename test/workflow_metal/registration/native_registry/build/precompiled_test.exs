@@ -376,7 +376,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.PrecompiledTest do
       assert Map.new(entries, fn {name, bytes} -> {to_string(name), bytes} end) == %{
                library() => @elf,
                (library() <> ".sha256") => "#{sha256(@elf)}  #{library()}\n",
-               "SOURCES.sha256" => Digest.sources(@root) <> "\n",
+               "SOURCES" => Digest.sources(@root) <> "\n",
                "LICENSE" => "licence",
                "THIRD_PARTY.txt" => "licences"
              }
@@ -466,7 +466,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.PrecompiledTest do
     [
       {library(), @elf},
       {library() <> ".sha256", "#{sha256(@elf)}  #{library()}\n"},
-      {"SOURCES.sha256", Digest.sources(@root) <> "\n"},
+      {"SOURCES", Digest.sources(@root) <> "\n"},
       {"LICENSE", "licence"},
       {"THIRD_PARTY.txt", "licences"}
     ]
