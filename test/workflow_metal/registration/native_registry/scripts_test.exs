@@ -144,6 +144,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ScriptsTest do
     refute File.exists?(Path.join(folder, "called"))
   end
 
+  test "a script can be called from any folder, by a relative path", %{tmp_dir: folder} do
+    for {from, script} <- [{"script", "./soak"}, {"test", "../script/soak"}, {".", "script/soak"}] do
+      options = [env: environment(folder), cd: Path.join(@root, from), stderr_to_stdout: true]
+      assert {text, 0} = System.cmd("sh", ["-c", script <> " 1"], options)
+      assert text =~ "Elixir 99.0.0 on Erlang/OTP 99, Rust 99.0.0"
+    end
+  end
+
   defp path(script), do: Path.join([@root, "script", script])
 
   defp environment(folder) do

@@ -39,7 +39,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.SpareNodesTest do
     source = "defmodule #{inspect(Cluster.Remote)} do end"
     [{_module, _code}] = call(node, Code, :compile_string, [source])
     assert {:error, differences} = clean(node)
-    assert {:code, [], [Cluster.Remote]} in differences
+    assert {:code, [], changed} = List.keyfind(differences, :code, 0)
+    # Elixir 1.20 keeps a module of its compiler, too.
+    assert Enum.reject(changed, &match?("elixir_compiler_" <> _, Atom.to_string(&1))) ==
+             [Cluster.Remote]
   end
 
   test "a node with a process of the VM that a test has suspended is not used again", context do
