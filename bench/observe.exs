@@ -21,6 +21,36 @@ defmodule Observe do
         System.monotonic_time() - start
       end
 
+    percentiles(samples)
+  end
+
+  # From a registration to the message about it, which the calling process gets, in the same units. No other event
+  # is waiting.
+  def single_events(registry, names) do
+    :ok = NativeRegistry.Registry.subscribe(registry, :_)
+
+    samples =
+      for name <- names do
+        start = System.monotonic_time()
+        {:ok, _pid} = NativeRegistry.Registry.register(registry, name, nil)
+
+        time =
+          receive do
+            {:register, ^registry, ^name, _pid, _value} -> System.monotonic_time() - start
+          end
+
+        :ok = NativeRegistry.Registry.unregister(registry, name)
+
+        receive do
+          {:unregister, ^registry, ^name, _pid} -> time
+        end
+      end
+
+    :ok = NativeRegistry.Registry.unsubscribe(registry, :_)
+    percentiles(samples)
+  end
+
+  defp percentiles(samples) do
     sorted = samples |> Enum.sort() |> List.to_tuple()
 
     at = fn share ->
@@ -155,6 +185,16 @@ subscriber = fn registry, patterns ->
     {:subscribed, ^pid} -> pid
   end
 end
+
+events =
+  Observe.rounds(
+    single: fn -> Observe.single_events(Told, for(n <- 1..2_000, do: {:single, n})) end
+  )
+
+IO.puts("\nfrom a registration to the message, microseconds")
+Observe.row("", ["p50", "p99", "maximum"])
+columns = events[:single] |> Enum.zip() |> Enum.map(&Tuple.to_list/1)
+Observe.row("a single event", for(column <- columns, do: Observe.round3(Observe.median(column))))
 
 # How late an event arrives behind many others.
 late = fn registry, count, pattern, name ->

@@ -7,11 +7,10 @@
 //! ```
 //!
 //! counts [`CHANGES`] pairs. The argument says who has subscribed: see `SUBSCRIBERS`. The events are
-//! taken outside of what is counted. Without callgrind the time is what matters, which is printed.
+//! taken outside of what is counted. The time is printed: with `ROUNDS=100`, the median of so many rounds.
 #![allow(clippy::unwrap_used)]
 
 use registry_bench::{case, integers};
-use registry_core::journal::Journal;
 use registry_core::name::{Buffer, Encoder};
 use registry_core::{Pid, Registry};
 use std::time::Instant;
@@ -19,7 +18,7 @@ use std::time::Instant;
 const CHANGES: u32 = 10_000;
 
 /// `{first, {number, :_}}`, or `{first, :_}` without a number.
-fn subscribe(journal: &Journal<()>, pid: u64, first: u32, number: Option<u32>) {
+fn subscribe(registry: &Registry<()>, pid: u32, first: u32, number: Option<u32>) {
     let mut buffer = Buffer::new();
     let mut encoder = Encoder::new(&mut buffer);
     encoder.tuple(2).unwrap();
@@ -33,7 +32,8 @@ fn subscribe(journal: &Journal<()>, pid: u64, first: u32, number: Option<u32>) {
     } else {
         encoder.any().unwrap();
     }
-    journal.subscribe(Pid(pid), encoder.finish());
+    let journal = registry.journal();
+    journal.subscribe(Pid(pid.into()), encoder.finish());
 }
 
 /// The word by which all names begin, and another.
@@ -41,20 +41,23 @@ const THIS: u32 = 0x0004_560B;
 const ANOTHER: u32 = 0x0004_570B;
 
 /// What may be asked for.
-const SUBSCRIBERS: [(&str, fn(&Journal<()>)); 6] = [
+const SUBSCRIBERS: [(&str, fn(&Registry<()>)); 7] = [
     ("nobody", |_| {}),
-    ("another", |journal| subscribe(journal, 1, ANOTHER, None)),
-    ("others", |journal| {
-        (0..1_000)
-            .for_each(|pid| subscribe(journal, pid, ANOTHER, Some(u32::try_from(pid).unwrap())));
+    ("another", |registry| subscribe(registry, 1, ANOTHER, None)),
+    ("others", |registry| {
+        (0..1_000).for_each(|id| subscribe(registry, id, ANOTHER, Some(id)));
     }),
-    ("alike", |journal| {
-        (0..1_000).for_each(|pid| {
-            subscribe(journal, pid, THIS, Some(10 + u32::try_from(pid).unwrap()));
-        });
+    ("alike", |registry| {
+        (0..1_000).for_each(|id| subscribe(registry, id, THIS, Some(10 + id)));
     }),
-    ("this", |journal| subscribe(journal, 1, THIS, None)),
-    ("listener", |journal| journal.listen(vec![1])),
+    ("waiters", |registry| {
+        let mut buffer = Buffer::new();
+        for id in 0..1_000 {
+            registry.wait(Pid(id.into()), case(&mut buffer, 1 + id).unwrap());
+        }
+    }),
+    ("this", |registry| subscribe(registry, 1, THIS, None)),
+    ("listener", |registry| registry.journal().listen(vec![1])),
 ];
 
 #[inline(never)]
@@ -68,7 +71,11 @@ fn measured(registry: &Registry<()>, names: &[Box<[u8]>]) {
 }
 
 fn main() {
-    let wanted: Vec<_> = std::env::args().skip(1).collect();
+    // `cargo bench` adds an option of its own.
+    let wanted: Vec<_> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with("--"))
+        .collect();
     let mut buffer = Buffer::new();
     let names: Vec<Box<[u8]>> = (0..CHANGES)
         .map(|number| integers(&mut buffer, number).unwrap().into())
@@ -76,7 +83,7 @@ fn main() {
     let chosen = SUBSCRIBERS
         .iter()
         .filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name));
-    let registries: Vec<_> = chosen
+    let mut registries: Vec<_> = chosen
         .map(|(name, ask)| {
             let registry = Registry::<()>::new();
             registry.journal().attach(|| {}, |()| 0);
@@ -85,11 +92,10 @@ fn main() {
             registry
                 .register(held, Pid(7), None, None, || true)
                 .unwrap();
-            ask(registry.journal());
+            ask(&registry);
             (name, registry, Vec::new())
         })
         .collect();
-    let mut registries = registries;
     for _ in 0..std::env::var("ROUNDS").map_or(1, |rounds| rounds.parse().unwrap()) {
         for (_, registry, times) in &mut registries {
             let start = Instant::now();

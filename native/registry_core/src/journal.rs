@@ -513,8 +513,12 @@ mod tests {
         assert!(is_written(&journal, &name(1, Some(0))));
         drop(locked);
         assert!(is_written(&journal, &name(1, Some(0))));
+        // Of a pattern that has gone nothing is left there, while there are others.
+        (20..23).for_each(|first| journal.subscribe(Pid(9), &name(first, None)));
         assert!(journal.unsubscribe(Pid(9), &name(1, None)));
+        let locked = desk.patterns.write();
         assert!(!is_written(&journal, &name(1, Some(0))));
+        drop(locked);
     }
 
     #[test]

@@ -369,6 +369,8 @@ mod tests {
                 if batch.is_empty() && !queue.take(&mut batch) {
                     break;
                 }
+                // Only a name that has no room beside others makes a batch larger.
+                assert!(batch.names.len() <= Batch::<u64>::NAMES || batch.from == 0);
                 let Some(Entry::Event(number, event)) = batch.pop() else {
                     unreachable!("there is no other entry")
                 };
