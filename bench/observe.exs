@@ -1,4 +1,4 @@
-# Measures what searches and subscribers cost the other callers, and how late messages arrive:
+# Measures what searches cost the other callers, and how late messages arrive:
 #
 #     mix run bench/observe.exs [NAMES]
 #

@@ -28,6 +28,7 @@ defmodule Bench.Plan do
     churn: %{size: 100_000, runs: 2, kinds: [:integers, :uuids], held: @held},
     free: 100_000,
     builds: %{sizes: [1_000, 100_000], turns: 7},
+    telemetry: %{sizes: [1_000, 100_000], turns: 5},
     counts: @counts
   }
 
@@ -38,6 +39,7 @@ defmodule Bench.Plan do
     churn: %{size: 20_000, runs: 1, kinds: [:uuids], held: [:process_a_name]},
     free: 2_000,
     builds: %{sizes: [1_000], turns: 3},
+    telemetry: %{sizes: [1_000], turns: 3},
     counts: %{
       rounds: 3,
       lookups: 4_000,
@@ -53,12 +55,12 @@ defmodule Bench.Plan do
   @plots %{
     sets:
       for(
-        size <- [100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000],
+        size <- [100, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000],
         do: {size, [:lookup]}
       ),
     held: @held,
     memory: %{
-      sizes: [20_000, 50_000, 100_000, 150_000, 200_000, 300_000, 500_000, 700_000, 1_000_000],
+      sizes: [20_000, 50_000, 100_000, 200_000, 300_000, 500_000, 1_000_000],
       runs: 1,
       kinds: [:integers, :uuids],
       held: [:one_holder]
@@ -123,11 +125,16 @@ defmodule Bench.Plan do
     end
   end
 
-  defp jobs(:telemetry, scope, _parts, _builds),
-    do: in_turns(Builds.telemetry(), :telemetry, [:start_child], [:one_holder], scope)
+  defp jobs(:telemetry, scope, _parts, _builds) do
+    # The names make no difference to what telemetry adds.
+    what = %{parts: [:start_child], kinds: [:integers], held: [:one_holder]}
+    in_turns(Builds.telemetry(), :telemetry, Map.merge(what, scope.telemetry), scope)
+  end
 
-  defp jobs(:against, scope, _parts, builds),
-    do: in_turns(builds, :against, Run.Set.parts() -- [:latency], @held, scope)
+  defp jobs(:against, scope, _parts, builds) do
+    what = %{parts: Run.Set.parts() -- [:latency], kinds: Names.kinds(), held: @held}
+    in_turns(builds, :against, Map.merge(what, scope.builds), scope)
+  end
 
   defp jobs(:registries, scope, _parts, _builds) do
     size = Run.Registries.size()
@@ -195,13 +202,13 @@ defmodule Bench.Plan do
   end
 
   # A VM for each build in each turn, the first build last in every other turn.
-  defp in_turns(builds, as, parts, held, scope) do
-    for size <- scope.builds.sizes,
-        kind <- Names.kinds(),
-        held <- held,
-        turn <- 1..scope.builds.turns,
+  defp in_turns(builds, as, what, scope) do
+    for size <- what.sizes,
+        kind <- what.kinds,
+        held <- what.held,
+        turn <- 1..what.turns,
         build <- if(rem(turn, 2) == 0, do: Enum.reverse(builds), else: builds) do
-      parts
+      what.parts
       |> set(size, kind, held, scope)
       |> Map.merge(%{engines: :native, as: as, build: build})
     end

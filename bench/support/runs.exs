@@ -122,7 +122,7 @@ defmodule Bench.Run.Memory do
   alias Bench.{Engines, Holders, Run}
 
   # How often each name gives its place to another before the memory after churn is read.
-  @generations 3
+  @generations 2
 
   def fresh, do: "resident"
   def churned, do: "resident, after churn"

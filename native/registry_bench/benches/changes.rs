@@ -2,7 +2,7 @@
 //! subscribed:
 //!
 //! ```text
-//! cargo bench -p registry_bench --bench changes --no-run
+//! cargo bench --bench changes --no-run
 //! valgrind --tool=callgrind --toggle-collect='*measured*' target/release/deps/changes-* others
 //! ```
 //!

@@ -2,7 +2,7 @@
 //! write keeps them from running side by side on many processors.
 //!
 //! ```text
-//! cargo bench -p registry_bench --bench lines --no-run
+//! cargo bench --bench lines --no-run
 //! lines=$(ls -t target/release/deps/lines-* | grep -v '\.d$' | head -1)
 //! valgrind --tool=lackey --trace-mem=yes $lines 2>&1 | $lines read
 //! ```
