@@ -15,8 +15,6 @@ pub mod name;
 mod pid;
 mod sync;
 
-// Made at compile time, which loom's atomics cannot be.
-#[cfg(not(loom))]
 pub mod directory;
 mod index;
 pub mod journal;
