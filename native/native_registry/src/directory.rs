@@ -53,6 +53,8 @@ thread_local! {
 pub(crate) fn with<R>(name: u64, f: impl FnOnce(&Open, &Guard, &mut Buffer) -> R) -> Option<R> {
     let guard = Guard::new();
     let open = DIRECTORY.find(&guard, name)?;
+    // Writing the name takes longer than loading this.
+    open.registry.fetch();
     let result = BUFFER.with_borrow_mut(|buffer| f(open, &guard, buffer));
     guard.end();
     Some(result)

@@ -95,6 +95,7 @@ fn lookups(case: &Case, buffer: &mut Buffer) -> usize {
     let found = case.picks.iter().filter(|(registry, name)| {
         let guard = Guard::new();
         let holder = case.directory.find(&guard, *registry).and_then(|open| {
+            open.registry.fetch();
             let name = registry_bench::case(buffer, *name).unwrap();
             open.registry.whereis(&guard, name)
         });
