@@ -6,13 +6,13 @@ use crate::word;
 use once_cell::sync::Lazy;
 use registry_core::Pid;
 use registry_core::directory::Directory;
-use registry_core::epoch::Guard;
+use registry_core::epoch::{Guard, Shared};
 use registry_core::name::Buffer;
 use rustler::{Atom, Encoder, Env, LocalPid, Term};
 use std::cell::RefCell;
 use std::collections::hash_map::{self, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 rustler::atoms! { ok, no_registry }
 
@@ -24,7 +24,7 @@ static DIRECTORY: Directory<Open> = Directory::new();
 /// keeps what it holds, and is told of processes that end.
 struct Suspended {
     number: u64,
-    open: Arc<Open>,
+    open: Shared<Open>,
 }
 
 /// The registries that are suspended, by name. Every operation that opens, suspends or closes a registry
@@ -53,20 +53,22 @@ thread_local! {
 pub(crate) fn with<R>(name: u64, f: impl FnOnce(&Open, &Guard, &mut Buffer) -> R) -> Option<R> {
     let guard = Guard::new();
     let open = DIRECTORY.find(&guard, name)?;
+    // Writing the name takes longer than loading this.
+    open.registry.fetch();
     let result = BUFFER.with_borrow_mut(|buffer| f(open, &guard, buffer));
     guard.end();
     Some(result)
 }
 
 /// The registry of this name, for work of any length.
-pub(crate) fn find(name: u64) -> Option<Arc<Open>> {
+pub(crate) fn find(name: u64) -> Option<Shared<Open>> {
     let guard = Guard::new();
-    DIRECTORY.find(&guard, name).cloned()
+    DIRECTORY.find_shared(&guard, name).cloned()
 }
 
 /// Takes a registry out of the directory if this supervisor has it open. Only while [`SUSPENDED`]
 /// is locked.
-fn take(name: u64, supervisor: Pid) -> Option<Arc<Open>> {
+fn take(name: u64, supervisor: Pid) -> Option<Shared<Open>> {
     let guard = Guard::new();
     let open = DIRECTORY.find(&guard, name)?;
     if open.supervisor == supervisor {
@@ -101,7 +103,8 @@ fn open(env: Env<'_>, registry: Atom, supervisor: LocalPid, clustered: bool) -> 
             }
             replaced => replaced,
         };
-        DIRECTORY.insert(name, Arc::clone(&new));
+        Open::begin(&new);
+        DIRECTORY.insert(name, new.clone());
         replaced
     };
     if let Some(Suspended { open, .. }) = replaced {

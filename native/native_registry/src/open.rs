@@ -5,13 +5,13 @@ use crate::courier;
 use crate::kept::Kept;
 use crate::watch::{Watcher, Watches};
 use registry_core::ended::Ended;
-use registry_core::epoch::Guard;
+use registry_core::epoch::{Guard, Shared};
 use registry_core::journal::Journal;
 use registry_core::meta::Meta;
 use registry_core::{Pid, Registry, Withdrawn};
 use rustler::{Env, LocalPid};
 use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// A registry from the first start of its owner until it is closed.
@@ -40,8 +40,8 @@ impl Open {
         supervisor: Pid,
         clustered: bool,
         abandoned: fn(&Self),
-    ) -> Arc<Self> {
-        Arc::new_cyclic(|open| Self {
+    ) -> Shared<Self> {
+        Shared::new(Self {
             name,
             id,
             supervisor,
@@ -49,9 +49,14 @@ impl Open {
             meta: Meta::default(),
             opened: Instant::now(),
             ended: clustered.then(Ended::new),
-            watches: Watches::new(Weak::<Self>::clone(open)),
+            watches: Watches::new(),
             abandoned,
         })
+    }
+
+    /// Called before the registry can be found, which is cleared when it is closed.
+    pub(crate) fn begin(this: &Shared<Self>) {
+        this.watches.begin(Arc::new(Ends(this.clone())));
     }
 
     /// Has the process watched; `false` when it has ended, or the registry is closing.
@@ -79,7 +84,7 @@ impl Open {
     }
 
     /// Frees the names of a process that has ended.
-    fn release(&self, withdrawn: Withdrawn) {
+    fn free(&self, withdrawn: Withdrawn) {
         if let Some(ended) = &self.ended {
             // Before the names are free: a process that claims one finds either its holder or this note.
             for name in self.registry.names_of_withdrawn(&withdrawn) {
@@ -92,26 +97,31 @@ impl Open {
     }
 }
 
-impl Watcher for Open {
+/// What the watches of a registry tell. It keeps the registry alive, until [`Open::clear`].
+struct Ends(Shared<Open>);
+
+impl Watcher for Ends {
     fn watches(&self) -> &Watches {
-        &self.watches
+        &self.0.watches
     }
 
-    fn ended(self: Arc<Self>, pid: Pid) {
-        if pid == self.supervisor {
+    fn ended(&self, pid: Pid) {
+        let Self(open) = self;
+        if pid == open.supervisor {
             // The engine of a cluster has to be told of each name; the code that closes the registry does
             // that.
-            if self.ended.is_none() {
-                (self.abandoned)(&self);
+            if open.ended.is_none() {
+                (open.abandoned)(open);
             }
             return;
         }
-        let withdrawn = self.registry.withdraw(pid);
+        let withdrawn = open.registry.withdraw(pid);
         if withdrawn.takes_long() {
             // Until its names are freed, the process looks like one whose end has not been noticed.
-            background::elsewhere(move || self.release(withdrawn));
+            let open = open.clone();
+            background::elsewhere(move || open.free(withdrawn));
         } else {
-            self.release(withdrawn);
+            open.free(withdrawn);
         }
     }
 }

@@ -6,7 +6,7 @@ use registry_core::Pid;
 use rustler::{Env, LocalPid, Monitor, Resource, ResourceArc};
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ pub(crate) trait Watcher: Send + Sync + 'static {
 
     /// A process that was watched has ended. Called on the thread that ends the process, which may
     /// be a scheduler.
-    fn ended(self: Arc<Self>, pid: Pid);
+    fn ended(&self, pid: Pid);
 }
 
 /// A resource that monitors processes. The VM calls `down` when such a process ends; no Erlang
 /// process is involved.
 struct Watch {
-    watcher: Weak<dyn Watcher>,
+    watcher: Arc<dyn Watcher>,
     /// How many processes are being monitored, or are about to be.
     monitored: AtomicUsize,
     /// Dropped with the resource, so that others can tell that it has gone.
@@ -35,13 +35,10 @@ impl Resource for Watch {
     fn down<'a>(&'a self, env: Env<'a>, pid: LocalPid, _monitor: Monitor) {
         let pid = word::of_pid(env, pid);
         let last = self.monitored.fetch_sub(1, Ordering::Relaxed) == 1;
-        let Some(watcher) = self.watcher.upgrade() else {
-            return;
-        };
         if last {
-            watcher.watches().prune(pid, self);
+            self.watcher.watches().prune(pid, self);
         }
-        watcher.ended(pid);
+        self.watcher.ended(pid);
     }
 }
 
@@ -54,7 +51,9 @@ impl Watch {
 /// The watches of one registry: several, because the VM keeps the monitors of a resource in one
 /// tree under one lock.
 pub(crate) struct Watches {
-    watcher: Weak<dyn Watcher>,
+    /// `None` before the first process may be watched, and once the registry has closed: the watcher keeps
+    /// the registry alive, which has this.
+    watcher: Mutex<Option<Arc<dyn Watcher>>>,
     /// By pid. The last watch of each list takes the next process. `None` once the registry has
     /// closed.
     lists: [Mutex<Option<Vec<ResourceArc<Watch>>>>; LISTS],
@@ -68,11 +67,21 @@ const AT_MOST: usize = 256;
 
 impl Watches {
     /// Watches of no process yet.
-    pub(crate) fn new(watcher: Weak<dyn Watcher>) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            watcher,
+            watcher: Mutex::new(None),
             lists: [const { Mutex::new(Some(Vec::new())) }; LISTS],
         }
+    }
+
+    /// From now on processes may be watched. [`Self::close`] has to follow at some time, or this is never
+    /// freed.
+    pub(crate) fn begin(&self, watcher: Arc<dyn Watcher>) {
+        *self.watcher() = Some(watcher);
+    }
+
+    fn watcher(&self) -> MutexGuard<'_, Option<Arc<dyn Watcher>>> {
+        self.watcher.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn list(&self, pid: Pid) -> &Mutex<Option<Vec<ResourceArc<Watch>>>> {
@@ -113,7 +122,7 @@ impl Watches {
                     watches.swap(place, last);
                 }
                 None => watches.push(ResourceArc::new(Watch {
-                    watcher: Weak::clone(&self.watcher),
+                    watcher: self.watcher().clone()?,
                     monitored: AtomicUsize::new(0),
                     alive: Arc::default(),
                 })),
@@ -140,6 +149,9 @@ impl Watches {
     /// Ends all monitors. Where there are many, not all at once: each process that is let go has to
     /// take note of it, and others want to run in between.
     pub(crate) fn close(&self) {
+        // Dropped after it was unlocked.
+        let told = self.watcher().take();
+        drop(told);
         let mut watches = Vec::new();
         for list in &self.lists {
             let list = list.lock().unwrap_or_else(PoisonError::into_inner).take();

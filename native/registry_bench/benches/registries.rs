@@ -15,11 +15,10 @@
 use registry_bench::case;
 use registry_core::directory::Directory;
 use registry_core::ended::Ended;
-use registry_core::epoch::Guard;
+use registry_core::epoch::{Guard, Shared};
 use registry_core::name::Buffer;
 use registry_core::{Pid, Registry};
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::Instant;
 
 const LOOKUPS: usize = 20_000;
@@ -59,7 +58,7 @@ fn make(registries: u64, names: u32) -> Case {
         let registry = Registry::new();
         directory.insert(
             atom(number),
-            Arc::new(Open {
+            Shared::new(Open {
                 _supervisor: Pid(1),
                 registry,
                 _ended: None,
@@ -96,6 +95,7 @@ fn lookups(case: &Case, buffer: &mut Buffer) -> usize {
     let found = case.picks.iter().filter(|(registry, name)| {
         let guard = Guard::new();
         let holder = case.directory.find(&guard, *registry).and_then(|open| {
+            open.registry.fetch();
             let name = registry_bench::case(buffer, *name).unwrap();
             open.registry.whereis(&guard, name)
         });

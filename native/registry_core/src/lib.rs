@@ -16,8 +16,6 @@ mod pid;
 mod sparse;
 mod sync;
 
-// Made at compile time, which loom's atomics cannot be.
-#[cfg(not(loom))]
 pub mod directory;
 mod index;
 pub mod journal;

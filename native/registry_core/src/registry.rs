@@ -81,6 +81,12 @@ impl<V: Clone> Registry<V> {
         }
     }
 
+    /// Starts to load what every lookup reads, while the caller has something else to do.
+    #[inline]
+    pub fn fetch(&self) {
+        self.table.fetch();
+    }
+
     /// The holder of the name. It may have ended: only the VM knows.
     #[inline]
     #[must_use]

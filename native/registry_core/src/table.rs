@@ -113,6 +113,12 @@ impl<V: Clone> Table<V> {
     }
 
     #[inline]
+    pub(crate) fn fetch(&self) {
+        // Not that of `medium`, whose line is loaded in vain for most names, or together with the slot.
+        self.short.fetch();
+    }
+
+    #[inline]
     pub(crate) fn whereis(&self, guard: &Guard, name: Hashed<'_>) -> Option<Pid> {
         let hash = name.hash.get();
         match hash & SIZE_MASK {

@@ -11,34 +11,54 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
   #   * a holder that may have ended, because only the VM knows of the signals that are on their way
   #     to a process. A lookup does not answer it, and a registration takes its place;
   #   * `:elsewhere`: no process of this node has the name, and the registry is part of a cluster.
-  #     This is also the answer here; `Names` asks the cluster then.
+  #     This is also the answer here, and `Names` asks the cluster then; a lookup of the
+  #     holder alone is given the function that asks it.
 
   alias WorkflowMetal.Registration.NativeRegistry.{Name, Native, Registry, Value}
 
   @typep registry :: Registry.registry()
   @typep name :: Registry.name()
 
-  @doc "The process that holds the name."
-  @spec whereis(registry, name) :: pid | :undefined | :elsewhere
-  def whereis(registry, name) do
+  @doc """
+  The process that holds the name. `elsewhere` is called instead of answering `:elsewhere`.
+  """
+  @spec whereis(registry, name, elsewhere :: (registry, name -> pid | :undefined)) ::
+          pid | :undefined
+  def whereis(registry, name, elsewhere), do: whereis(registry, name, name, elsewhere)
+
+  # `given` is the name as the caller gave it, `name` the form that the NIF takes.
+  defp whereis(registry, name, given, elsewhere) do
     case Native.whereis(registry, name) do
-      pid when is_pid(pid) -> if Process.alive?(pid), do: pid, else: not_here(registry)
-      answer when answer in [:undefined, :elsewhere] -> answer
-      refusal -> whereis(registry, Name.prepare!(refusal, registry, name))
+      pid when is_pid(pid) ->
+        cond do
+          Process.alive?(pid) -> pid
+          # A name whose holder here has ended may have a new one on another node.
+          clustered?(registry) -> elsewhere.(registry, given)
+          true -> :undefined
+        end
+
+      :undefined ->
+        :undefined
+
+      :elsewhere ->
+        elsewhere.(registry, given)
+
+      refusal ->
+        whereis(registry, Name.prepare!(refusal, registry, given), given, elsewhere)
     end
   end
-
-  # A name whose holder here has ended may have a new one on another node.
-  defp not_here(registry), do: if(clustered?(registry), do: :elsewhere, else: :undefined)
 
   @doc "The process that holds the name, and its value."
   @spec lookup(registry, name) :: [{pid, Registry.value()}] | :elsewhere
   def lookup(registry, name) do
     case record(registry, name) do
       {pid, value} ->
-        if Process.alive?(pid),
-          do: [{pid, Value.decode(value)}],
-          else: with(:undefined <- not_here(registry), do: [])
+        cond do
+          Process.alive?(pid) -> [{pid, Value.decode(value)}]
+          # As in `whereis/4`.
+          clustered?(registry) -> :elsewhere
+          true -> []
+        end
 
       :undefined ->
         []
@@ -85,39 +105,34 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
   def claim(registry, name, pid, value), do: claim(registry, name, pid, nil, value)
 
   defp claim(registry, name, pid, ended, value) do
-    case insert(registry, name, pid, ended, value) do
-      :yes ->
-        :yes
-
-      :elsewhere ->
-        {:elsewhere, ended}
-
-      :ended when node(pid) == node() ->
-        {:held, pid}
-
-      :ended ->
-        Name.not_of_this_node!(pid)
-
-      holder when is_pid(holder) ->
-        if Process.alive?(holder),
-          do: {:held, holder},
-          else: claim(registry, name, pid, holder, value)
-    end
+    # Nearly every registration is answered `:yes`.
+    with answer when answer != :yes <- Native.register(registry, name, pid, ended, value),
+         do: claimed(answer, registry, name, pid, ended, value)
   end
 
-  defp insert(registry, name, pid, ended, value) do
-    answer =
-      with :heavy <- Native.register(registry, name, pid, ended, value),
-           do: Native.register_heavy(registry, name, pid, ended, value)
+  defp claimed(:yes, _registry, _name, _pid, _ended, _value), do: :yes
 
-    case answer do
-      answer when is_pid(answer) or answer in [:yes, :ended, :elsewhere] ->
-        answer
+  defp claimed(:heavy, registry, name, pid, ended, value) do
+    answer = Native.register_heavy(registry, name, pid, ended, value)
+    claimed(answer, registry, name, pid, ended, value)
+  end
 
-      refusal ->
-        opened = Name.prepare!(refusal, registry, name)
-        insert(registry, opened, pid, ended, {:name, name, value})
-    end
+  defp claimed(:elsewhere, _registry, _name, _pid, ended, _value), do: {:elsewhere, ended}
+
+  defp claimed(:ended, _registry, _name, pid, _ended, _value) when node(pid) == node(),
+    do: {:held, pid}
+
+  defp claimed(:ended, _registry, _name, pid, _ended, _value), do: Name.not_of_this_node!(pid)
+
+  defp claimed(holder, registry, name, pid, _ended, value) when is_pid(holder) do
+    if Process.alive?(holder),
+      do: {:held, holder},
+      else: claim(registry, name, pid, holder, value)
+  end
+
+  defp claimed(refusal, registry, name, pid, ended, value) do
+    opened = Name.prepare!(refusal, registry, name)
+    claim(registry, opened, pid, ended, {:name, name, value})
   end
 
   @doc """

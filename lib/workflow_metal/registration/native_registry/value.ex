@@ -8,18 +8,27 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Value do
   @typedoc "A value as the NIFs take it."
   @type encoded :: nil | binary | {external_size :: pos_integer, term}
 
+  # Far below the limit, for which the library has to be asked; also for a value of atoms, which take up to
+  # five hundred times what they count for below.
+  @small 1_024
+
   @doc "The value in the form that the NIFs take. Raises `ArgumentError` for one that is too large."
   @spec encode!(term) :: encoded
   def encode!(nil), do: nil
 
   def encode!(value) when is_bitstring(value) do
-    check!(:erlang.external_size(value), limit())
+    if byte_size(value) > @small, do: check!(:erlang.external_size(value), limit())
     :erlang.term_to_binary(value)
   end
 
   def encode!(value) do
-    limit = limit()
+    case plain(value, @small) do
+      left when is_integer(left) and left >= 0 -> :erlang.term_to_binary(value)
+      _bound_or_larger -> encode_large!(value, limit())
+    end
+  end
 
+  defp encode_large!(value, limit) do
     # First, because a term that shares its parts may have more of them than can be visited.
     case plain(value, limit) do
       left when is_integer(left) and left >= 0 ->

@@ -8,7 +8,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Lookup do
   @doc "The holder of the name: by the table of this node, or else by the engine."
   @spec whereis(Registry.registry(), Registry.name()) :: pid | :undefined
   def whereis(registry, name) do
-    with :elsewhere <- Table.whereis(registry, name), do: elsewhere(registry, name)
+    Table.whereis(registry, name, &elsewhere/2)
   end
 
   @doc "The holder of a name that no process of this node holds, by the engine."
