@@ -724,7 +724,7 @@ impl<const W: usize, V> Slots<W, V> {
     /// Starts to load the line that every lookup reads first. Nothing waits for this load.
     #[inline]
     pub(crate) fn fetch(&self) {
-        black_box(self.few.head.changes.load(Ordering::Relaxed));
+        prefetch(&self.few.head.changes);
     }
 
     /// The shards, if there are many.
