@@ -50,7 +50,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.TelemetryTest do
     refute_received {[:workflow_metal, :registry, :start_child | _], _, _}
   end
 
-  test "start_child of a running name reports nothing, and of the same name later again", context do
+  test "start_child of a running name reports nothing, and of the same name later again",
+       context do
     %{meta: meta, supervisor: supervisor} = context
     {:ok, pid} = NativeRegistry.start_child(meta, :name, supervisor, Worker)
     assert spans() == [:start, :stop]
