@@ -40,8 +40,10 @@ fn subscribe(registry: &Registry<()>, pid: u32, first: u32, number: Option<u32>)
 const THIS: u32 = 0x0004_560B;
 const ANOTHER: u32 = 0x0004_570B;
 
+type Ask = fn(&Registry<()>);
+
 /// What may be asked for.
-const SUBSCRIBERS: [(&str, fn(&Registry<()>)); 7] = [
+const SUBSCRIBERS: [(&str, Ask); 7] = [
     ("nobody", |_| {}),
     ("another", |registry| subscribe(registry, 1, ANOTHER, None)),
     ("others", |registry| {

@@ -97,11 +97,10 @@ impl<const CELLS: usize> Sketch<CELLS> {
     }
 }
 
+// Loom's atomics exist inside of a model only.
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
-    // Loom's atomics exist inside of a model only.
-    #![cfg(not(loom))]
-
     use super::*;
 
     fn excluded(sketch: &Sketch<4_096>, names: impl Iterator<Item = Vec<u8>>) -> usize {

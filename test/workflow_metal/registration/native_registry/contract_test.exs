@@ -308,6 +308,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ContractTest do
       end
     end
 
+    test "looks at all keywords only to start a child", context do
+      for child_spec <- [{Worker, [{:a, 1}, :b]}, {Worker, [{:a, 1} | :b]}] do
+        error = assert_raise ArgumentError, fn -> start_child(context, :name, child_spec) end
+        assert error.message =~ inspect(child_spec)
+        assert NativeRegistry.whereis_name(context.meta, :name) == :undefined
+      end
+
+      {:ok, pid} = start_child(context, :name, Worker)
+      assert start_child(context, :name, {Worker, [{:a, 1}, :b]}) == {:ok, pid}
+    end
+
     @tag crashes: ~r/Worker, :init.*({:exit, :reason|:a_while_ago|"no")/s
     test "passes the child's own error through", context do
       assert start_child(context, :name, NeverStarts) == {:error, {:not_today, [:name]}}
