@@ -4,16 +4,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Digest do
 
   alias WorkflowMetal.Registration.NativeRegistry.Build.{Settings, Target}
 
-  @sources ~w(Cargo.toml Cargo.lock native/*/Cargo.toml .cargo/config.toml
-    native/{native_registry,registry_core}/build.rs native/{native_registry,registry_core}/src/**/*)
+  @sources ~w(Cargo.toml Cargo.lock native/*/Cargo.toml
+    native/{native_registry,registry_core}/build.rs native/{native_registry,registry_core}/src/**/*.rs)
 
   @doc "Of the content of the sources, and their paths in `root`."
   @spec sources(Path.t()) :: String.t()
   def sources(root) do
+    # The path of the root is none of the pattern, which its brackets would be.
     for pattern <- @sources,
-        path <- root |> Path.join(pattern) |> Path.wildcard(match_dot: true),
-        {:ok, content} <- [File.read(path)] do
-      [Path.relative_to(path, root), 0, <<byte_size(content)::64>>, content]
+        name <- :filelib.wildcard(String.to_charlist(pattern), String.to_charlist(root)),
+        path = List.to_string(name),
+        {:ok, content} <- [File.read(Path.join(root, path))] do
+      [path, 0, <<byte_size(content)::64>>, content]
     end
     |> bytes()
   end
