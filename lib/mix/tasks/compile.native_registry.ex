@@ -31,7 +31,10 @@ defmodule Mix.Tasks.Compile.NativeRegistry do
 
     case Precompiled.find(root, target) do
       {:ok, path, fingerprint} ->
-        provide(target, record, %{record | built_from: fingerprint}, fn -> path end)
+        provide(target, record, %{record | built_from: fingerprint}, fn ->
+          Mix.shell().info("Taking the precompiled Rust library for #{target.triple}")
+          path
+        end)
 
       :none ->
         rustc = Rustc.current(root, record.rustc)

@@ -79,7 +79,9 @@ defmodule Mix.Tasks.NativeRegistry.Precompile do
         Mix.Project.deps_paths()[@application] ||
           Mix.raise("no project is here that has #{@application}")
 
-      paths = [build_path: Mix.Project.build_path(), deps_path: Mix.Project.deps_path()]
+      # Mix adds the environment to the first one.
+      build = Path.dirname(Mix.Project.build_path())
+      paths = [build_path: build, deps_path: Mix.Project.deps_path()]
       Mix.Project.in_project(@application, root, paths, fn _project -> function.() end)
     end
   end

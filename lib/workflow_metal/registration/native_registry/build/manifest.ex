@@ -17,7 +17,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Manifest do
   end
 
   defp read(root, wanted) do
-    [_line, value] = Regex.run(wanted, File.read!(Path.join(root, "Cargo.toml")))
-    value
+    wanted |> Regex.run(File.read!(Path.join(root, "Cargo.toml"))) |> Enum.fetch!(1)
   end
 end

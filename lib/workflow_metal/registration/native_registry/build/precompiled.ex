@@ -165,7 +165,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Precompiled do
     path = Path.join(folder, fingerprint)
 
     if File.read(path) != {:ok, library} do
-      File.rm_rf!(folder)
+      _ = File.rm_rf!(folder)
       File.mkdir_p!(folder)
       File.write!(path, library)
     end

@@ -80,6 +80,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Toolchain do
       else: :ok
   end
 
+  @spec raise_first(Path.t(), tuple) :: no_return
   defp raise_first(root, outcome) do
     case outcome do
       {:no_rustc, cargo, name} ->
@@ -109,6 +110,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Toolchain do
     end
   end
 
+  @spec none!(Path.t()) :: no_return
   defp none!(root) do
     if rustup() do
       Mix.raise("rustup is here, but no cargo. " <> wanted(root) <> "run `rustup default stable`")
@@ -134,7 +136,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Toolchain do
   """
   @spec link!(t, Path.t(), Path.t(), [String.t()], [{String.t(), String.t() | nil}]) :: :ok
   def link!(toolchain, root, folder, arguments \\ [], env \\ []) do
-    File.rm_rf!(folder)
+    _ = File.rm_rf!(folder)
     File.mkdir_p!(Path.join(folder, "src"))
 
     File.write!(Path.join(folder, "Cargo.toml"), """
@@ -158,7 +160,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Toolchain do
     # Of a variable that is there twice, the last counts.
     options = [cd: root, env: Map.new(toolchain.env ++ env ++ into)]
     {text, status} = run(toolchain.cargo, ["build", "--offline" | manifest ++ arguments], options)
-    File.rm_rf!(folder)
+    _ = File.rm_rf!(folder)
     if status == 0, do: :ok, else: cannot_link!(text)
   end
 
@@ -166,6 +168,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Toolchain do
                        "Fedora gcc and glibc-devel, on macOS run `xcode-select --install`, on Windows install the " <>
                        "Visual Studio Build Tools with C++"
 
+  @spec cannot_link!(String.t()) :: no_return
   defp cannot_link!(text) do
     cond do
       linker = found(~r/linker `([^`]+)` not found/, text) ->
