@@ -204,6 +204,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.PrecompiledTest do
     test "if the digests beside it cannot be read, and they are never run", %{tmp_dir: tmp_dir} do
       archive = made(tmp_dir)
       trace = Path.join(tmp_dir, "trace")
+      atom = "an_atom_that_nobody_has_#{System.unique_integer([:positive])}"
 
       for text <- [
             "",
@@ -212,7 +213,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.PrecompiledTest do
             "%{a: 1}",
             "%{\"a\" => File.write!(#{inspect(trace)}, \"\")}",
             "File.write!(#{inspect(trace)}, \"\")",
-            "%{an_atom_that_nobody_has_#{System.unique_integer([:positive])}: 1}",
+            "%{#{atom}: 1}",
             <<255, 254>>
           ] do
         File.write!(Path.join(tmp_dir, @checksums), text)
@@ -220,6 +221,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.PrecompiledTest do
       end
 
       refute File.exists?(trace)
+      assert_raise ArgumentError, fn -> String.to_existing_atom(atom) end
     end
 
     test "if it was built from other sources of the same version", %{tmp_dir: tmp_dir} do
