@@ -57,7 +57,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.BuildCase do
     shell = Mix.shell()
 
     folder =
-      Path.join(System.tmp_dir!(), "native registry 登録 #{System.unique_integer([:positive])}")
+      Path.join(System.tmp_dir!(), "native [registry] {登録} #{System.unique_integer([:positive])}")
 
     root = Path.join(folder, "project")
 

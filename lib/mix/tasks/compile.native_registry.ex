@@ -31,7 +31,10 @@ defmodule Mix.Tasks.Compile.NativeRegistry do
 
     case Precompiled.find(root, target) do
       {:ok, path, fingerprint} ->
-        provide(target, record, %{record | built_from: fingerprint}, fn -> path end)
+        provide(target, record, %{record | built_from: fingerprint}, fn ->
+          Mix.shell().info("Taking the precompiled Rust library for #{target.triple}")
+          path
+        end)
 
       :none ->
         rustc = Rustc.current(root, record.rustc)
@@ -46,7 +49,7 @@ defmodule Mix.Tasks.Compile.NativeRegistry do
 
     if wanted.built_from != nil and wanted.built_from == record.built_from and
          record.library != nil and Digest.file(library) == record.library do
-      if wanted != record, do: Record.write(wanted)
+      _ = if wanted != record, do: Record.write(wanted)
       {:noop, []}
     else
       replace(library, build.())
@@ -72,7 +75,6 @@ defmodule Mix.Tasks.Compile.NativeRegistry do
 
   @impl Mix.Task.Compiler
   def clean do
-    for path <- [folder(), Record.path(), Cargo.folder()], do: File.rm_rf!(path)
-    :ok
+    Enum.each([folder(), Record.path(), Cargo.folder()], &File.rm_rf!/1)
   end
 end

@@ -42,20 +42,20 @@ defmodule Mix.Tasks.NativeRegistry.Precompile do
     {options, rest} = OptionParser.parse!(arguments, strict: [target: :keep, output: :string])
     if rest != [], do: Mix.raise("unexpected arguments: #{Enum.join(rest, " ")}")
 
-    root = root()
     output = Path.expand(Keyword.get(options, :output, "precompiled"))
-    toolchain = Toolchain.cargo!(root)
 
     targets =
-      case Keyword.get_values(options, :target) do
-        [] -> [elem(Target.asked(), 1)]
-        given -> for triple <- Enum.uniq(given), do: %{triple: triple, explicit?: true}
-      end
+      for triple <- Keyword.get_values(options, :target), do: %{triple: triple, explicit?: true}
 
-    for target <- targets do
-      archive = precompile(root, toolchain, target, output)
-      Mix.shell().info("Made #{archive} (#{File.stat!(archive).size} bytes)")
-    end
+    in_this_project(fn ->
+      root = File.cwd!()
+      toolchain = Toolchain.cargo!(root)
+
+      for target <- if(targets == [], do: [elem(Target.asked(), 1)], else: Enum.uniq(targets)) do
+        archive = precompile(root, toolchain, target, output)
+        Mix.shell().info("Made #{archive} (#{File.stat!(archive).size} bytes)")
+      end
+    end)
   end
 
   defp precompile(root, toolchain, target, output) do
@@ -70,11 +70,19 @@ defmodule Mix.Tasks.NativeRegistry.Precompile do
     })
   end
 
-  defp root do
-    if Mix.Project.config()[:app] == @application,
-      do: File.cwd!(),
-      else:
+  # As Mix compiles a dependency, so that cargo's folder is the same.
+  defp in_this_project(function) do
+    if Mix.Project.config()[:app] == @application do
+      function.()
+    else
+      root =
         Mix.Project.deps_paths()[@application] ||
           Mix.raise("no project is here that has #{@application}")
+
+      # Mix adds the environment to the first one.
+      build = Path.dirname(Mix.Project.build_path())
+      paths = [build_path: build, deps_path: Mix.Project.deps_path()]
+      Mix.Project.in_project(@application, root, paths, fn _project -> function.() end)
+    end
   end
 end

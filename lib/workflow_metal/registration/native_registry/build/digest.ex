@@ -5,17 +5,19 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Digest do
   alias WorkflowMetal.Registration.NativeRegistry.Build.{Settings, Target}
 
   # All of them are in the package for Hex, and nothing else is: an archive fits the package and the repository.
-  @sources ~w(Cargo.toml Cargo.lock .cargo/config.toml
+  @sources ~w(Cargo.toml Cargo.lock
     native/{native_registry,registry_core}/{Cargo.toml,build.rs}
     native/{native_registry,registry_core}/src/**/*.rs)
 
   @doc "Of the content of the sources, and their paths in `root`."
   @spec sources(Path.t()) :: String.t()
   def sources(root) do
+    # The path of the root is none of the pattern, which its brackets would be.
     for pattern <- @sources,
-        path <- root |> Path.join(pattern) |> Path.wildcard(match_dot: true),
-        {:ok, content} <- [File.read(path)] do
-      [Path.relative_to(path, root), 0, <<byte_size(content)::64>>, content]
+        name <- :filelib.wildcard(String.to_charlist(pattern), String.to_charlist(root)),
+        path = List.to_string(name),
+        {:ok, content} <- [File.read(Path.join(root, path))] do
+      [path, 0, <<byte_size(content)::64>>, content]
     end
     |> bytes()
   end

@@ -114,6 +114,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Linker do
   defp quoted(text), do: "'" <> String.replace(text, "'", "'\\''") <> "'"
 
   # The linker of this machine would take this machine's C library, without a word.
+  @spec no_linker!(String.t()) :: no_return
   defp no_linker!(triple) do
     Mix.raise(
       "no linker for #{triple} was found. Install one, which Debian and Ubuntu have in the package " <>

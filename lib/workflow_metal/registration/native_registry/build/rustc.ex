@@ -39,7 +39,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Rustc do
   @spec host(t) :: String.t()
   def host(%{text: text}) do
     case Regex.run(~r/^host: (\S+)/m, text) do
-      [_line, host] -> host
+      [_line, host] when is_binary(host) -> host
       nil -> Mix.raise("`rustc -vV` does not name the machine it runs on: #{inspect(text)}")
     end
   end

@@ -43,25 +43,30 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Target do
   end
 
   defp device!(environment) do
-    with {:ok, parts} <- parts(environment),
-         {:ok, triple} <- triple(parts) do
-      triple
-    else
-      :none ->
-        Mix.raise(
-          "MIX_TARGET is #{inspect(environment["MIX_TARGET"])}, but neither TARGET_ARCH, TARGET_OS and " <>
-            "TARGET_ABI nor REBAR_TARGET_ARCH say for which machine that is. A library for this computer would not " <>
-            "load there. " <> advice()
-        )
-
-      {:unknown, parts} ->
-        named = parts |> Map.reject(&match?({_part, nil}, &1)) |> Enum.sort()
-
-        Mix.raise(
-          "the environment asks for a library for another machine, #{inspect(named)}, and no target of " <>
-            "Rust is known for that. " <> advice()
-        )
+    case parts(environment) do
+      {:ok, parts} -> device!(parts, triple(parts))
+      :none -> no_parts!(environment)
     end
+  end
+
+  defp device!(_parts, {:ok, triple}), do: triple
+
+  defp device!(parts, :unknown) do
+    named = parts |> Map.reject(&match?({_part, nil}, &1)) |> Enum.sort()
+
+    Mix.raise(
+      "the environment asks for a library for another machine, #{inspect(named)}, and no target of " <>
+        "Rust is known for that. " <> advice()
+    )
+  end
+
+  @spec no_parts!(map) :: no_return
+  defp no_parts!(environment) do
+    Mix.raise(
+      "MIX_TARGET is #{inspect(environment["MIX_TARGET"])}, but neither TARGET_ARCH, TARGET_OS and " <>
+        "TARGET_ABI nor REBAR_TARGET_ARCH say for which machine that is. A library for this computer would not " <>
+        "load there. " <> advice()
+    )
   end
 
   defp advice do
@@ -98,8 +103,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Target do
 
   defp triple(parts) do
     os = parts.os && String.replace(parts.os, ~r/[\d.]+\z/, "")
-    found = triple(os, parts.arch, parts.abi, Map.get(parts, :cpu) || "")
-    if found, do: {:ok, found}, else: {:unknown, parts}
+
+    case triple(os, parts.arch, parts.abi, Map.get(parts, :cpu) || "") do
+      nil -> :unknown
+      triple -> {:ok, triple}
+    end
   end
 
   defp triple("linux", "arm" <> _version = arch, abi, cpu)
@@ -175,7 +183,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Target do
   def of_vm(architecture) do
     case architecture |> split() |> triple() do
       {:ok, triple} -> triple
-      {:unknown, _parts} -> architecture
+      :unknown -> architecture
     end
   end
 
