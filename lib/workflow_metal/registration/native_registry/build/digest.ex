@@ -5,7 +5,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Digest do
   alias WorkflowMetal.Registration.NativeRegistry.Build.{Settings, Target}
 
   # All of them are in the package for Hex, and nothing else is: an archive fits the package and the repository.
-  @sources ~w(Cargo.toml Cargo.lock .cargo/config.toml
+  @sources ~w(Cargo.toml Cargo.lock
     native/{native_registry,prefetch,registry_core}/{Cargo.toml,build.rs}
     native/{native_registry,prefetch,registry_core}/src/**/*.rs)
 
