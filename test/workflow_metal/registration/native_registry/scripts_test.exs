@@ -64,7 +64,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ScriptsTest do
       esac
       echo "#{name} $*" >>"#{folder}/called"
       case "#{name} $*" in
-        "$HANGS_AT"*)
+        "${HANGS_AT:-none}"*)
           sleep 1000 &
           echo "$$ $!" >"#{folder}/ids"
           mv "#{folder}/ids" "#{folder}/hangs"
