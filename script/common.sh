@@ -45,7 +45,7 @@ make_scratch() {
   scratch=$(mktemp -d "${TMPDIR:-/tmp}/native_registry.XXXXXXXX")
 }
 
-# Processes in the background that are ended at the end
+# Processes in the background that are ended at the end; "-ID" is a group of them
 beside=
 
 # run COMMAND...: runs a command so that a signal to this script ends the command too, with all that it has
@@ -83,7 +83,7 @@ end_command() {
 
 clean_up() {
   # shellcheck disable=SC2086 # Each word is the id of a process.
-  [ -z "$beside" ] || kill $beside 2>/dev/null || true
+  [ -z "$beside" ] || kill -s TERM -- $beside 2>/dev/null || true
   [ -z "$scratch" ] || rm -rf "$scratch"
 }
 
