@@ -6,6 +6,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
 
   # In the order in which they are read.
   @guides [
+    "guides/installing.md",
     "guides/moving_from_local_registry.md",
     "guides/names_values_patterns.md",
     "guides/events_and_waiting.md",

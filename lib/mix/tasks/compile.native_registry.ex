@@ -1,92 +1,78 @@
 defmodule Mix.Tasks.Compile.NativeRegistry do
   @shortdoc "Builds the Rust library of workflow_metal_native_registry"
   @moduledoc """
-  Builds the Rust library with cargo and copies it to `priv/native` of the built application, where the
-  VM loads it from.
+  Builds the Rust library with cargo, or takes a precompiled one, and copies it to `priv/native` of the built
+  application, where the VM loads it from.
 
-  Does nothing if the library is newer than all of its sources. The output of cargo is printed. Cargo builds
-  in the application's build folder, so that `mix clean` removes everything; the environment variable
-  `CARGO_TARGET_DIR` names another folder.
+  Does nothing if the library there is the one that was built from the same sources, for the same target, by the
+  same compiler and with the same settings. With `--force` cargo decides what to do. What cargo says is
+  shown.
+
+  It builds for the machine of this VM, or for the one that `CARGO_BUILD_TARGET` or the variables of Nerves name.
+  Cargo's folder is shared by the environments of a project, and removed by `mix clean`; the environment
+  variable `CARGO_TARGET_DIR` names another one. The guide to installing has the details.
   """
   use Mix.Task.Compiler
 
-  @sources ["Cargo.toml", "Cargo.lock", "native/*/Cargo.toml", "native/*/src/**/*.rs"]
+  alias WorkflowMetal.Registration.NativeRegistry.Build.{
+    Cargo,
+    Digest,
+    Precompiled,
+    Record,
+    Rustc,
+    Target
+  }
 
   @impl Mix.Task.Compiler
-  def run(_args) do
+  def run(arguments) do
     root = File.cwd!()
-    library = Path.join([Mix.Project.app_path(), "priv", "native", library_name()])
-    sources = Enum.flat_map(@sources, &Path.wildcard(Path.join(root, &1)))
+    {:ok, target} = Target.asked()
+    record = if "--force" in arguments, do: %{Record.read() | library: nil}, else: Record.read()
 
-    if Mix.Utils.stale?(sources, [library]) do
-      build(root, library)
-    else
+    case Precompiled.find(root, target) do
+      {:ok, path, fingerprint} ->
+        provide(target, record, %{record | built_from: fingerprint}, fn -> path end)
+
+      :none ->
+        rustc = Rustc.current(root, record.rustc)
+        built_from = rustc && Digest.of(root, target, rustc.text)
+        wanted = %{record | built_from: built_from, rustc: rustc}
+        provide(target, record, wanted, fn -> Cargo.build!(root, target) end)
+    end
+  end
+
+  defp provide(target, record, wanted, build) do
+    library = library(target)
+
+    if wanted.built_from != nil and wanted.built_from == record.built_from and
+         record.library != nil and Digest.file(library) == record.library do
+      if wanted != record, do: Record.write(wanted)
       {:noop, []}
-    end
-  end
-
-  defp build(root, library) do
-    cargo = cargo!(wanted_rust(root))
-    target = System.get_env("CARGO_TARGET_DIR") || Path.join(Mix.Project.app_path(), "cargo")
-    Mix.shell().info("Compiling the Rust library of workflow_metal_native_registry")
-
-    arguments = ["build", "--release", "--locked", "--package", "native_registry", "--quiet"]
-    environment = [{"CARGO_TARGET_DIR", target}, {"CARGO_BUILD_TARGET", nil}]
-    options = [cd: root, env: environment, into: IO.stream(), stderr_to_stdout: true]
-
-    case System.cmd(cargo, arguments, options) do
-      {_output, 0} ->
-        File.mkdir_p!(Path.dirname(library))
-        # Removed first: a VM may have mapped the old file, which must not change then.
-        _ = File.rm(library)
-        File.cp!(Path.join([target, "release", cargo_name()]), library)
-
-        # If cargo had nothing to do, its file may be older than the sources, and would be stale again.
-        File.touch!(library)
-        {:ok, []}
-
-      {_output, status} ->
-        Mix.raise("cargo could not build the Rust library, it ended with status #{status}")
-    end
-  end
-
-  defp wanted_rust(root) do
-    manifest = File.read!(Path.join(root, "Cargo.toml"))
-    [_line, version] = Regex.run(~r/^rust-version = "([\d.]+)"/m, manifest)
-    version
-  end
-
-  defp cargo!(wanted) do
-    how =
-      "workflow_metal_native_registry is built with Rust #{wanted} or newer; " <>
-        "install it from https://rustup.rs or, if you have rustup, run `rustup update stable`"
-
-    cargo = System.find_executable("cargo") || Mix.raise("no cargo was found. " <> how)
-
-    with {text, 0} <- System.cmd(cargo, ["--version"], stderr_to_stdout: true),
-         [version] <- Regex.run(~r/\d+\.\d+\.\d+/, text) do
-      if Version.compare(version, wanted <> ".0") == :lt do
-        Mix.raise("the Rust here is #{version}. " <> how)
-      end
-
-      cargo
     else
-      _other -> Mix.raise("`#{cargo} --version` does not answer a version. " <> how)
+      replace(library, build.())
+      Record.write(%{wanted | library: Digest.file(library)})
+      {:ok, []}
     end
   end
 
-  # On macOS the VM also looks for a name that ends in ".so".
-  defp library_name do
-    if windows?(), do: "native_registry.dll", else: "native_registry.so"
+  # Renamed into place: a VM may have mapped the old file, which must not change then, and another one may
+  # load it at any moment.
+  defp replace(library, built) do
+    File.mkdir_p!(Path.dirname(library))
+    new = "#{library}.#{System.pid()}"
+    File.cp!(built, new)
+    File.rename!(new, library)
   end
 
-  defp cargo_name do
-    case :os.type() do
-      {:win32, _name} -> "native_registry.dll"
-      {:unix, :darwin} -> "libnative_registry.dylib"
-      {:unix, _name} -> "libnative_registry.so"
-    end
-  end
+  defp library(target), do: Path.join(folder(), Target.library_name(target.triple))
+  defp folder, do: Path.join([Mix.Project.app_path(), "priv", "native"])
 
-  defp windows?, do: match?({:win32, _name}, :os.type())
+  @impl Mix.Task.Compiler
+  def manifests, do: [Record.path()]
+
+  @impl Mix.Task.Compiler
+  def clean do
+    for path <- [folder(), Record.path(), Cargo.folder()], do: File.rm_rf!(path)
+    :ok
+  end
 end

@@ -6,6 +6,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.GuidesTest do
   alias WorkflowMetal.Registration.NativeRegistry.{Guides, Registry}
 
   doctest Guides.EventsAndWaiting
+  doctest Guides.Installing
   doctest Guides.MovingFromLocalRegistry
   doctest Guides.NamesValuesPatterns
   doctest Guides.Production
