@@ -42,10 +42,10 @@ export ELIXIR_ERL_OPTIONS
 # A folder that is removed at the end
 scratch=
 make_scratch() {
-  scratch=$(mktemp -d "${TMPDIR:-/tmp}/native_registry.XXXXXXXX")
+  [ -n "$scratch" ] || scratch=$(mktemp -d "${TMPDIR:-/tmp}/native_registry.XXXXXXXX")
 }
 
-# Processes in the background that are ended at the end
+# Processes in the background that are ended at the end; "-ID" is a group of them
 beside=
 
 # run COMMAND...: runs a command so that a signal to this script ends the command too, with all that it has
@@ -81,9 +81,29 @@ end_command() {
   signal_command KILL "$1"
 }
 
+# Fetches the dependencies of the project in the current folder, where Hex is installed. Where they cannot be
+# fetched, as without a network, what follows runs as without Hex: without any dependency. It needs `fail` of
+# script/setup.
+fetch_dependencies() {
+  make_scratch
+  if run mix deps.get >"$scratch/fetched" 2>&1; then
+    cat "$scratch/fetched"
+    return
+  fi
+
+  # A folder that does not exist has no Hex.
+  MIX_ARCHIVES=$PWD/_build/no_archives
+  export MIX_ARCHIVES
+  run mix deps.get >/dev/null 2>&1 || {
+    cat "$scratch/fetched" >&2
+    fail "The dependencies cannot be fetched: \`mix deps.get\` needs a network."
+  }
+  echo "Hex cannot fetch the dependencies ($(tail -n 1 "$scratch/fetched")). Going on without Hex."
+}
+
 clean_up() {
   # shellcheck disable=SC2086 # Each word is the id of a process.
-  [ -z "$beside" ] || kill $beside 2>/dev/null || true
+  [ -z "$beside" ] || kill -s TERM -- $beside 2>/dev/null || true
   [ -z "$scratch" ] || rm -rf "$scratch"
 }
 

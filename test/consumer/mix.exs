@@ -8,6 +8,8 @@ defmodule Consumer.MixProject do
       elixir: "~> 1.14",
       # Not "*_test.exs": the project above would take these tests for its own.
       test_pattern: "*_check.exs",
+      # Elixir 1.19 and later ask this one as well.
+      test_load_filters: [&String.ends_with?(&1, "_check.exs")],
       # WorkflowMetal may come by ERL_LIBS, which is no dependency that Mix knows of.
       prune_code_paths: false,
       start_permanent: Mix.env() == :prod,

@@ -51,7 +51,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ScriptsTest do
 
     # A stub notes that it was called. The call that HANGS_AT names starts a process, writes the ids of both,
     # and ends when a signal ends it.
-    for name <- ~w(mix cargo elixir debootstrap rustc id) do
+    for name <- ~w(mix cargo elixir debootstrap rustc cc id) do
       stub = Path.join([folder, "stubs", name])
 
       File.write!(stub, """
@@ -59,12 +59,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ScriptsTest do
       case "#{name} $*" in
         "id -u") echo 0; exit ;;
         "cargo --version") echo "cargo 99.0.0"; exit ;;
+        "rustc --version") echo "rustc 99.0.0"; exit ;;
+        "cc "*) exit ;;
         "elixir -e"*) echo "99.0.0 99"; exit ;;
         "rustc -vV") echo "host: any"; exit ;;
       esac
       echo "#{name} $*" >>"#{folder}/called"
       case "#{name} $*" in
-        "$HANGS_AT"*)
+        "${HANGS_AT:-none}"*)
           sleep 1000 &
           echo "$$ $!" >"#{folder}/ids"
           mv "#{folder}/ids" "#{folder}/hangs"
