@@ -31,14 +31,21 @@ impl<V> Shard<V> {
         let len = self.entries.len();
         if sparse(len, self.entries.capacity(), self.places) {
             let entries = std::mem::take(&mut self.entries);
-            self.entries.reserve(len, |entry| entry.hash);
+            self.entries.reserve(len, |entry| turned(entry.hash));
             for entry in entries {
                 self.entries
-                    .insert_unique(entry.hash, entry, |entry| entry.hash);
+                    .insert_unique(turned(entry.hash), entry, |entry| turned(entry.hash));
             }
             self.places = self.entries.capacity();
         }
     }
+}
+
+/// The hash for the map of a shard. The map tells entries apart by the highest bits and finds their place by
+/// the lowest; of a name's hash the former have named the shard, and the latter are the same for all long
+/// names.
+fn turned(hash: u64) -> u64 {
+    hash.rotate_left(u64::BITS / 2)
 }
 
 /// Names of any length.
@@ -114,15 +121,15 @@ impl<'a, V> Locked<'a, V> {
     }
 
     fn at(&self, hash: u64, place: u64) -> Option<&Entry<V>> {
-        self.0.entries.find(hash, |entry| entry.number == place)
+        let entries = &self.0.entries;
+        entries.find(turned(hash), |entry| entry.number == place)
     }
 
     /// The place of a name.
     pub(crate) fn find(&self, hash: u64, name: &[u8]) -> Option<u64> {
-        let found = self
-            .0
-            .entries
-            .find(hash, |entry| entry.hash == hash && *entry.name == *name);
+        let found = self.0.entries.find(turned(hash), |entry| {
+            entry.hash == hash && *entry.name == *name
+        });
         Some(found?.number)
     }
 
@@ -133,7 +140,7 @@ impl<'a, V> Locked<'a, V> {
         pid: Pid,
         mut is: impl FnMut(&[u8]) -> bool,
     ) -> Option<u64> {
-        let found = self.0.entries.find(hash, |entry| {
+        let found = self.0.entries.find(turned(hash), |entry| {
             entry.hash == hash && entry.pid == pid && is(&entry.name)
         });
         Some(found?.number)
@@ -157,7 +164,10 @@ impl<'a, V> Locked<'a, V> {
 
     /// Changes the holder and the value at a place; answers the value before.
     pub(crate) fn hold(&mut self, hash: u64, place: u64, pid: Pid, value: Option<V>) -> Option<V> {
-        let found = self.0.entries.find_mut(hash, |entry| entry.number == place);
+        let found = self
+            .0
+            .entries
+            .find_mut(turned(hash), |entry| entry.number == place);
         let entry = found?;
         entry.pid = pid;
         std::mem::replace(&mut entry.value, value)
@@ -183,7 +193,9 @@ impl<'a, V> Locked<'a, V> {
             pid,
             value,
         };
-        shard.entries.insert_unique(hash, entry, |entry| entry.hash);
+        shard
+            .entries
+            .insert_unique(turned(hash), entry, |entry| turned(entry.hash));
         shard.places = shard.places.max(shard.entries.capacity());
         Some(shard.last_number)
     }
@@ -198,7 +210,7 @@ impl<'a, V> Locked<'a, V> {
         let shard = &mut *self.0;
         let found = shard
             .entries
-            .find_entry(hash, |entry| entry.number == place);
+            .find_entry(turned(hash), |entry| entry.number == place);
         let Ok(found) = found else {
             return (Arc::default(), None);
         };

@@ -245,15 +245,11 @@ fn places(mut bits: u64) -> impl Iterator<Item = usize> {
 fn nearest(bits: u64, place: usize) -> Option<usize> {
     let above = bits >> (8 * place);
     let below = bits & ((1 << (8 * place)) - 1);
-    let up = above.trailing_zeros() as usize / 8;
-    // That of the place below is 1.
-    let down = place.wrapping_sub((63 - (below | 1).leading_zeros()) as usize / 8);
-    match (above, below) {
-        (0, 0) => None,
-        (_, 0) => Some(place + up),
-        (0, _) => Some(place - down),
-        _ if down < up => Some(place - down),
-        _ => Some(place + up),
+    let up = (above != 0).then(|| place + above.trailing_zeros() as usize / 8);
+    let down = below.checked_ilog2().map(|bit| bit as usize / 8);
+    match (up, down) {
+        (Some(up), Some(down)) if place - down < up - place => Some(down),
+        _ => up.or(down),
     }
 }
 
