@@ -277,6 +277,9 @@ defmodule Bench.Plan do
   defp what(:against, part, what), do: "#{part}: #{what}"
   defp what(_as, _part, what), do: what
 
+  defp result(%{part: :memory, what: "its tables" <> _} = row, samples),
+    do: summary(row, Enum.map(samples[row], &(&1 / row.size)))
+
   # Bytes for a name, minus those of a VM that registered nothing.
   defp result(%{part: :memory, engine: :empty}, _samples), do: nil
 

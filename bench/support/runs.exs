@@ -120,12 +120,17 @@ defmodule Bench.Run.Memory do
   import Bench.Measure
 
   alias Bench.{Engines, Holders, Run}
+  alias WorkflowMetal.Registration.NativeRegistry
 
   # How often each name gives its place to another before the memory after churn is read.
   @generations 2
 
   def fresh, do: "resident"
   def churned, do: "resident, after churn"
+
+  @doc "What the registry says that its tables take. Resident memory also has what churn leaves in the VM's allocators."
+  def table(true), do: "its tables, after churn"
+  def table(false), do: "its tables"
 
   @impl Run
   def run(%{engine: key, kind: kind, size: size, held: held, churn: churn}) do
@@ -151,8 +156,16 @@ defmodule Bench.Run.Memory do
 
     for pid <- Process.list(), do: :erlang.garbage_collect(pid)
     Process.sleep(200)
-    [{:memory, if(churn, do: churned(), else: fresh()), key, [resident_bytes()]}]
+    resident = {:memory, if(churn, do: churned(), else: fresh()), key, [resident_bytes()]}
+    [resident | tables(engine, churn)]
   end
+
+  defp tables(%{key: :native} = engine, churn) do
+    %{bytes: bytes} = engine |> Engines.registry() |> NativeRegistry.Registry.info()
+    [{:memory, table(churn), :native, [bytes]}]
+  end
+
+  defp tables(_engine, _churn), do: []
 
   # All names give their places to others in an order that looks random; there are as many names all the time.
   defp churn(:one_holder, engine, one, _others, kind, size, generation) do
