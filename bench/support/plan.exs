@@ -60,7 +60,7 @@ defmodule Bench.Plan do
       ),
     held: @held,
     memory: %{
-      sizes: [20_000, 50_000, 100_000, 200_000, 300_000, 500_000, 1_000_000],
+      sizes: [100_000, 150_000, 200_000, 300_000, 500_000, 700_000, 1_000_000],
       runs: 1,
       kinds: [:integers, :uuids],
       held: [:one_holder]
