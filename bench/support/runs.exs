@@ -266,6 +266,11 @@ defmodule Bench.Run.Registries do
   def in_all, do: "in #{@registries} in turn"
   defp in_several, do: "in #{@several} in turn"
   defp by_two, do: "in #{@registries} in turn, two readers"
+  def in_spread, do: "in #{@registries} in turn, spread"
+
+  # So many names make a registry of this project spread its names over many parts, as two writers that meet do, and it
+  # stays so.
+  @spread 300
 
   @impl Run
   def run(%{counts: counts}) do
@@ -305,6 +310,15 @@ defmodule Bench.Run.Registries do
       for registry <- named(kind), name <- 1..@names, do: register(kind, registry, {:case, name})
     end
 
+    start(:native, named(:spread))
+
+    for registry <- named(:spread) do
+      for name <- 1..@spread, do: register(:native, registry, {:case, name})
+
+      for name <- (@names + 1)..@spread,
+          do: NativeRegistry.unregister_name({registry, {:case, name}})
+    end
+
     picks =
       for _pass <- 1..@passes,
           at <- Enum.shuffle(0..(@registries - 1)),
@@ -312,13 +326,15 @@ defmodule Bench.Run.Registries do
 
     work =
       for {kind, _label} <- rows(),
-          registries = kind |> named() |> List.to_tuple(),
-          {what, many, readers} <- [
-            {in_one(), 1, 1},
-            {in_several(), @several, 1},
-            {in_all(), @registries, 1},
-            {by_two(), @registries, 2}
-          ] do
+          {what, group, many, readers} <- [
+            {in_one(), kind, 1, 1},
+            {in_several(), kind, @several, 1},
+            {in_all(), kind, @registries, 1},
+            {by_two(), kind, @registries, 2},
+            {in_spread(), :spread, @registries, 1}
+          ],
+          kind == :native or group != :spread,
+          registries = group |> named() |> List.to_tuple() do
         names = for {at, name} <- picks, do: {elem(registries, rem(at, many)), {:case, name}}
         %{key: {what, kind}, kind: kind, names: names, readers: readers}
       end
