@@ -3,7 +3,8 @@
 #
 #     ERL_LIBS=libs mix run bench/workflows.exs [--quick]
 #
-# Each figure is the median of VMs that took turns, with the lowest and the highest.
+# Each figure is the median of VMs that took turns, with the lowest and the highest. The time of calls includes
+# waiting: with LocalRegistry, start_child of a running name waits for its supervisor.
 
 unless Code.ensure_loaded?(WorkflowMetal.Application) do
   IO.puts(:stderr, "WorkflowMetal is not on the code path")
@@ -104,7 +105,7 @@ defmodule Bench.Workflows do
       row("    us of processor time in all", us(samples, & &1.cpu), 0)
 
       row(
-        "    share of the registry, per cent",
+        "    the former in per cent of the latter",
         Enum.map(samples, &(100 * in_registry(&1) / &1.cpu)),
         2
       )

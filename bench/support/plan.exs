@@ -60,7 +60,7 @@ defmodule Bench.Plan do
       ),
     held: @held,
     memory: %{
-      sizes: [20_000, 50_000, 100_000, 200_000, 300_000, 500_000, 1_000_000],
+      sizes: [100_000, 150_000, 200_000, 300_000, 500_000, 700_000, 1_000_000],
       runs: 1,
       kinds: [:integers, :uuids],
       held: [:one_holder]
@@ -276,6 +276,9 @@ defmodule Bench.Plan do
 
   defp what(:against, part, what), do: "#{part}: #{what}"
   defp what(_as, _part, what), do: what
+
+  defp result(%{part: :memory, what: "its tables" <> _} = row, samples),
+    do: summary(row, Enum.map(samples[row], &(&1 / row.size)))
 
   # Bytes for a name, minus those of a VM that registered nothing.
   defp result(%{part: :memory, engine: :empty}, _samples), do: nil

@@ -120,12 +120,17 @@ defmodule Bench.Run.Memory do
   import Bench.Measure
 
   alias Bench.{Engines, Holders, Run}
+  alias WorkflowMetal.Registration.NativeRegistry
 
   # How often each name gives its place to another before the memory after churn is read.
   @generations 2
 
   def fresh, do: "resident"
   def churned, do: "resident, after churn"
+
+  @doc "What the registry says that its tables take. Resident memory also has what churn leaves in the VM's allocators."
+  def table(true), do: "its tables, after churn"
+  def table(false), do: "its tables"
 
   @impl Run
   def run(%{engine: key, kind: kind, size: size, held: held, churn: churn}) do
@@ -151,8 +156,16 @@ defmodule Bench.Run.Memory do
 
     for pid <- Process.list(), do: :erlang.garbage_collect(pid)
     Process.sleep(200)
-    [{:memory, if(churn, do: churned(), else: fresh()), key, [resident_bytes()]}]
+    resident = {:memory, if(churn, do: churned(), else: fresh()), key, [resident_bytes()]}
+    [resident | tables(engine, churn)]
   end
+
+  defp tables(%{key: :native} = engine, churn) do
+    %{bytes: bytes} = engine |> Engines.registry() |> NativeRegistry.Registry.info()
+    [{:memory, table(churn), :native, [bytes]}]
+  end
+
+  defp tables(_engine, _churn), do: []
 
   # All names give their places to others in an order that looks random; there are as many names all the time.
   defp churn(:one_holder, engine, one, _others, kind, size, generation) do
@@ -253,6 +266,11 @@ defmodule Bench.Run.Registries do
   def in_all, do: "in #{@registries} in turn"
   defp in_several, do: "in #{@several} in turn"
   defp by_two, do: "in #{@registries} in turn, two readers"
+  def in_spread, do: "in #{@registries} in turn, spread"
+
+  # So many names make a registry of this project spread its names over many parts, as two writers that meet do, and it
+  # stays so.
+  @spread 300
 
   @impl Run
   def run(%{counts: counts}) do
@@ -292,6 +310,15 @@ defmodule Bench.Run.Registries do
       for registry <- named(kind), name <- 1..@names, do: register(kind, registry, {:case, name})
     end
 
+    start(:native, named(:spread))
+
+    for registry <- named(:spread) do
+      for name <- 1..@spread, do: register(:native, registry, {:case, name})
+
+      for name <- (@names + 1)..@spread,
+          do: NativeRegistry.unregister_name({registry, {:case, name}})
+    end
+
     picks =
       for _pass <- 1..@passes,
           at <- Enum.shuffle(0..(@registries - 1)),
@@ -299,13 +326,15 @@ defmodule Bench.Run.Registries do
 
     work =
       for {kind, _label} <- rows(),
-          registries = kind |> named() |> List.to_tuple(),
-          {what, many, readers} <- [
-            {in_one(), 1, 1},
-            {in_several(), @several, 1},
-            {in_all(), @registries, 1},
-            {by_two(), @registries, 2}
-          ] do
+          {what, group, many, readers} <- [
+            {in_one(), kind, 1, 1},
+            {in_several(), kind, @several, 1},
+            {in_all(), kind, @registries, 1},
+            {by_two(), kind, @registries, 2},
+            {in_spread(), :spread, @registries, 1}
+          ],
+          kind == :native or group != :spread,
+          registries = group |> named() |> List.to_tuple() do
         names = for {at, name} <- picks, do: {elem(registries, rem(at, many)), {:case, name}}
         %{key: {what, kind}, kind: kind, names: names, readers: readers}
       end

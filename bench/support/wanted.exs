@@ -59,12 +59,15 @@ defmodule Bench.Wanted do
       {"lookups in turn: in 1,000 registries / in one", :registries,
        {lookup.(Registries.in_all(), @thousand), lookup.(Registries.in_one(), @thousand)},
        {:at_most, 2.0}},
+      {"the same, where two writers have met", :registries,
+       {lookup.(Registries.in_spread(), @thousand), lookup.(Registries.in_one(), @thousand)},
+       {:at_most, 2.0}},
       {"memory a name", :memory, local.(resident, @hundred_thousand), {2.0, 2.0}},
       {"memory a name, bytes", :memory, {lookup.(resident, @hundred_thousand), 1},
        {:at_most, 210}, :process_a_name},
-      {"memory a name: after churn / fresh", :memory,
-       {lookup.(Memory.churned(), @hundred_thousand), lookup.(resident, @hundred_thousand)},
-       {:at_most, 1.1}},
+      {"memory of the tables: after churn / fresh", :memory,
+       {lookup.(Memory.table(true), @hundred_thousand),
+        lookup.(Memory.table(false), @hundred_thousand)}, {:at_most, 1.1}},
       {"free, no name is found", :free, local.(Free.unfound(), @hundred_thousand), 1.0},
       {"free, nothing is left", :free, local.(Free.nothing_left(), @hundred_thousand), 1.0}
     ]

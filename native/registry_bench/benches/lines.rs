@@ -10,6 +10,8 @@
 //! The first command makes the operations, in two threads that take turns, and has valgrind print each address.
 //! The second one reads what it prints. What the VM does is not in it.
 #![allow(clippy::unwrap_used)]
+// All numbers here are small.
+#![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 
 use registry_bench::integers;
 use registry_core::epoch::Guard;
@@ -97,9 +99,7 @@ fn repeat(registry: &Registry<()>, operation: usize, thread: usize, mark: &Atomi
             2 => assert!(registry.whereis(&guard, name).is_none()),
             3 => registry.register(name, pid, None, None, || true).unwrap(),
             4 => assert!(registry.unregister(name, pid)),
-            _ => {
-                registry.sweep(pid);
-            }
+            _ => assert_eq!(registry.sweep(Pid(u64::from(held) << 4)), 1),
         }
         guard.end();
         mark.store(0, Ordering::SeqCst);
