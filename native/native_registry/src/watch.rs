@@ -1,4 +1,25 @@
 //! Notices of processes that have ended, from monitors of the VM.
+//!
+//! # Why monitors
+//!
+//! A monitor is the dearest part of a registration. With it, a new process that registers its first name
+//! took 1,550 ns at the lower quartile, without it 970 ns; when another process was registered, which the
+//! monitor wakes, 950 ns and 340 ns (OTP 25, two busy cores, VMs in turn; 50 ns of it are `choose`). The VM
+//! has no cheaper notice that keeps what a registry guarantees:
+//!
+//! - A link (230 ns without the message at the end) or a monitor of a process (120 ns) tells an Erlang
+//!   process, whose own turn has to come before a name is free, and which loses what it was to be told when
+//!   it is killed. Names would not outlive the registry's process.
+//! - To ask now and then which holders still live costs nothing at a registration. A lookup would still be
+//!   right, as it asks for one holder. But nobody would be told that a name is free until its turn came,
+//!   counts and memory would have the names of processes that ended, and a pid may be given out again
+//!   before: its new owner would hold names that it never took. Asking costs up to half a microsecond a holder
+//!   when there are many, so once a second for 100,000 of them would take a twentieth of a core.
+//! - A resource that lies in the holder's dictionary (200 ns) is destroyed with the holder's memory. But
+//!   users may erase the dictionary or copy what is in it, so that a living process loses its names, or one
+//!   that has ended keeps them; and only the holder itself can put it there, while any process of this
+//!   node may be registered.
+//! - There is one tracer of a process, which belongs to whoever debugs the VM.
 
 use crate::background;
 use crate::word;

@@ -90,26 +90,45 @@ impl<T: 'static> Directory<T> {
         &self.buckets[(number >> 6) as usize % BUCKETS]
     }
 
-    /// The places where the entry of this number may lie, the likeliest first.
+    /// Where the entry of this number lies if that place is free, and all places where it may lie.
     #[allow(clippy::cast_possible_truncation)]
     #[inline]
-    fn places(&self, number: u64) -> impl Iterator<Item = &Place<T>> {
+    fn places(&self, number: u64) -> (&Place<T>, &[Place<T>]) {
         let first = (number >> 6) as usize;
         let Line(places) = &self.places[first / PLACES % LINES];
-        (0..PLACES).map(move |next| &places[(first + next) % PLACES])
+        (&places[first % PLACES], places)
+    }
+
+    /// The place that has this number. It may have lost its entry; then no other place has that.
+    #[inline]
+    fn place(&self, number: u64) -> Option<&Place<T>> {
+        let is = |place: &&Place<T>| place.number.load(Ordering::Relaxed) == number;
+        let (first, all) = self.places(number);
+        if is(&first) {
+            return Some(first);
+        }
+        all.iter().find(is)
+    }
+
+    /// The place for an entry of this number. It comes before any other that had this number.
+    fn free_place(&self, number: u64) -> Option<&Place<T>> {
+        let guard = Guard::new();
+        let (first, all) = self.places(number);
+        let mut places = std::iter::once(first).chain(all);
+        places.find(|place| place.it.get(&guard).is_none())
     }
 
     /// What the number leads to.
     #[inline]
     pub fn find<'g>(&self, guard: &'g Guard, number: u64) -> Option<&'g T> {
         let changes = self.changes.load(Ordering::Acquire);
-        let place = self
-            .places(number)
-            .find(|place| place.number.load(Ordering::Relaxed) == number);
-        if let Some(it) = place.and_then(|place| place.it.get(guard)) {
+        if let Some(place) = self.place(number)
+            && let Some(it) = place.it.get(guard)
+        {
             // After all other reads: this fence pairs with that in `change`.
             fence(Ordering::Acquire);
-            if changes.is_multiple_of(2) && self.changes.load(Ordering::Relaxed) == changes {
+            // Neither odd, before or now, nor changed.
+            if self.changes.load(Ordering::Relaxed) == changes & !1 {
                 return Some(it);
             }
         }
@@ -127,11 +146,7 @@ impl<T: 'static> Directory<T> {
     /// Adds a number that leads to nothing yet. One thread at a time may change a directory.
     pub fn insert(&self, number: u64, it: Shared<T>) {
         self.change_bucket(number, |all| all.push((number, it.clone())));
-        let guard = Guard::new();
-        let free = self
-            .places(number)
-            .find(|place| place.it.get(&guard).is_none());
-        if let Some(place) = free {
+        if let Some(place) = self.free_place(number) {
             self.change(|| {
                 place.number.store(number, Ordering::Relaxed);
                 drop(place.it.replace(Some(it)));
@@ -141,9 +156,7 @@ impl<T: 'static> Directory<T> {
 
     /// Takes out what the number leads to. One thread at a time may change a directory.
     pub fn remove(&self, number: u64) -> Option<Shared<T>> {
-        let place = self
-            .places(number)
-            .find(|place| place.number.load(Ordering::Relaxed) == number);
+        let place = self.place(number);
         // Before the bucket: what is in a place is also in a bucket, so what a thread has once missed it
         // does not find again.
         let mut taken = None;
@@ -262,11 +275,18 @@ mod models {
     use loom::sync::Arc;
     use loom::thread::spawn;
 
+    /// The model in every order in which each thread is interrupted at most this often.
+    fn explore(interruptions: usize, model: impl Fn() + Sync + Send + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(interruptions);
+        builder.check(model);
+    }
+
     /// A place that goes from one number to another never leads a reader of either to the entry of the
     /// other, and a reader that has missed an entry that goes does not find it again.
     #[test]
     fn a_number_leads_to_its_own_entry_while_its_place_changes_hands() {
-        loom::model(|| {
+        explore(2, || {
             let directory = Arc::new(Directory::new());
             directory.insert(1, Shared::new(10));
             let reader = spawn({
@@ -293,7 +313,7 @@ mod models {
     /// An entry that stays is found, and one that is replaced is not found again after its successor.
     #[test]
     fn an_entry_that_stays_is_found_while_others_come_and_go() {
-        loom::model(|| {
+        explore(2, || {
             let directory = Arc::new(Directory::new());
             directory.insert(1, Shared::new(10));
             directory.insert(2, Shared::new(20));
