@@ -132,7 +132,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Toolchain do
   @doc """
   Builds an empty library in `folder` as the build does, with the same `arguments` and variables, together
   with a build script, which is a program for this machine. So a missing linker, C library or standard library
-  is told in one sentence, before the crates are compiled. Raises `Mix.Error`.
+  is told in one sentence, after a build that has failed. Raises `Mix.Error`.
   """
   @spec link!(t, Path.t(), Path.t(), [String.t()], [{String.t(), String.t() | nil}]) :: :ok
   def link!(toolchain, root, folder, arguments \\ [], env \\ []) do
