@@ -22,6 +22,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PackageTest do
     end
   end
 
+  # What each crate of the workspace has.
+  defp files_of_members do
+    [_all, members] = Regex.run(~r/^members = \[(.*)\]$/m, read("Cargo.toml"))
+
+    for [_all, member] <- Regex.scan(~r/"([^"]+)"/, members),
+        file <- ["Cargo.toml", "src/lib.rs"],
+        do: Path.join(member, file)
+  end
+
   defp read(path), do: File.read!(Path.join(@root, path))
 
   describe "the files of the package" do
@@ -83,12 +92,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PackageTest do
         assert path in files, "#{source} reads #{path}"
       end
 
-      [_all, members] = Regex.run(~r/^members = \[(.*)\]$/m, read("Cargo.toml"))
-
-      for [_all, member] <- Regex.scan(~r/"([^"]+)"/, members),
-          path <- ["#{member}/Cargo.toml", "#{member}/src/lib.rs"] do
-        assert path in files, "the workspace needs #{path}"
-      end
+      for path <- files_of_members(), do: assert(path in files, "the workspace needs #{path}")
     end
 
     test "have all that their documents link to" do
@@ -129,8 +133,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PackageTest do
     end
 
     assert Digest.sources(folder) == digest
-    File.write!(Path.join(folder, "native/native_registry/src/lib.rs"), " ", [:append])
-    assert Digest.sources(folder) != digest
+
+    Enum.reduce(files_of_members(), digest, fn path, before ->
+      File.write!(Path.join(folder, path), " ", [:append])
+      changed = Digest.sources(folder)
+      assert changed != before, "#{path} is not in the digest"
+      changed
+    end)
   end
 
   test "every document is a page of the documentation, and no two have the same file name" do
