@@ -21,10 +21,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PackageTest do
     end
   end
 
-  # The crates of a user's build.
-  defp members do
+  # What each crate of the workspace has.
+  defp files_of_members do
     [_all, members] = Regex.run(~r/^members = \[(.*)\]$/m, read("Cargo.toml"))
-    for [_all, member] <- Regex.scan(~r/"([^"]+)"/, members), do: member
+
+    for [_all, member] <- Regex.scan(~r/"([^"]+)"/, members),
+        file <- ["Cargo.toml", "src/lib.rs"],
+        do: Path.join(member, file)
   end
 
   defp read(path), do: File.read!(Path.join(@root, path))
@@ -88,10 +91,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PackageTest do
         assert path in files, "#{source} reads #{path}"
       end
 
-      for member <- members(),
-          path <- ["#{member}/Cargo.toml", "#{member}/src/lib.rs"] do
-        assert path in files, "the workspace needs #{path}"
-      end
+      for path <- files_of_members(), do: assert(path in files, "the workspace needs #{path}")
     end
 
     test "have all that their documents link to" do
@@ -133,11 +133,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.PackageTest do
 
     assert Digest.sources(folder) == digest
 
-    for member <- members(), file <- ["Cargo.toml", "src/lib.rs"] do
-      before = Digest.sources(folder)
-      File.write!(Path.join([folder, member, file]), " ", [:append])
-      assert Digest.sources(folder) != before
-    end
+    Enum.reduce(files_of_members(), digest, fn path, before ->
+      File.write!(Path.join(folder, path), " ", [:append])
+      changed = Digest.sources(folder)
+      assert changed != before, "#{path} is not in the digest"
+      changed
+    end)
   end
 
   test "every document is a page of the documentation, and no two have the same file name" do
