@@ -48,7 +48,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.JsonTest do
       ~S({"a":1,),
       "{a:1}",
       "\"",
-      ~S("\),
+      "\"\\",
       ~S("\u12),
       ~S("\u12g4"),
       ~S("\u-123"),
