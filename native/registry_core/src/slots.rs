@@ -1605,8 +1605,8 @@ mod models {
     #[test]
     fn changes_are_seen_in_their_order() {
         explore(2, || {
-            // Two groups.
-            let keys = with(&[1, 2, 3, 201, 202, 203]);
+            let keys = with(&[1, 2, 3, 4, 201, 202, 203]);
+            assert_eq!(keys.lock(0).groups().unwrap().tags.len(), 2);
             let reader = spawn({
                 let keys = Arc::clone(&keys);
                 move || {
@@ -1625,7 +1625,7 @@ mod models {
     #[test]
     fn a_key_is_found_while_the_array_is_replaced_by_a_larger_one() {
         explore(2, || {
-            let keys = with(&[1, 2, 3, 4, 201]);
+            let keys = with(&[1, 2, 3, 4, 5, 201]);
             let groups = |keys: &Keys| {
                 let locked = keys.lock(0);
                 locked.groups().unwrap().tags.len()
