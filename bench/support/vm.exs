@@ -5,7 +5,9 @@ defmodule Bench.VM do
   def run(path, fun) do
     # A million names want a million processes.
     arguments = [~c"+P", ~c"2000000" | Enum.flat_map(path, &[~c"-pa", &1])]
-    options = %{connection: :standard_io, args: arguments, wait_boot: 60_000}
+    # Without ERL_LIBS, which would put more on the code path.
+    environment = [{~c"ERL_LIBS", ~c""}]
+    options = %{connection: :standard_io, args: arguments, env: environment, wait_boot: 60_000}
     {:ok, vm, _node} = :peer.start(options)
 
     try do
