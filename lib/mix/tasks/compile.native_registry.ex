@@ -73,8 +73,6 @@ defmodule Mix.Tasks.Compile.NativeRegistry do
   @impl Mix.Task.Compiler
   def manifests, do: [Record.path()]
 
-  @impl Mix.Task.Compiler
-  def clean do
-    Enum.each([folder(), Record.path(), Cargo.folder()], &File.rm_rf!/1)
-  end
+  # No `clean/0`: Mix removes the application's folders, cargo's among them, and has removed the modules that
+  # this one calls by then.
 end
