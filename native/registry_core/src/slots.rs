@@ -468,10 +468,14 @@ const SLACK: usize = 64;
 /// short names, and 170 KB for longer ones.
 const KEPT: usize = 2 * GROUP;
 
-/// Whether so many keys are too few for so many slots. In a small shard that is so when less than a quarter
-/// of the slots is taken.
+/// An array of more than this many slots is also replaced when less than an eighth of them is taken.
+const SMALL: usize = 8 * GROUP;
+
+/// Whether so many keys are too few for so many slots.
 fn sparse(len: usize, slots: usize) -> bool {
-    slots > KEPT && (len * 4 < slots || (len + SLACK) * SPARSE.1 < slots * SPARSE.0)
+    (len == 0 && slots > KEPT)
+        || (len * 8 < slots && slots > SMALL)
+        || (len + SLACK) * SPARSE.1 < slots * SPARSE.0
 }
 
 /// What readers of a shard see of it, beside slots.
