@@ -10,9 +10,9 @@
 //! - A writer holds the mutex of the shard, and makes a count odd while it changes slots. A reader
 //!   compares the count before with the count after and, when they differ, reads again. Slots are
 //!   atomics, so what a reader reads during a change is useless, but does no harm.
-//! - A few keys lie in one shard. When there are more, or two writers meet, all keys are moved to many
-//!   shards, for good. From then on the count of the one shard is [`MOVED`], and a thread that sees this
-//!   goes to the many.
+//! - A few keys lie in one shard. When there are more, or two writers meet where there is more than a
+//!   handful, all keys are moved to many shards, for good. From then on the count of the one shard is
+//!   [`MOVED`], and a thread that sees this goes to the many.
 //! - A handful of keys lies in the one shard itself, beside its count: [`Near`]. A lookup in such a
 //!   registry follows no pointer from there, so that the count, the tags and the slot are loaded at the
 //!   same time. With a thousand registries, the processor's caches hold little of each, and each pointer
@@ -62,8 +62,8 @@ use std::sync::{OnceLock, PoisonError, TryLockError};
 /// millisecond.
 pub(crate) const SHARDS: usize = if cfg!(loom) { 1 } else { 128 };
 
-/// Up to this many keys lie in one shard, unless two writers meet there. This saves a small registry
-/// kilobytes.
+/// Up to this many keys lie in one shard, unless two writers meet there among more than [`NEAR`]. This
+/// saves a small registry kilobytes.
 const FEW: usize = if cfg!(loom) { 8 } else { 256 };
 
 /// The number of a value. Most keys have no value, and pay four bytes for the number.
@@ -974,7 +974,10 @@ impl<const W: usize, V> Locked<'_, W, V> {
         hash_of: impl Fn(&[u8]) -> u64,
     ) -> Option<usize> {
         let few = self.shard.near.is_some();
-        if few && (self.crowded || self.content.len == FEW) {
+        // A handful of keys stays together even then: a thousand such registries in many shards each would
+        // cost every lookup several lines of memory, and writers of so few names seldom meet.
+        let crowded = self.crowded && self.content.len >= NEAR;
+        if few && (crowded || self.content.len == FEW) {
             self.spread(hash, &hash_of);
         }
         self.put(hash, key, pid, value, &hash_of)
@@ -1261,17 +1264,20 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_had_to_wait_spreads_the_keys() {
+    fn a_writer_that_had_to_wait_spreads_the_keys_if_they_are_more_than_a_handful() {
         let slots = Slots::<5, u64>::new();
-        insert(&slots, 1, Some(1));
-        let mut locked = slots.lock(hash(2));
-        locked.crowded = true;
-        let hash_of = |key: &[u8]| hash(number(key));
-        locked.insert(hash(2), &key(2), Pid(2), Some(2), hash_of);
-        drop(locked);
+        let last = NEAR as u64;
+        for new in 0..=last {
+            assert!(!spread(&slots));
+            let mut locked = slots.lock(hash(new));
+            locked.crowded = true;
+            let hash_of = |key: &[u8]| hash(number(key));
+            locked.insert(hash(new), &key(new), Pid(new), Some(new), hash_of);
+        }
         assert!(spread(&slots));
-        assert_eq!(remove(&slots, 1), Some(1));
-        assert_eq!(remove(&slots, 2), Some(2));
+        for number in 0..=last {
+            assert_eq!(remove(&slots, number), Some(number));
+        }
     }
 
     #[test]
