@@ -113,8 +113,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ScriptsTest do
         arguments =
           Enum.map(arguments, &String.replace(&1, "FOLDER", Path.join(folder, "folder")))
 
+        {program, arguments} = with_signals(path(unquote(script)), arguments)
+
         port =
-          Port.open({:spawn_executable, path(unquote(script))}, [
+          Port.open({:spawn_executable, program}, [
             :exit_status,
             :stderr_to_stdout,
             :binary,
@@ -161,6 +163,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ScriptsTest do
       {"PATH", Path.join(folder, "stubs") <> ":" <> System.get_env("PATH")},
       {"TMPDIR", Path.join(folder, "temporary")}
     ]
+  end
+
+  # A shell cannot catch a signal that was ignored when the shell was started, as `nohup` has it, and a shell
+  # that starts a program in the background. Not every system's `env` can undo that.
+  defp with_signals(script, arguments) do
+    env = System.find_executable("env")
+    options = ["--default-signal=HUP,INT,TERM"]
+
+    case System.cmd(env, options ++ ["true"], stderr_to_stdout: true) do
+      {_said, 0} -> {env, options ++ [script | arguments]}
+      _unknown_option -> {script, arguments}
+    end
   end
 
   defp run(folder, script, arguments),
