@@ -105,9 +105,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
   def claim(registry, name, pid, value), do: claim(registry, name, pid, nil, value)
 
   defp claim(registry, name, pid, ended, value) do
-    # Nearly every registration is answered `:yes`.
-    with answer when answer != :yes <- Native.register(registry, name, pid, ended, value),
-         do: claimed(answer, registry, name, pid, ended, value)
+    case Native.register(registry, name, pid, ended, value) do
+      # Nearly every registration.
+      :yes -> :yes
+      answer -> claimed(answer, registry, name, pid, ended, value)
+    end
   end
 
   defp claimed(:yes, _registry, _name, _pid, _ended, _value), do: :yes
