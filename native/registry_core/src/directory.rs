@@ -252,9 +252,11 @@ mod tests {
         }
     }
 
+    static WITHOUT_BUCKETS: Directory<u64> = Directory::new();
+
     #[test]
     fn the_first_entries_of_a_line_are_found_without_their_bucket() {
-        let directory: &Directory<u64> = Box::leak(Box::new(Directory::new()));
+        let directory = &WITHOUT_BUCKETS;
         for at in 0..PLACES as u64 {
             directory.insert(atom(at), Shared::new(at));
         }
