@@ -268,8 +268,7 @@ defmodule Bench.Run.Registries do
   defp by_two, do: "in #{@registries} in turn, two readers"
   def in_spread, do: "in #{@registries} in turn, spread"
 
-  # So many names make a registry of this project spread its names over many parts, as two writers that meet do, and it
-  # stays so.
+  # So many names make a registry of this project spread its names over many parts, and it stays so.
   @spread 300
 
   @impl Run

@@ -59,7 +59,7 @@ defmodule Bench.Wanted do
       {"lookups in turn: in 1,000 registries / in one", :registries,
        {lookup.(Registries.in_all(), @thousand), lookup.(Registries.in_one(), @thousand)},
        {:at_most, 2.0}},
-      {"the same, where two writers have met", :registries,
+      {"the same, where each has held 300 names", :registries,
        {lookup.(Registries.in_spread(), @thousand), lookup.(Registries.in_one(), @thousand)},
        {:at_most, 2.0}},
       {"memory a name", :memory, local.(resident, @hundred_thousand), {2.0, 2.0}},

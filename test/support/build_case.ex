@@ -115,10 +115,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.BuildCase do
     File.write!(path, content)
   end
 
-  @doc "Writes a program."
+  @doc "Writes a program. Answers its path."
   def program!(path, content) do
     write!(path, content)
     File.chmod!(path, 0o755)
+    path
   end
 
   @doc "Runs a function in the project, as Mix does."

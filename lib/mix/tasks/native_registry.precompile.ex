@@ -59,7 +59,7 @@ defmodule Mix.Tasks.NativeRegistry.Precompile do
   end
 
   defp precompile(root, toolchain, target, output) do
-    library = Cargo.build!(root, target, [])
+    library = Cargo.build!(root, target)
     facts = %{version: Manifest.version(root), nif: Manifest.nif(root), target: target.triple}
 
     Archive.write!(output, facts, %{

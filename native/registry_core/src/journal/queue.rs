@@ -151,9 +151,8 @@ impl<V> Queue<V> {
             let batch = spare.unwrap_or_else(|| Batch::with_room(name));
             self.events.push_back(batch);
         }
-        self.events
-            .back_mut()
-            .unwrap_or_else(|| unreachable!("it has just been put there"))
+        let last = self.events.len() - 1;
+        &mut self.events[last]
     }
 
     /// What comes before all batches.

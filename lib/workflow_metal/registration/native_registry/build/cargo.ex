@@ -19,8 +19,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Cargo do
   Builds the library and answers where cargo says that it has put it. Shows what cargo says while it builds.
   Raises `Mix.Error` with cargo's errors.
   """
-  @spec build!(Path.t(), Target.t(), keyword) :: Path.t()
-  def build!(root, target, _options \\ []) do
+  @spec build!(Path.t(), Target.t()) :: Path.t()
+  def build!(root, target) do
     environment = System.get_env()
     toolchain = Toolchain.cargo!(root)
     rustc = Rustc.ask(root, toolchain)

@@ -17,8 +17,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Flags do
   """
   @spec choices(String.t(), %{String.t() => String.t()}) :: [[{String.t(), String.t()}]]
   def choices(triple, environment) do
-    of_target = "CARGO_TARGET_" <> (triple |> String.upcase() |> String.replace(["-", "."], "_"))
-    of_target = of_target <> "_RUSTFLAGS"
+    of_target = Target.variable(triple, "RUSTFLAGS")
 
     cond do
       not (triple =~ "musl") ->

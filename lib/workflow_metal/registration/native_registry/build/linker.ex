@@ -27,9 +27,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Linker do
     end
   end
 
-  defp variable(triple) do
-    "CARGO_TARGET_" <> (triple |> String.upcase() |> String.replace(["-", "."], "_")) <> "_LINKER"
-  end
+  defp variable(triple), do: Target.variable(triple, "LINKER")
 
   # A variable counts more than a configuration, which therefore has to be looked at. It is enough to see
   # that somebody cared.

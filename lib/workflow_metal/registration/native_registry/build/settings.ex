@@ -36,7 +36,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Settings do
   """
   @spec rustup(Path.t(), %{String.t() => String.t()}) :: [term]
   def rustup(root, environment \\ System.get_env()) do
-    home = environment["RUSTUP_HOME"] || Path.join(System.user_home() || ".", ".rustup")
+    home = environment["RUSTUP_HOME"] || Path.join(user_home(environment) || ".", ".rustup")
 
     files =
       for folder <- above(root), name <- ["rust-toolchain.toml", "rust-toolchain"] do
@@ -47,14 +47,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Settings do
     [environment["RUSTUP_TOOLCHAIN"], home | for({:ok, text} <- read, do: text)]
   end
 
-  @doc "Where cargo and, unless it is told otherwise, rustup install."
+  @doc "Where cargo and, unless it is told otherwise, rustup install. There may be no home, as in a service."
   @spec cargo_home(%{String.t() => String.t()}) :: Path.t() | nil
   def cargo_home(environment) do
     case Map.get(environment, "CARGO_HOME", "") do
-      "" -> with home when home != nil <- System.user_home(), do: Path.join(home, ".cargo")
+      "" -> with home when home != nil <- user_home(environment), do: Path.join(home, ".cargo")
       folder -> folder
     end
   end
+
+  defp user_home(environment), do: environment["HOME"] || environment["USERPROFILE"]
 
   defp above(folder) do
     case Path.dirname(folder) do

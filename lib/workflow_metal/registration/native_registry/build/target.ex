@@ -26,6 +26,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Target do
     with "" <- Map.get(environment, name), do: nil
   end
 
+  @doc "The variable by which cargo is told `what` of a target: `\"LINKER\"`, `\"RUSTFLAGS\"`."
+  @spec variable(String.t(), String.t()) :: String.t()
+  def variable(triple, what) do
+    "CARGO_TARGET_#{triple |> String.upcase() |> String.replace(["-", "."], "_")}_#{what}"
+  end
+
   defp named!(triple) do
     if triple =~ ~r/\A\w+(-[\w.]+)+\z/,
       do: triple,

@@ -2,7 +2,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Toolchain do
   @moduledoc false
   # Finds a Rust that can build the library, and tests that it can link. Says what to install if not.
 
-  alias WorkflowMetal.Registration.NativeRegistry.Build.Manifest
+  alias WorkflowMetal.Registration.NativeRegistry.Build.{Manifest, Settings}
 
   @typedoc """
   The programs, the first line of `rustc --version`, and the variables with which to run cargo: it looks for
@@ -224,18 +224,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.Toolchain do
     end
   end
 
-  # Where rustup installs. There may be no home at all, as in a service.
+  # Where rustup installs programs.
   defp home do
-    cargo_home =
-      case System.get_env("CARGO_HOME", "") do
-        "" -> with home when home != nil <- user_home(), do: Path.join(home, ".cargo")
-        folder -> folder
-      end
-
-    with folder when folder != nil <- cargo_home, do: Path.join(folder, "bin")
+    with folder when folder != nil <- Settings.cargo_home(System.get_env()),
+         do: Path.join(folder, "bin")
   end
-
-  defp user_home, do: System.get_env("HOME") || System.get_env("USERPROFILE")
 
   defp path_with(folder) do
     separator = if match?({:win32, _name}, :os.type()), do: ";", else: ":"

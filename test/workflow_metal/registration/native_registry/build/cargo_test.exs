@@ -9,7 +9,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.CargoTest do
   defp here, do: %{triple: Build.Target.of_vm(), explicit?: false}
 
   defp build!(root, target \\ here()) do
-    in_project(root, fn -> Cargo.build!(root, target, []) end)
+    in_project(root, fn -> Cargo.build!(root, target) end)
   end
 
   # Sourced by the program in place of cargo, before it builds.

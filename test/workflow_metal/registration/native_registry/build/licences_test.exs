@@ -1,6 +1,8 @@
 defmodule WorkflowMetal.Registration.NativeRegistry.Build.LicencesTest do
   use ExUnit.Case, async: true
 
+  import WorkflowMetal.Registration.NativeRegistry.BuildCase, only: [program!: 2]
+
   alias WorkflowMetal.Registration.NativeRegistry.Build.Licences
 
   @moduletag :tmp_dir
@@ -44,9 +46,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.LicencesTest do
         ],
         do: File.write!(Path.join(tmp_dir, file), text)
 
-    cargo = Path.join(tmp_dir, "cargo")
-    File.write!(cargo, "#!/bin/sh\necho \"$@\" >>asked\ncat \"$1\" 2>/dev/null\n")
-    File.chmod!(cargo, 0o755)
+    cargo =
+      program!(
+        Path.join(tmp_dir, "cargo"),
+        "#!/bin/sh\necho \"$@\" >>asked\ncat \"$1\" 2>/dev/null\n"
+      )
+
     {:ok, toolchain: %{cargo: cargo, rustc: "rustc", version: "rustc 1.95.0", env: []}}
   end
 

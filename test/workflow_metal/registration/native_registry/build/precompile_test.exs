@@ -2,6 +2,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.PrecompileTest do
   # Not async: the environment is the VM's.
   use ExUnit.Case
 
+  import WorkflowMetal.Registration.NativeRegistry.BuildCase, only: [program!: 2]
+
   alias Mix.Tasks.NativeRegistry.Precompile
   alias WorkflowMetal.Registration.NativeRegistry.Build.{Manifest, Precompiled}
 
@@ -47,11 +49,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.PrecompileTest do
     {:ok, output: Path.join(tmp_dir, "out put")}
   end
 
-  defp program(folder, name, script) do
-    file = Path.join(folder, name)
-    File.write!(file, "#!/bin/sh\n#{script}")
-    File.chmod!(file, 0o755)
-  end
+  defp program(folder, name, script),
+    do: program!(Path.join(folder, name), "#!/bin/sh\n#{script}")
 
   defp archive(target), do: "libnative_registry-v#{@version}-nif-2.15-#{target}.so.tar.gz"
 

@@ -2,6 +2,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.ToolchainTest do
   # Not async: the PATH is the VM's.
   use ExUnit.Case
 
+  import WorkflowMetal.Registration.NativeRegistry.BuildCase, only: [program!: 2]
+
   alias WorkflowMetal.Registration.NativeRegistry.Build.{Manifest, Toolchain}
 
   @moduletag :tmp_dir
@@ -23,12 +25,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.ToolchainTest do
     {:ok, path: path, rustup: rustup}
   end
 
-  defp program(folder, name, script) do
-    file = Path.join(folder, name)
-    File.write!(file, "#!/bin/sh\n#{script}\n")
-    File.chmod!(file, 0o755)
-    file
-  end
+  defp program(folder, name, script),
+    do: program!(Path.join(folder, name), "#!/bin/sh\n#{script}\n")
 
   defp says(folder, name, text, status \\ 0),
     do:
@@ -177,9 +175,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Build.ToolchainTest do
     end
 
     test "is given for a cargo that is no program", %{path: path} do
-      file = Path.join(path, "cargo")
-      File.write!(file, <<0, 1, 2, 3>>)
-      File.chmod!(file, 0o755)
+      program!(Path.join(path, "cargo"), <<0, 1, 2, 3>>)
       assert advice() =~ "--version` does not answer a version"
     end
   end
