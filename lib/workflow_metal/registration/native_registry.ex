@@ -28,7 +28,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   ## What it guarantees
 
     * At most one process of this node holds a name; with the option `:cluster`, one of all connected
-      nodes. Names are compared by `===`.
+      nodes. With the engine `:ra` it is one of all nodes, even during a netsplit; see [Names that never
+      run twice](guides/names_that_never_run_twice.md). Names are compared by `===`.
     * A name is free as soon as its holder has ended, and no lookup answers a process that has ended.
     * If a name's process runs, `start_child/4` answers it without asking its supervisor.
     * The names survive the registry's own process, which may be killed and restarted at any time.
@@ -46,6 +47,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry do
   Read on: [Moving from LocalRegistry](guides/moving_from_local_registry.md),
   [Names, values and patterns](guides/names_values_patterns.md),
   [Events and waiting](guides/events_and_waiting.md), [Several nodes](guides/several_nodes.md),
+  [Names that never run twice](guides/names_that_never_run_twice.md),
   [Running it in production](guides/production.md), [Troubleshooting](guides/troubleshooting.md).
   """
 

@@ -7,7 +7,7 @@ use crate::open::Open;
 use crate::word;
 use crate::write;
 use registry_core::epoch::Guard;
-use registry_core::name::{Encoder as NameEncoder, MAX_BYTES};
+use registry_core::name::{Buffer, Encoder as NameEncoder, MAX_BYTES};
 use rustler::{Encoder, Env, Term};
 
 rustler::atoms! { no_registry }
@@ -34,18 +34,30 @@ pub(crate) fn with_bound_name<'a>(
     f: impl FnOnce(&Open, &Guard, &[u8], Option<Term<'a>>) -> Term<'a>,
 ) -> Term<'a> {
     directory::with(word::of(registry.as_c_arg()), |open, guard, buffer| {
-        let mut encoder = NameEncoder::new(buffer);
-        let written = write::name(&mut encoder, name);
-        pay(env, encoder.work());
-        match written {
-            Ok(()) => {
-                let bound = encoder.bound().then_some(name);
-                f(open, guard, encoder.finish(), bound)
-            }
-            Err(refused) => refused.encode(env),
-        }
+        with_written(env, buffer, name, |name, bound| f(open, guard, name, bound))
     })
     .unwrap_or_else(|| no_registry().encode(env))
+}
+
+/// Calls `f` with the name in canonical bytes, and with the name itself where its bytes cannot bring it
+/// back.
+#[inline]
+pub(crate) fn with_written<'a>(
+    env: Env<'a>,
+    buffer: &mut Buffer,
+    name: Term<'a>,
+    f: impl FnOnce(&[u8], Option<Term<'a>>) -> Term<'a>,
+) -> Term<'a> {
+    let mut encoder = NameEncoder::new(buffer);
+    let written = write::name(&mut encoder, name);
+    pay(env, encoder.work());
+    match written {
+        Ok(()) => {
+            let bound = encoder.bound().then_some(name);
+            f(encoder.finish(), bound)
+        }
+        Err(refused) => refused.encode(env),
+    }
 }
 
 /// Calls `f` with the registry. For work of any length, which [`directory::with`] is not.

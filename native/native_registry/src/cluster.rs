@@ -7,6 +7,8 @@
 
 use crate::argument::{with_name, with_open};
 use crate::open::Open;
+use crate::others;
+use registry_core::epoch::Guard;
 use rustler::{Encoder, Env, Term};
 
 rustler::atoms! { undefined, elsewhere }
@@ -19,6 +21,17 @@ pub(crate) fn not_here<'a>(env: Env<'a>, open: &Open) -> Term<'a> {
         None => undefined().encode(env),
         Some(_) => elsewhere().encode(env),
     }
+}
+
+/// As [`not_here`]; in a registry with a lease `{pid}` when a session of another node holds the name.
+#[inline]
+pub(crate) fn not_here_but<'a>(env: Env<'a>, open: &Open, guard: &Guard, name: &[u8]) -> Term<'a> {
+    if open.leased
+        && let Some(pid) = others::whereis(env, guard, open.name, name)
+    {
+        return (pid,).encode(env);
+    }
+    not_here(env, open)
 }
 
 /// `(registry, name)`: whether a process of this node held the name and ended a short while ago.

@@ -1,7 +1,7 @@
 //! The registries of this VM: opening, suspending, closing and finding them.
 
 use crate::background;
-use crate::open::Open;
+use crate::open::{Kind, Open};
 use crate::word;
 use once_cell::sync::Lazy;
 use registry_core::Pid;
@@ -55,9 +55,15 @@ pub(crate) fn with<R>(name: u64, f: impl FnOnce(&Open, &Guard, &mut Buffer) -> R
     let open = DIRECTORY.find(&guard, name)?;
     // Writing the name takes longer than loading this.
     open.registry.fetch();
-    let result = BUFFER.with_borrow_mut(|buffer| f(open, &guard, buffer));
+    let result = with_buffer(|buffer| f(open, &guard, buffer));
     guard.end();
     Some(result)
+}
+
+/// Calls `f`, which does not call this, with this thread's buffer.
+#[inline]
+pub(crate) fn with_buffer<R>(f: impl FnOnce(&mut Buffer) -> R) -> R {
+    BUFFER.with_borrow_mut(f)
 }
 
 /// The registry of this name, for work of any length.
@@ -78,15 +84,23 @@ fn take(name: u64, supervisor: Pid) -> Option<Shared<Open>> {
     }
 }
 
-/// `(registry, supervisor, clustered)`: opens a registry that lives as long as the supervisor, with what
+/// All registries that are open or suspended.
+pub(crate) fn all() -> Vec<Shared<Open>> {
+    let suspended = suspended();
+    let mut all = DIRECTORY.all();
+    all.extend(suspended.values().map(|suspended| suspended.open.clone()));
+    all
+}
+
+/// `(registry, supervisor, kind)`: opens a registry that lives as long as the supervisor, with what
 /// it held if that supervisor has suspended it. Answers `:ok`, also if the supervisor has it open
 /// already; or the pid of another supervisor that has it open.
 #[rustler::nif]
-fn open(env: Env<'_>, registry: Atom, supervisor: LocalPid, clustered: bool) -> Term<'_> {
+fn open(env: Env<'_>, registry: Atom, supervisor: LocalPid, kind: Kind) -> Term<'_> {
     background::pin();
     let name = word::of_atom(env, registry);
     let owner = word::of_pid(env, supervisor);
-    let new = Open::new((name, next()), owner, clustered, close_soon);
+    let new = Open::new((name, next()), owner, kind, close_soon);
     let replaced = {
         let mut suspended = suspended();
         let guard = Guard::new();

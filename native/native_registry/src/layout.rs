@@ -198,6 +198,61 @@ impl Layout {
     }
 }
 
+/// How the numbers of a pid of another node lie in its memory: in one word, the second number above the
+/// first.
+#[derive(Clone, Copy)]
+pub(crate) struct PidNumbers {
+    word: usize,
+    shift: u32,
+}
+
+impl PidNumbers {
+    /// The words behind the header of such a pid.
+    const WORDS: u64 = 3;
+
+    /// How they lie in these pids of one node, which have these numbers. `None` if that cannot be told, or
+    /// if the layout is not to be used.
+    pub(crate) fn learn(pids: &[(u64, Term<'_>)]) -> Option<Self> {
+        trusted()?;
+        let headers = pids.iter().map(|(_, pid)| header(pid));
+        let headers: Option<Vec<_>> = headers.collect();
+        let first = *headers.as_ref()?.first()?;
+        let same = headers?.iter().all(|header| *header == first);
+        if !same || first >> ARITY_SHIFT != Self::WORDS {
+            return None;
+        }
+        let ways = (1..=3).flat_map(|word| [28, 32].map(|shift| Self { word, shift }));
+        ways.into_iter().find(|way| {
+            pids.iter().all(|(numbers, pid)| {
+                // SAFETY: the header says that as many words follow.
+                let found = boxed(pid).map(|header| unsafe { *header.add(way.word) });
+                found.is_some() && found == way.word_of(*numbers)
+            })
+        })
+    }
+
+    /// The word of a pid with these numbers, the first in the upper half.
+    fn word_of(self, numbers: u64) -> Option<u64> {
+        let (first, second) = (numbers >> u32::BITS, numbers & u64::from(u32::MAX));
+        (first >> self.shift == 0).then_some(second << self.shift | first)
+    }
+
+    /// Gives a pid other numbers; `false` if it cannot have them.
+    ///
+    /// # Safety
+    ///
+    /// The pid is one of the node of [`Self::learn`]. It has just been copied into the env of a call, and
+    /// nobody else has the copy.
+    pub(crate) unsafe fn set(self, pid: Term<'_>, numbers: u64) -> bool {
+        let (Some(header), Some(word)) = (boxed(&pid), self.word_of(numbers)) else {
+            return false;
+        };
+        // SAFETY: by the contract of this function; all pids of a node have the header that was learnt.
+        unsafe { *header.add(self.word).cast_mut() = word };
+        true
+    }
+}
+
 /// Whether both are the same memory.
 fn same<T>(one: &[T], other: &[T]) -> bool {
     one.len() == other.len() && (one.is_empty() || one.as_ptr() == other.as_ptr())

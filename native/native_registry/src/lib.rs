@@ -22,12 +22,14 @@
 //! second time. Another build of the library, as in the upgrade of a release, has tables of its own
 //! and cannot take over the names of the one before.
 
-// What the VM offers.
+// What the VM and the system offer.
 mod background;
+mod clock;
 mod nif;
 mod word;
 
 mod api;
+mod deadline;
 mod external;
 mod watch;
 
@@ -41,6 +43,8 @@ mod write;
 
 mod kept;
 
+mod others;
+
 // What a registry consists of.
 mod courier;
 
@@ -52,7 +56,9 @@ mod directory;
 mod argument;
 
 mod cluster;
+mod lease;
 mod meta;
+mod mirror;
 mod observe;
 
 mod names;

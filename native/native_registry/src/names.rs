@@ -6,7 +6,8 @@
 //! the cluster's engine has to be asked, or told.
 
 use crate::argument::{self, keep, pay, with_bound_name, with_name};
-use crate::cluster::not_here;
+use crate::cluster::{not_here, not_here_but};
+use crate::deadline::LEASE;
 use crate::kept::Kept;
 use crate::nif::hot_nif;
 use crate::open::Open;
@@ -17,7 +18,7 @@ use registry_core::{Pid, RegisterError};
 use rustler::{Encoder, Env, LocalPid, Term};
 
 rustler::atoms! {
-    ok, elsewhere, no_registry, heavy, ended, yes, no
+    ok, elsewhere, undefined, no_registry, no_lease, heavy, ended, yes, no
 }
 
 /// `(name)`: `:ok`, or why it cannot be a name.
@@ -33,22 +34,34 @@ fn check<'a>(env: Env<'a>, name: Term<'a>) -> Term<'a> {
     }
 }
 
-/// `(registry, name)`: the pid of the holder, which may have ended; or the answer of [`not_here`].
+/// `(registry, name)`: the pid of the holder, which may have ended; or the answer of [`not_here_but`],
+/// also past the deadline of the lease.
 fn whereis<'a>(env: Env<'a>, [registry, name]: [Term<'a>; 2]) -> Term<'a> {
     with_name(env, registry, name, |open, guard, name| {
         match open.registry.whereis(guard, name) {
-            Some(holder) => word::to_pid(env, holder),
-            None => not_here(env, open),
+            Some(holder) if open.lends() => word::to_pid(env, holder),
+            _ => not_here_but(env, open, guard, name),
         }
     })
 }
 hot_nif!(whereis / 2);
 
-/// `(registry, name)`: `{pid, value}`; or the answer of [`not_here`].
+/// `(registry, name)`: the pid of the holder, whether or not the lease is valid; or `:undefined`.
+#[rustler::nif]
+fn here<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Term<'a> {
+    with_name(env, registry, name, |open, guard, name| {
+        match open.registry.whereis(guard, name) {
+            Some(holder) => word::to_pid(env, holder),
+            None => undefined().encode(env),
+        }
+    })
+}
+
+/// `(registry, name)`: `{pid, value}`; or the answer of [`not_here`], also past the deadline of the lease.
 #[rustler::nif]
 fn lookup<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Term<'a> {
     with_name(env, registry, name, |open, _, name| {
-        match open.registry.lookup(name) {
+        match open.registry.lookup(name).filter(|_| open.lends()) {
             Some((_, Some(kept))) if kept.is_heavy() => heavy().encode(env),
             Some((holder, kept)) => holder_and_value(env, holder, kept.as_ref()),
             None => not_here(env, open),
@@ -60,7 +73,7 @@ fn lookup<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Term<'a> {
 #[rustler::nif(schedule = "DirtyCpu")]
 fn lookup_heavy<'a>(env: Env<'a>, registry: Term<'a>, name: Term<'a>) -> Term<'a> {
     with_name(env, registry, name, |open, _, name| {
-        match open.registry.lookup(name) {
+        match open.registry.lookup(name).filter(|_| open.lends()) {
             Some((holder, kept)) => holder_and_value(env, holder, kept.as_ref()),
             None => not_here(env, open),
         }
@@ -108,7 +121,9 @@ fn register_any<'a>(
         if open.ended.is_some() {
             let instead_of = instead_of.map(|pid| word::of_pid(env, pid));
             return match open.registry.whereis(guard, name) {
-                Some(holder) if Some(holder) != instead_of => word::to_pid(env, holder),
+                Some(holder) if Some(holder) != instead_of && open.lends() => {
+                    word::to_pid(env, holder)
+                }
                 _ => elsewhere().encode(env),
             };
         }
@@ -116,8 +131,9 @@ fn register_any<'a>(
     })
 }
 
-/// `(registry, name, pid, ended, value)`: as `register` in a registry of this node alone. For a name
-/// that the cluster's engine has given to `pid`.
+/// `(registry, name, pid, ended, value, epoch)`: as `register` in a registry of this node alone. For a
+/// name that the cluster's engine has given to `pid`, under the lease with this epoch, or without a
+/// lease if it is 0. `:no_lease`: that epoch does not run.
 #[rustler::nif]
 fn hold<'a>(
     env: Env<'a>,
@@ -126,11 +142,12 @@ fn hold<'a>(
     pid: LocalPid,
     instead_of: Term<'a>,
     value: Term<'a>,
+    epoch: u64,
 ) -> Term<'a> {
     if Kept::takes_long(value) {
         return heavy().encode(env);
     }
-    hold_any(env, registry, name, pid, instead_of, value)
+    hold_any(env, registry, name, pid, instead_of, value, epoch)
 }
 
 /// As `hold`, with a value of any size.
@@ -142,8 +159,9 @@ fn hold_heavy<'a>(
     pid: LocalPid,
     instead_of: Term<'a>,
     value: Term<'a>,
+    epoch: u64,
 ) -> Term<'a> {
-    hold_any(env, registry, name, pid, instead_of, value)
+    hold_any(env, registry, name, pid, instead_of, value, epoch)
 }
 
 fn hold_any<'a>(
@@ -153,10 +171,18 @@ fn hold_any<'a>(
     pid: LocalPid,
     instead_of: Term<'a>,
     value: Term<'a>,
+    epoch: u64,
 ) -> Term<'a> {
     let instead_of = instead_of.decode::<LocalPid>().ok();
     with_bound_name(env, registry, name, |open, _, name, bound| {
-        claim(env, open, name, pid, instead_of, keep(env, bound, value))
+        // Before the epoch is looked at: whoever ends it waits for what comes after.
+        let kept = keep(env, bound, value);
+        let hold = || claim(env, open, name, pid, instead_of, kept);
+        if epoch == 0 {
+            return hold();
+        }
+        let answer = LEASE.hold(epoch, hold);
+        answer.unwrap_or_else(|| no_lease().encode(env))
     })
 }
 
@@ -223,7 +249,7 @@ fn update_any<'a>(
 ) -> Term<'a> {
     with_bound_name(env, registry, name, |open, _, name, bound| {
         let pid = word::of_pid(env, pid);
-        if open.registry.update(name, pid, keep(env, bound, value)) {
+        if open.lends() && open.registry.update(name, pid, keep(env, bound, value)) {
             yes().encode(env)
         } else {
             no().encode(env)

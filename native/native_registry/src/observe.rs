@@ -8,10 +8,12 @@ use crate::api;
 use crate::argument::{pay, with_name, with_open};
 use crate::kept::Kept;
 use crate::layout;
+use crate::open::Open;
 use crate::word;
 use crate::write;
 use registry_core::Record;
 use registry_core::journal::Recipient;
+use registry_core::name::tag;
 use registry_core::name::{Buffer, Encoder as NameEncoder, Reader as NameReader};
 use rustler::{Atom, Binary, Encoder, Env, LocalPid, NifResult, Term};
 
@@ -42,22 +44,48 @@ const AT_ONCE: usize = 10_000;
 #[rustler::nif(schedule = "DirtyCpu")]
 fn piece<'a>(env: Env<'a>, registry: Term<'a>, pattern: Binary<'a>, from: usize) -> Term<'a> {
     with_open(env, registry, |open| {
-        let mut records = Vec::new();
-        let mut next = Some(from);
-        while let Some(piece) = next.filter(|_| records.len() < AT_ONCE) {
-            let (found, then) = open.registry.piece(piece, &pattern);
-            records.extend(found);
-            next = then;
-        }
+        let (records, next) = pieces(open, &pattern, from);
         let term = |record: &Record<Kept>| {
             let kept = record.value.as_ref();
             let name = Kept::name(kept, env, &record.name, record.pid)?;
             let value = Kept::encode(kept, env);
             Some((name, word::to_pid(env, record.pid), value).encode(env))
         };
+        // Last, as in `deadline::ahead`; the same below.
+        if !open.lends() {
+            return (Vec::<Term<'a>>::new(), None::<usize>).encode(env);
+        }
         let terms: Vec<_> = records.iter().filter_map(term).collect();
         (terms, next).encode(env)
     })
+}
+
+/// `(registry, from)`: `{[{name, pid}], next}` for all names, as `piece`, whether or not the lease is
+/// valid.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn held_piece<'a>(env: Env<'a>, registry: Term<'a>, from: usize) -> Term<'a> {
+    with_open(env, registry, |open| {
+        let (records, next) = pieces(open, &[tag::ANY], from);
+        let term = |record: &Record<Kept>| {
+            let kept = record.value.as_ref();
+            let name = Kept::name(kept, env, &record.name, record.pid)?;
+            Some((name, word::to_pid(env, record.pid)).encode(env))
+        };
+        let terms: Vec<_> = records.iter().filter_map(term).collect();
+        (terms, next).encode(env)
+    })
+}
+
+/// The names that match, from a piece of the table on, and the piece to go on with.
+fn pieces(open: &Open, pattern: &[u8], from: usize) -> (Vec<Record<Kept>>, Option<usize>) {
+    let mut records = Vec::new();
+    let mut next = Some(from);
+    while let Some(piece) = next.filter(|_| records.len() < AT_ONCE) {
+        let (found, then) = open.registry.piece(piece, pattern);
+        records.extend(found);
+        next = then;
+    }
+    (records, next)
 }
 
 /// `(registry, pattern)`: how many names match.
@@ -66,7 +94,7 @@ fn count_matching<'a>(env: Env<'a>, registry: Term<'a>, pattern: Binary<'a>) -> 
     with_open(env, registry, |open| {
         let pieces = open.registry.pieces(&pattern);
         let names: usize = pieces.map(|records| records.len()).sum();
-        names.encode(env)
+        if open.lends() { names } else { 0 }.encode(env)
     })
 }
 
@@ -82,7 +110,8 @@ fn keys<'a>(env: Env<'a>, registry: Term<'a>, pid: LocalPid) -> Term<'a> {
             let held = bound.then(|| open.registry.lookup(name)).flatten();
             Kept::name(held.and_then(|(_, kept)| kept).as_ref(), env, name, pid)
         });
-        terms.collect::<Vec<_>>().encode(env)
+        let terms: Vec<_> = terms.collect();
+        if open.lends() { terms } else { Vec::new() }.encode(env)
     })
 }
 
@@ -100,6 +129,23 @@ fn listen<'a>(env: Env<'a>, registry: Term<'a>, listeners: Term<'a>) -> NifResul
             return no_thread().encode(env);
         };
         journal.listen(listeners);
+        ok().encode(env)
+    }))
+}
+
+/// `(registry, atoms)`: these are told of all names that become free, and of nothing else.
+#[rustler::nif]
+fn listen_to_releases<'a>(
+    env: Env<'a>,
+    registry: Term<'a>,
+    listeners: Term<'a>,
+) -> NifResult<Term<'a>> {
+    let listeners = atoms(env, listeners)?;
+    Ok(with_open(env, registry, |open| {
+        let Ok(journal) = open.journal() else {
+            return no_thread().encode(env);
+        };
+        journal.listen_to_releases(listeners);
         ok().encode(env)
     }))
 }
@@ -207,11 +253,13 @@ fn stop_waiting<'a>(env: Env<'a>, registry: Term<'a>, pid: LocalPid, number: u64
     })
 }
 
-/// `(registry)`: how many names and how many processes it has.
+/// `(registry)`: how many names are held and how many processes it knows.
 #[rustler::nif]
 fn sizes<'a>(env: Env<'a>, registry: Term<'a>) -> Term<'a> {
     with_open(env, registry, |open| {
-        (open.registry.len(), open.registry.holders()).encode(env)
+        let names = open.registry.len();
+        let names = if open.lends() { names } else { 0 };
+        (names, open.registry.holders()).encode(env)
     })
 }
 

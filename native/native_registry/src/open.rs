@@ -2,6 +2,7 @@
 
 use crate::background;
 use crate::courier;
+use crate::deadline;
 use crate::kept::Kept;
 use crate::watch::{Watcher, Watches};
 use registry_core::ended::Ended;
@@ -9,10 +10,21 @@ use registry_core::epoch::{Guard, Shared};
 use registry_core::journal::Journal;
 use registry_core::meta::Meta;
 use registry_core::{Pid, Registry, Withdrawn};
-use rustler::{Env, LocalPid};
+use rustler::{Env, LocalPid, NifUnitEnum};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// What a registry is part of.
+#[derive(Clone, Copy, PartialEq, Eq, NifUnitEnum)]
+pub(crate) enum Kind {
+    /// This node alone.
+    Local,
+    /// A cluster.
+    Clustered,
+    /// A cluster in which this node's processes hold names under a lease.
+    Leased,
+}
 
 /// A registry from the first start of its owner until it is closed.
 pub(crate) struct Open {
@@ -28,6 +40,7 @@ pub(crate) struct Open {
     pub(crate) opened: Instant,
     /// In a registry that is part of a cluster: the names whose holders ended a short while ago.
     pub(crate) ended: Option<Ended>,
+    pub(crate) leased: bool,
     watches: Watches,
     /// Called when the supervisor of a registry of this node alone has ended.
     abandoned: fn(&Self),
@@ -38,7 +51,7 @@ impl Open {
     pub(crate) fn new(
         (name, id): (u64, u64),
         supervisor: Pid,
-        clustered: bool,
+        kind: Kind,
         abandoned: fn(&Self),
     ) -> Shared<Self> {
         Shared::new(Self {
@@ -48,7 +61,8 @@ impl Open {
             registry: Registry::new(),
             meta: Meta::default(),
             opened: Instant::now(),
-            ended: clustered.then(Ended::new),
+            ended: (kind != Kind::Local).then(Ended::new),
+            leased: kind == Kind::Leased,
             watches: Watches::new(),
             abandoned,
         })
@@ -57,6 +71,12 @@ impl Open {
     /// Called before the registry can be found, which is cleared when it is closed.
     pub(crate) fn begin(this: &Shared<Self>) {
         this.watches.begin(Arc::new(Ends(this.clone())));
+    }
+
+    /// Whether processes of this node may hold its names now.
+    #[inline]
+    pub(crate) fn lends(&self) -> bool {
+        !self.leased || deadline::ahead()
     }
 
     /// Has the process watched; `false` when it has ended, or the registry is closing.

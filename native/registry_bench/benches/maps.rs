@@ -62,7 +62,7 @@ trait Map: Sync {
     fn remove(&self, key: &[u8]);
 }
 
-struct Ours<const W: usize>(slots::Slots<W, ()>, ahash::RandomState);
+struct Ours<const W: usize>(slots::Slots<W, slots::Values<()>>, ahash::RandomState);
 
 impl<const W: usize> Map for Ours<W> {
     const NAME: &'static str = "slots.rs";

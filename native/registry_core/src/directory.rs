@@ -143,6 +143,16 @@ impl<T: 'static> Directory<T> {
         found.map(|(_, it)| it)
     }
 
+    /// All entries. No other thread may change the directory meanwhile.
+    #[must_use]
+    pub fn all(&self) -> Vec<Shared<T>> {
+        let guard = Guard::new();
+        let buckets = self.buckets.iter().filter_map(|bucket| bucket.get(&guard));
+        buckets
+            .flat_map(|Bucket(all)| all.iter().map(|(_, it)| it.clone()))
+            .collect()
+    }
+
     /// Adds a number that leads to nothing yet. One thread at a time may change a directory.
     pub fn insert(&self, number: u64, it: Shared<T>) {
         self.change_bucket(number, |all| all.push((number, it.clone())));
@@ -170,6 +180,21 @@ impl<T: 'static> Directory<T> {
             removed = at.map(|at| all.swap_remove(at).1);
         });
         removed
+    }
+
+    /// Takes all entries out. One thread at a time may change a directory.
+    pub fn clear(&self) {
+        // In the order of `remove`.
+        for Line(places) in &self.places {
+            for place in places {
+                let mut taken = None;
+                self.change(|| taken = place.it.replace(None));
+                drop(taken);
+            }
+        }
+        for bucket in &self.buckets {
+            drop(bucket.replace(None));
+        }
     }
 
     fn change_bucket(&self, number: u64, change: impl FnOnce(&mut Vec<(u64, Shared<T>)>)) {

@@ -153,6 +153,19 @@ impl Index {
         &self.counts[(pid.0 >> 4) as usize % SHARDS]
     }
 
+    /// The processes that hold a name.
+    pub(crate) fn holders(&self) -> Vec<Pid> {
+        let several = self.several.made();
+        let holds = |pid, names| match names {
+            Names::One(_) => true,
+            // A process without names has no entry there.
+            Names::Several => several.is_some_and(|several| several.contains_key(&pid)),
+        };
+        let processes = self.processes.made().into_iter().flatten();
+        let holders = processes.filter(|process| holds(*process.key(), *process.value()));
+        holders.map(|process| *process.key()).collect()
+    }
+
     /// How many processes there are.
     pub(crate) fn len(&self) -> usize {
         self.processes.made().map_or(0, DashMap::len)

@@ -33,7 +33,7 @@ use queue::Queue;
 use queue::{EVENT_BYTES, Entry, Urgent};
 use std::collections::{BTreeMap, btree_map};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError};
 use subscribers::Subscribers;
 use wanted::{Kind, Look, Wanted};
 
@@ -117,9 +117,10 @@ impl<V> Journal<V> {
             self.wanted.subtract(Kind::Waiters, waiters.len());
             self.push_urgent(desk, Urgent::Awaited(pid, waiters));
         }
-        if look.listeners || look.patterns && desk.sketch.may_match(name) {
+        let all = look.listeners || look.releases && change == Change::Unregistered;
+        if all || look.patterns && desk.sketch.may_match(name) {
             // Not inlined, so that a change that concerns nobody does not prepare for it.
-            self.push(desk, look.listeners, name, pid, change, kept);
+            self.push(desk, all, name, pid, change, kept);
         }
     }
 
@@ -174,18 +175,22 @@ impl<V> Journal<V> {
     /// Makes these the listeners, which are told of all changes: processes that are registered with the
     /// VM by these atoms.
     pub fn listen(&self, listeners: Vec<u64>) {
-        if listeners.is_empty() && self.desk.get().is_none() {
-            return;
+        if !listeners.is_empty() || self.desk.get().is_some() {
+            self.replace(&self.desk().listeners, Kind::Listeners, listeners);
         }
-        let desk = self.desk();
-        let mut before = desk
-            .listeners
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        self.wanted.add(Kind::Listeners, listeners.len());
+    }
+
+    /// Makes these the processes that are told of all names that become free, and of nothing else.
+    pub fn listen_to_releases(&self, listeners: Vec<u64>) {
+        self.replace(&self.desk().releases, Kind::Releases, listeners);
+    }
+
+    fn replace(&self, list: &RwLock<Vec<u64>>, kind: Kind, listeners: Vec<u64>) {
+        let mut before = list.write().unwrap_or_else(PoisonError::into_inner);
+        self.wanted.add(kind, listeners.len());
         let before_len = before.len();
         *before = listeners;
-        self.wanted.subtract(Kind::Listeners, before_len);
+        self.wanted.subtract(kind, before_len);
         drop(before);
         self.wanted.asked();
     }
@@ -385,10 +390,13 @@ impl<V> Journal<V> {
                 drop(batch);
                 return Some(match entry {
                     Entry::Event(number, event) => {
-                        let recipients = desk.recipients(&event.name, number);
+                        let recipients = desk.recipients(&event.name, number, event.change);
                         Notice::Event(event, recipients)
                     }
-                    Entry::Lost(count, last) => Notice::Lost(count, desk.everybody(last)),
+                    // Releases may be among them.
+                    Entry::Lost(count, last) => {
+                        Notice::Lost(count, desk.everybody(last, Change::Unregistered))
+                    }
                 });
             }
             let urgent = {
@@ -466,8 +474,8 @@ impl<V> Journal<V> {
     pub fn audience(&self, name: Option<&[u8]>) -> Vec<Recipient> {
         match (self.desk.get(), name) {
             (None, _) => Vec::new(),
-            (Some(desk), Some(name)) => desk.recipients(name, u64::MAX),
-            (Some(desk), None) => desk.everybody(u64::MAX),
+            (Some(desk), Some(name)) => desk.recipients(name, u64::MAX, Change::Registered),
+            (Some(desk), None) => desk.everybody(u64::MAX, Change::Registered),
         }
     }
 }
@@ -519,6 +527,36 @@ mod tests {
         let locked = desk.patterns.write();
         assert!(!is_written(&journal, &name(1, Some(0))));
         drop(locked);
+    }
+
+    #[test]
+    fn a_listener_to_releases_is_told_of_them_and_of_events_that_were_lost_and_of_nothing_else() {
+        let journal = Journal::<()>::default();
+        journal.listen_to_releases(vec![7]);
+        let (one, two) = (name(1, None), name(2, None));
+        assert!(!is_written(&journal, &one));
+        journal.subscribe(Pid(9), &one);
+        journal.changed(&one, Pid(1), Change::Registered, || None);
+        journal.changed(&two, Pid(1), Change::Unregistered, || None);
+        let mut told = std::iter::from_fn(|| journal.take()).map(|notice| match notice {
+            Notice::Event(event, recipients) => (Some(event.change), recipients),
+            _ => (None, Vec::new()),
+        });
+        let subscriber = vec![Recipient::Subscriber(Pid(9))];
+        assert_eq!(told.next(), Some((Some(Change::Registered), subscriber)));
+        let listener = vec![Recipient::Listener(7)];
+        assert_eq!(
+            told.next(),
+            Some((Some(Change::Unregistered), listener.clone()))
+        );
+        assert_eq!(told.next(), None);
+        let all = [listener, vec![Recipient::Subscriber(Pid(9))]].concat();
+        assert_eq!(journal.desk().everybody(0, Change::Unregistered), all);
+        // Of what is sent to the audience of changes it is not told.
+        assert_eq!(journal.audience(Some(&two)), vec![]);
+        journal.listen_to_releases(vec![]);
+        journal.changed(&two, Pid(1), Change::Unregistered, || None);
+        assert_eq!(journal.take(), None);
     }
 
     #[test]

@@ -19,12 +19,14 @@ mod sync;
 pub mod directory;
 mod index;
 pub mod journal;
+pub mod lease;
 mod slots;
 
 mod long;
 
 mod table;
 
+pub mod mirror;
 mod registry;
 
 pub use pid::Pid;

@@ -158,8 +158,11 @@ impl<'a, V> Locked<'a, V> {
         self.at(hash, place).map_or(Pid(0), |entry| entry.pid)
     }
 
-    pub(crate) fn value(&self, hash: u64, place: u64) -> Option<&V> {
-        self.at(hash, place)?.value.as_ref()
+    pub(crate) fn value(&self, hash: u64, place: u64) -> Option<V>
+    where
+        V: Clone,
+    {
+        self.at(hash, place)?.value.clone()
     }
 
     /// Changes the holder and the value at a place; answers the value before.

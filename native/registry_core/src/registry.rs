@@ -261,6 +261,12 @@ impl<V: Clone> Registry<V> {
         self.len() == 0
     }
 
+    /// The processes that hold a name.
+    #[must_use]
+    pub fn holding(&self) -> Vec<Pid> {
+        self.index.holders()
+    }
+
     /// How many processes are in the index: those that hold a name, and those that held one and still
     /// live.
     #[must_use]

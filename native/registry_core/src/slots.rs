@@ -54,6 +54,7 @@ use crate::pid::Pid;
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, fence, spin_loop};
 use prefetch::prefetch;
 use std::array;
+use std::num::NonZero;
 use std::ops::Deref;
 use std::sync::{OnceLock, PoisonError, TryLockError};
 
@@ -81,6 +82,14 @@ const LENGTH_SHIFT: u32 = 24;
 const VALUE_SHIFT: u32 = 32;
 /// The part of the last word that belongs to the key.
 const KEY: u64 = (1 << VALUE_SHIFT) - 1;
+
+/// The value in the last word of an entry: its upper half.
+#[inline]
+fn value_in(last: u64) -> ValueId {
+    #[allow(clippy::cast_possible_truncation)]
+    let value = (last >> VALUE_SHIFT) as u32;
+    value
+}
 
 /// The longest key of entries of `words` words.
 pub(crate) const fn room(words: usize) -> usize {
@@ -131,10 +140,7 @@ impl<const W: usize> Entry<W> {
     }
 
     fn value(&self) -> ValueId {
-        // The upper half of the word.
-        #[allow(clippy::cast_possible_truncation)]
-        let value = (self.0[W - 1] >> VALUE_SHIFT) as u32;
-        value
+        value_in(self.0[W - 1])
     }
 
     pub(crate) fn has_value(&self) -> bool {
@@ -167,6 +173,16 @@ impl<const W: usize> Slot<'_, W> {
     #[inline]
     fn word(self, at: usize) -> u64 {
         self.0[at].load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn pid(self) -> Pid {
+        Pid(self.word(0))
+    }
+
+    #[inline]
+    fn value(self) -> ValueId {
+        value_in(self.word(W - 1))
     }
 
     fn get(self) -> Entry<W> {
@@ -489,52 +505,77 @@ struct Head<const W: usize> {
 /// The one shard of few keys. What a lookup reads comes first: the count, the pointer and the tags share a
 /// line of the cache.
 #[repr(C, align(64))]
-struct Few<const W: usize, V> {
+struct Few<const W: usize, S> {
     head: Head<W>,
     near: Near<W>,
-    content: Mutex<Content<W, V>>,
+    content: Mutex<Content<W, S>>,
 }
 
 /// One of the many shards.
 #[repr(C, align(64))]
-struct Shard<const W: usize, V> {
+struct Shard<const W: usize, S> {
     head: Head<W>,
-    content: Mutex<Content<W, V>>,
+    content: Mutex<Content<W, S>>,
 }
 
 /// The parts of a shard of either kind.
-struct Parts<'a, const W: usize, V> {
+struct Parts<'a, const W: usize, S> {
     head: &'a Head<W>,
     near: Option<&'a Near<W>>,
-    content: &'a Mutex<Content<W, V>>,
+    content: &'a Mutex<Content<W, S>>,
 }
 
 /// What only a thread that holds the mutex sees.
-struct Content<const W: usize, V> {
+struct Content<const W: usize, S> {
     /// The same as `current`.
     array: Option<Shared<Array<W>>>,
     len: usize,
-    values: Values<V>,
+    values: S,
 }
 
-/// Values by the number that stands with the key, from one. This is no map, because a map whose entries
-/// come and go takes twice the memory. The values get new numbers when the array is replaced.
-struct Values<V> {
+/// Where the values of a shard are, by the numbers that stand with their keys.
+pub(crate) trait Store {
+    /// What is kept with a key.
+    type Value;
+
+    /// No values.
+    fn new() -> Self;
+
+    /// The number of a value that is kept from now on; [`NO_VALUE`] for none.
+    fn keep(&mut self, value: Option<Self::Value>) -> ValueId;
+
+    /// A copy of the value with this number.
+    fn get(&self, id: ValueId) -> Option<Self::Value>;
+
+    /// The value with this number, which is kept no longer.
+    fn take(&mut self, id: ValueId) -> Option<Self::Value>;
+
+    /// Bytes of memory.
+    fn bytes(&self) -> usize;
+}
+
+/// Values of any type, numbered from one. This is no map, because a map whose entries come and go takes
+/// twice the memory. The values get new numbers when the array is replaced.
+pub(crate) struct Values<V> {
     kept: Vec<Option<V>>,
     free: Vec<ValueId>,
 }
 
 impl<V> Values<V> {
-    const fn new() -> Self {
+    /// The index of a value in `kept`; out of bounds for [`NO_VALUE`].
+    fn place(id: ValueId) -> usize {
+        (id as usize).wrapping_sub(1)
+    }
+}
+
+impl<V: Clone> Store for Values<V> {
+    type Value = V;
+
+    fn new() -> Self {
         Self {
             kept: Vec::new(),
             free: Vec::new(),
         }
-    }
-
-    /// The index of a value in `kept`; out of bounds for [`NO_VALUE`].
-    fn place(id: ValueId) -> usize {
-        (id as usize).wrapping_sub(1)
     }
 
     fn keep(&mut self, value: Option<V>) -> ValueId {
@@ -550,8 +591,8 @@ impl<V> Values<V> {
         ValueId::try_from(self.kept.len()).unwrap_or(NO_VALUE)
     }
 
-    fn get(&self, id: ValueId) -> Option<&V> {
-        self.kept.get(Self::place(id))?.as_ref()
+    fn get(&self, id: ValueId) -> Option<V> {
+        self.kept.get(Self::place(id))?.clone()
     }
 
     fn take(&mut self, id: ValueId) -> Option<V> {
@@ -567,12 +608,39 @@ impl<V> Values<V> {
     }
 }
 
-impl<const W: usize, V> Content<W, V> {
-    const fn new() -> Self {
+/// Values that are their own numbers, so that they take no memory but that of the slot.
+pub(crate) struct Numbers;
+
+impl Store for Numbers {
+    type Value = NonZero<ValueId>;
+
+    fn new() -> Self {
+        Self
+    }
+
+    fn keep(&mut self, value: Option<Self::Value>) -> ValueId {
+        value.map_or(NO_VALUE, NonZero::get)
+    }
+
+    fn get(&self, id: ValueId) -> Option<Self::Value> {
+        NonZero::new(id)
+    }
+
+    fn take(&mut self, id: ValueId) -> Option<Self::Value> {
+        NonZero::new(id)
+    }
+
+    fn bytes(&self) -> usize {
+        0
+    }
+}
+
+impl<const W: usize, S: Store> Content<W, S> {
+    fn new() -> Self {
         Self {
             array: None,
             len: 0,
-            values: Values::new(),
+            values: S::new(),
         }
     }
 
@@ -608,8 +676,8 @@ impl<const W: usize> Head<W> {
 /// A writer is changing the slots that were read.
 struct Busy;
 
-impl<const W: usize, V> Few<W, V> {
-    fn parts(&self) -> Parts<'_, W, V> {
+impl<const W: usize, S: Store> Few<W, S> {
+    fn parts(&self) -> Parts<'_, W, S> {
         Parts {
             head: &self.head,
             near: Some(&self.near),
@@ -618,7 +686,7 @@ impl<const W: usize, V> Few<W, V> {
     }
 }
 
-impl<const W: usize, V> Shard<W, V> {
+impl<const W: usize, S: Store> Shard<W, S> {
     fn new() -> Self {
         Self {
             head: Head::new(),
@@ -626,7 +694,7 @@ impl<const W: usize, V> Shard<W, V> {
         }
     }
 
-    fn parts(&self) -> Parts<'_, W, V> {
+    fn parts(&self) -> Parts<'_, W, S> {
         Parts {
             head: &self.head,
             near: None,
@@ -635,9 +703,9 @@ impl<const W: usize, V> Shard<W, V> {
     }
 }
 
-impl<'a, const W: usize, V> Parts<'a, W, V> {
+impl<'a, const W: usize, S: Store> Parts<'a, W, S> {
     /// The content, and whether another thread held the mutex at first.
-    fn lock(&self) -> (MutexGuard<'a, Content<W, V>>, bool) {
+    fn lock(&self) -> (MutexGuard<'a, Content<W, S>>, bool) {
         match self.content.try_lock() {
             Ok(content) => (content, false),
             Err(TryLockError::Poisoned(content)) => (content.into_inner(), false),
@@ -649,7 +717,7 @@ impl<'a, const W: usize, V> Parts<'a, W, V> {
     }
 
     /// Where the keys are; `None`, perhaps, if there is no key.
-    fn groups<'c>(&self, content: &'c Content<W, V>) -> Option<Groups<'c, W>>
+    fn groups<'c>(&self, content: &'c Content<W, S>) -> Option<Groups<'c, W>>
     where
         'a: 'c,
     {
@@ -659,8 +727,8 @@ impl<'a, const W: usize, V> Parts<'a, W, V> {
 
     fn entries<'c>(
         &self,
-        content: &'c Content<W, V>,
-    ) -> impl Iterator<Item = Entry<W>> + use<'c, W, V>
+        content: &'c Content<W, S>,
+    ) -> impl Iterator<Item = Entry<W>> + use<'c, W, S>
     where
         'a: 'c,
     {
@@ -705,17 +773,17 @@ impl Drop for Changing<'_> {
 const MOVED: u64 = u64::MAX;
 
 /// Keys of up to [`room`]`(W)` bytes, each with its holder and perhaps a value.
-pub(crate) struct Slots<const W: usize, V> {
+pub(crate) struct Slots<const W: usize, S> {
     /// All keys, until its count is [`MOVED`].
-    few: Few<W, V>,
+    few: Few<W, S>,
     /// All keys since then.
-    many: OnceLock<Box<[Shard<W, V>]>>,
+    many: OnceLock<Box<[Shard<W, S>]>>,
 }
 
 /// How often a reader tries before it waits for the writer.
 const TRIES: usize = if cfg!(loom) { 2 } else { 8 };
 
-impl<const W: usize, V> Slots<W, V> {
+impl<const W: usize, S: Store> Slots<W, S> {
     pub(crate) fn new() -> Self {
         Self {
             few: Few {
@@ -735,7 +803,7 @@ impl<const W: usize, V> Slots<W, V> {
 
     /// The shards, if there are many.
     #[inline]
-    fn many(&self) -> Option<&[Shard<W, V>]> {
+    fn many(&self) -> Option<&[Shard<W, S>]> {
         // A thread that sees `MOVED` sees the keys in the many: `spread` has put them there before.
         if self.few.head.changes.load(Ordering::Acquire) == MOVED {
             self.many.get().map(|many| &**many)
@@ -745,7 +813,7 @@ impl<const W: usize, V> Slots<W, V> {
     }
 
     /// The shard of a key with this hash.
-    fn shard(&self, hash: u64) -> Parts<'_, W, V> {
+    fn shard(&self, hash: u64) -> Parts<'_, W, S> {
         match self.many() {
             Some(many) => many[shard_of(hash)].parts(),
             None => self.few.parts(),
@@ -755,31 +823,57 @@ impl<const W: usize, V> Slots<W, V> {
     /// The holder of the key of `entry`.
     #[inline]
     pub(crate) fn holder(&self, guard: &Guard, hash: u64, entry: &Entry<W>) -> Option<Pid> {
-        match self.read(guard, hash, entry) {
+        // The method itself is one function for each lifetime, and no closure for all.
+        #[allow(clippy::redundant_closure_for_method_calls)]
+        self.read_slot(guard, hash, entry, |slot| slot.pid())
+    }
+
+    /// What `read` reads in the slot of the key of `entry`.
+    #[inline]
+    fn read_slot<R>(
+        &self,
+        guard: &Guard,
+        hash: u64,
+        entry: &Entry<W>,
+        read: impl Fn(Slot<'_, W>) -> R,
+    ) -> Option<R> {
+        match self.read(guard, hash, entry, &read) {
             Ok(holder) => holder,
-            Err(Busy) => self.read_again(guard, hash, *entry),
+            Err(Busy) => self.read_again(guard, hash, *entry, read),
         }
     }
 
-    /// As `holder`, after a writer interfered. The entry comes by value: an entry that is not referred to
+    /// As `read_slot`, after a writer interfered. The entry comes by value: an entry that is not referred to
     /// stays in registers until then.
     #[cold]
-    fn read_again(&self, guard: &Guard, hash: u64, entry: Entry<W>) -> Option<Pid> {
+    fn read_again<R>(
+        &self,
+        guard: &Guard,
+        hash: u64,
+        entry: Entry<W>,
+        read: impl Fn(Slot<'_, W>) -> R,
+    ) -> Option<R> {
         for _ in 1..TRIES {
             spin_loop();
-            if let Ok(holder) = self.read(guard, hash, &entry) {
+            if let Ok(holder) = self.read(guard, hash, &entry, &read) {
                 return holder;
             }
         }
         let locked = self.lock(hash);
         let place = locked.place_of(hash, &entry)?;
-        Some(locked.pid(hash, place))
+        Some(read(locked.slot(place)))
     }
 
-    /// The holder of the key of `entry`, unless a thread writes there meanwhile.
+    /// As `read_slot`, unless a thread writes there meanwhile.
     #[allow(clippy::inline_always)] // A call takes 40 instructions of 230.
     #[inline(always)]
-    fn read(&self, guard: &Guard, hash: u64, entry: &Entry<W>) -> Result<Option<Pid>, Busy> {
+    fn read<R>(
+        &self,
+        guard: &Guard,
+        hash: u64,
+        entry: &Entry<W>,
+        read: &impl Fn(Slot<'_, W>) -> R,
+    ) -> Result<Option<R>, Busy> {
         // All changes before this count are seen. A thread that sees `MOVED` sees the keys in the many.
         let mut before = self.few.head.changes.load(Ordering::Acquire);
         let many = if before == MOVED {
@@ -804,22 +898,22 @@ impl<const W: usize, V> Slots<W, V> {
             (None, None) => None,
         };
         // Not a closure: it would become a function.
-        let holder = match groups {
+        let found = match groups {
             Some(groups) => groups
                 .find(hash, |slot| slot.has_key_of(entry))
-                .map(|at| Pid(groups.slot(at).word(0))),
+                .map(|at| read(groups.slot(at))),
             None => None,
         };
         // The second load of the count comes after all other reads: this fence pairs with that in `change`.
         fence(Ordering::Acquire);
         if head.changes.load(Ordering::Relaxed) == before {
-            Ok(holder)
+            Ok(found)
         } else {
             Err(Busy)
         }
     }
 
-    pub(crate) fn lock(&self, hash: u64) -> Locked<'_, W, V> {
+    pub(crate) fn lock(&self, hash: u64) -> Locked<'_, W, S> {
         loop {
             let shard = self.shard(hash);
             let (content, crowded) = shard.lock();
@@ -840,7 +934,7 @@ impl<const W: usize, V> Slots<W, V> {
     /// one. A caller that goes on so from 0 finds every key that is there all the while, and finds it
     /// once.
     pub(crate) fn entries(&self, shard: usize) -> (Vec<Entry<W>>, usize) {
-        let of = |shard: &Parts<'_, W, V>, content: &Content<W, V>| {
+        let of = |shard: &Parts<'_, W, S>, content: &Content<W, S>| {
             let mut entries = Vec::with_capacity(content.len);
             entries.extend(shard.entries(content));
             entries
@@ -867,7 +961,7 @@ impl<const W: usize, V> Slots<W, V> {
             None => (Some(&self.few), &[][..]),
             Some(many) => (None, many),
         };
-        let fill = |shard: Parts<'_, W, V>| {
+        let fill = |shard: Parts<'_, W, S>| {
             let content = shard.lock().0;
             (content.len, content.bytes())
         };
@@ -889,6 +983,21 @@ impl<const W: usize, V> Slots<W, V> {
     }
 }
 
+impl<const W: usize> Slots<W, Numbers> {
+    /// The holder of the key of `entry`, and its value.
+    #[inline]
+    pub(crate) fn holder_and_number(
+        &self,
+        guard: &Guard,
+        hash: u64,
+        entry: &Entry<W>,
+    ) -> Option<(Pid, Option<NonZero<ValueId>>)> {
+        self.read_slot(guard, hash, entry, |slot| {
+            (slot.pid(), NonZero::new(slot.value()))
+        })
+    }
+}
+
 #[inline]
 pub(crate) fn shard_of(hash: u64) -> usize {
     // As many bits as there are numbers of shards.
@@ -898,17 +1007,17 @@ pub(crate) fn shard_of(hash: u64) -> usize {
 }
 
 /// A shard in which no other thread writes. Values that its methods answer should be dropped after it.
-pub(crate) struct Locked<'a, const W: usize, V> {
-    slots: &'a Slots<W, V>,
-    shard: Parts<'a, W, V>,
-    content: MutexGuard<'a, Content<W, V>>,
+pub(crate) struct Locked<'a, const W: usize, S> {
+    slots: &'a Slots<W, S>,
+    shard: Parts<'a, W, S>,
+    content: MutexGuard<'a, Content<W, S>>,
     /// Whether another thread held the mutex at first.
     crowded: bool,
     /// Dropped after the mutex was released, as freeing takes a while.
     retired: Vec<Shared<Array<W>>>,
 }
 
-impl<const W: usize, V> Locked<'_, W, V> {
+impl<const W: usize, S: Store> Locked<'_, W, S> {
     /// The place of a key.
     pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Option<usize> {
         self.place_of(hash, &Entry::of(key))
@@ -941,11 +1050,11 @@ impl<const W: usize, V> Locked<'_, W, V> {
     }
 
     pub(crate) fn pid(&self, _hash: u64, place: usize) -> Pid {
-        self.slot(place).get().pid()
+        self.slot(place).pid()
     }
 
-    pub(crate) fn value(&self, _hash: u64, place: usize) -> Option<&V> {
-        self.content.values.get(self.slot(place).get().value())
+    pub(crate) fn value(&self, _hash: u64, place: usize) -> Option<S::Value> {
+        self.content.values.get(self.slot(place).value())
     }
 
     /// Changes the holder and the value at a place; answers the value before.
@@ -954,8 +1063,8 @@ impl<const W: usize, V> Locked<'_, W, V> {
         _hash: u64,
         place: usize,
         pid: Pid,
-        value: Option<V>,
-    ) -> Option<V> {
+        value: Option<S::Value>,
+    ) -> Option<S::Value> {
         let value = self.content.values.keep(value);
         let slot = self.slot(place);
         let before = slot.get();
@@ -970,7 +1079,7 @@ impl<const W: usize, V> Locked<'_, W, V> {
         hash: u64,
         key: &[u8],
         pid: Pid,
-        value: Option<V>,
+        value: Option<S::Value>,
         hash_of: impl Fn(&[u8]) -> u64,
     ) -> Option<usize> {
         let few = self.shard.near.is_some();
@@ -988,7 +1097,7 @@ impl<const W: usize, V> Locked<'_, W, V> {
         hash: u64,
         key: &[u8],
         pid: Pid,
-        value: Option<V>,
+        value: Option<S::Value>,
         hash_of: &impl Fn(&[u8]) -> u64,
     ) -> Option<usize> {
         let len = self.content.len + 1;
@@ -1026,7 +1135,7 @@ impl<const W: usize, V> Locked<'_, W, V> {
         };
         // A mutex of the many is taken while that of the one is held, and never the other way round.
         let mut few = std::mem::replace(&mut *self.content, Content::new());
-        let mut values = std::mem::replace(&mut few.values, Values::new());
+        let mut values = std::mem::replace(&mut few.values, S::new());
         for entry in self.shard.entries(&few) {
             let (key, value) = (entry.key(), values.take(entry.value()));
             let hash = hash_of(&key);
@@ -1049,7 +1158,7 @@ impl<const W: usize, V> Locked<'_, W, V> {
         hash: u64,
         place: usize,
         hash_of: impl Fn(&[u8]) -> u64,
-    ) -> (Key, Option<V>) {
+    ) -> (Key, Option<S::Value>) {
         let entry = self.slot(place).get();
         if let Some(groups) = self.groups() {
             self.shard.head.change(|| groups.remove(hash, place));
@@ -1067,8 +1176,8 @@ impl<const W: usize, V> Locked<'_, W, V> {
 
     /// Moves the keys to where there is room for this many: the near slots, or another array.
     fn resize(&mut self, len: usize, hash_of: &impl Fn(&[u8]) -> u64) {
-        let mut before = std::mem::replace(&mut self.content.values, Values::new());
-        let mut values = Values::new();
+        let mut before = std::mem::replace(&mut self.content.values, S::new());
+        let mut values = S::new();
         let moved = self.shard.entries(&self.content).map(|entry| {
             let value = values.keep(before.take(entry.value()));
             (hash_of(&entry.key()), entry.held_by(entry.pid(), value))
@@ -1132,7 +1241,7 @@ mod tests {
         number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> SHARDS.trailing_zeros()
     }
 
-    fn insert(slots: &Slots<5, u64>, key_number: u64, value: Option<u64>) {
+    fn insert(slots: &Slots<5, Values<u64>>, key_number: u64, value: Option<u64>) {
         let mut locked = slots.lock(hash(key_number));
         let hash_of = |key: &[u8]| hash(number(key));
         locked.insert(
@@ -1144,7 +1253,7 @@ mod tests {
         );
     }
 
-    fn remove(slots: &Slots<5, u64>, key_number: u64) -> Option<u64> {
+    fn remove(slots: &Slots<5, Values<u64>>, key_number: u64) -> Option<u64> {
         let hash_of = |key: &[u8]| hash(number(key));
         let mut locked = slots.lock(hash(key_number));
         let place = locked.find(hash(key_number), &key(key_number));
@@ -1153,18 +1262,18 @@ mod tests {
         value
     }
 
-    fn holder(slots: &Slots<5, u64>, key_number: u64) -> Option<Pid> {
+    fn holder(slots: &Slots<5, Values<u64>>, key_number: u64) -> Option<Pid> {
         let entry = Entry::of(&key(key_number));
         slots.holder(&Guard::new(), hash(key_number), &entry)
     }
 
-    fn bytes(slots: &Slots<5, u64>) -> usize {
+    fn bytes(slots: &Slots<5, Values<u64>>) -> usize {
         slots.fill().map(|(_, bytes)| bytes).sum()
     }
 
     #[test]
     fn keys_of_one_hash_are_found_whichever_of_them_have_gone() {
-        let slots = Slots::<5, ()>::new();
+        let slots = Slots::<5, Values<()>>::new();
         let holder = |number| slots.holder(&Guard::new(), 0, &Entry::of(&key(number)));
         let mut held = Vec::new();
         for number in 0..400 {
@@ -1189,7 +1298,7 @@ mod tests {
     }
 
     /// All keys there are, in order.
-    fn all<V>(slots: &Slots<5, V>) -> Vec<u64> {
+    fn all<V: Clone>(slots: &Slots<5, Values<V>>) -> Vec<u64> {
         let (mut keys, mut next) = (Vec::new(), 0);
         while next < SHARDS {
             let (entries, then) = slots.entries(next);
@@ -1200,7 +1309,7 @@ mod tests {
         keys
     }
 
-    fn spread<V>(slots: &Slots<5, V>) -> bool {
+    fn spread<V: Clone>(slots: &Slots<5, Values<V>>) -> bool {
         slots.many().is_some()
     }
 
@@ -1211,7 +1320,7 @@ mod tests {
 
     #[test]
     fn few_keys_lie_in_one_shard_and_one_more_has_all_of_them_with_their_values_in_many() {
-        let slots = Slots::<5, u64>::new();
+        let slots = Slots::<5, Values<u64>>::new();
         let hash_of = |key: &[u8]| wide(number(key));
         let keys: Vec<u64> = (0..=FEW as u64).collect();
         for &number in &keys {
@@ -1240,7 +1349,7 @@ mod tests {
         // Miri takes a thousand times as long.
         let (rounds, new) = if cfg!(miri) { (2, 5) } else { (200, 100) };
         for round in 0..rounds {
-            let slots = Slots::<5, u64>::new();
+            let slots = Slots::<5, Values<u64>>::new();
             insert(&slots, 0, None);
             let start = std::sync::Barrier::new(2);
             std::thread::scope(|scope| {
@@ -1265,7 +1374,7 @@ mod tests {
 
     #[test]
     fn a_writer_that_had_to_wait_spreads_the_keys_if_they_are_more_than_a_handful() {
-        let slots = Slots::<5, u64>::new();
+        let slots = Slots::<5, Values<u64>>::new();
         let last = NEAR as u64;
         for new in 0..=last {
             assert!(!spread(&slots));
@@ -1293,7 +1402,7 @@ mod tests {
 
     #[test]
     fn values_stay_with_their_keys_while_others_come_and_go() {
-        let slots = Slots::<5, u64>::new();
+        let slots = Slots::<5, Values<u64>>::new();
         for number in 0..10_000 {
             insert(&slots, number, Some(number + 1));
             if number >= 100 {
@@ -1304,13 +1413,13 @@ mod tests {
             let locked = slots.lock(hash(number));
             let place = locked.find(hash(number), &key(number));
             let value = place.and_then(|place| locked.value(hash(number), place));
-            assert_eq!(value, Some(&(number + 1)));
+            assert_eq!(value, Some(number + 1));
         }
     }
 
     #[test]
     fn a_handful_of_keys_is_near_with_its_values_also_after_there_were_more() {
-        let slots = Slots::<5, u64>::new();
+        let slots = Slots::<5, Values<u64>>::new();
         let near = || slots.lock(0).content.array.is_none();
         for number in 0..NEAR as u64 {
             insert(&slots, number, Some(number));
@@ -1337,7 +1446,7 @@ mod tests {
     #[test]
     fn whatever_there_is_goes_when_all_is_cleared_and_others_may_come() {
         for count in [1, NEAR as u64, 100, 2 * FEW as u64] {
-            let slots = Slots::<5, u64>::new();
+            let slots = Slots::<5, Values<u64>>::new();
             for number in 0..count {
                 insert(&slots, number, Some(number));
             }
@@ -1353,7 +1462,7 @@ mod tests {
 
     #[test]
     fn slots_that_come_and_go_take_no_more_room() {
-        let slots = Slots::<5, u64>::new();
+        let slots = Slots::<5, Values<u64>>::new();
         for number in 0..100 {
             insert(&slots, number, Some(0));
         }
@@ -1370,7 +1479,7 @@ mod tests {
     #[test]
     fn a_table_that_was_larger_takes_hardly_more_than_one_that_was_not() {
         let filled = |count| {
-            let slots = Slots::<5, u64>::new();
+            let slots = Slots::<5, Values<u64>>::new();
             for number in 0..count {
                 insert(&slots, number, None);
             }
@@ -1411,14 +1520,14 @@ mod tests {
                 assert_eq!(slot.as_ptr().addr() % ALIGNMENT, 0);
             }
         }
-        let slots = Slots::<12, ()>::new();
+        let slots = Slots::<12, Values<()>>::new();
         assert_eq!(slots.few.near.slots.as_ptr().addr() % ALIGNMENT, 0);
     }
 
     #[test]
     fn most_of_the_memory_goes_when_most_of_the_keys_have_gone_and_all_but_small_arrays_with_the_last()
      {
-        let slots = Slots::<5, u64>::new();
+        let slots = Slots::<5, Values<u64>>::new();
         insert(&slots, 0, None);
         remove(&slots, 0);
         let empty = bytes(&slots);
@@ -1440,7 +1549,7 @@ mod tests {
 
     #[test]
     fn a_panic_inside_a_change_does_not_turn_readers_away_for_good() {
-        let slots = Slots::<5, u64>::new();
+        let slots = Slots::<5, Values<u64>>::new();
         insert(&slots, 1, None);
         let changed = catch_unwind(AssertUnwindSafe(|| {
             let locked = slots.lock(hash(1));
@@ -1530,7 +1639,7 @@ mod models {
     use loom::sync::Arc;
     use loom::thread::spawn;
 
-    type Keys = Slots<2, ()>;
+    type Keys = Slots<2, Values<()>>;
 
     /// Runs `model` in every order of its threads with at most this many interruptions.
     fn explore(interruptions: usize, model: impl Fn() + Sync + Send + 'static) {

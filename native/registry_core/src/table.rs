@@ -7,7 +7,7 @@ use crate::epoch::Guard;
 use crate::journal::{Change, Journal};
 use crate::long::LongNames;
 use crate::pid::Pid;
-use crate::slots::{Entry, SHARDS, Slots, room};
+use crate::slots::{Entry, SHARDS, Slots, Values, room};
 use ahash::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::num::NonZeroU64;
@@ -31,8 +31,8 @@ impl<'a> Hashed<'a> {
 }
 
 /// Words of a slot, by the size of its name.
-const SHORT_WORDS: usize = 5;
-const MEDIUM_WORDS: usize = 12;
+pub(crate) const SHORT_WORDS: usize = 5;
+pub(crate) const MEDIUM_WORDS: usize = 12;
 
 /// The seeds of all hashes of names. They are the same for all tables, because a lookup would have to
 /// load those of its table from memory first.
@@ -40,8 +40,8 @@ static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// Canonical name to holder, and to what is kept with the name, a `V`.
 pub(crate) struct Table<V> {
-    short: Slots<SHORT_WORDS, V>,
-    medium: Slots<MEDIUM_WORDS, V>,
+    short: Slots<SHORT_WORDS, Values<V>>,
+    medium: Slots<MEDIUM_WORDS, Values<V>>,
     long: LongNames<V>,
     pub(crate) journal: Arc<Journal<V>>,
 }
@@ -72,7 +72,7 @@ pub struct Fill {
 
 /// The bits of a hash that tell the size of the name, so that a hash alone tells the map. They are
 /// below the bits that [`Slots`] uses, and never zero.
-const SIZE_MASK: u64 = 3;
+pub(crate) const SIZE_MASK: u64 = 3;
 const SHORT: NonZeroU64 = NonZeroU64::MIN;
 const MEDIUM: NonZeroU64 = SHORT.saturating_add(1);
 const LONG: NonZeroU64 = MEDIUM.saturating_add(1);
@@ -85,7 +85,7 @@ pub(crate) fn is_long(hash: NonZeroU64) -> bool {
 /// Runs `$body` with `$map` bound to the map that holds names of this hash.
 macro_rules! with_map {
     ($table:expr, $hash:expr, |$map:ident| $body:expr) => {
-        match $hash & SIZE_MASK {
+        match $hash & $crate::table::SIZE_MASK {
             1 => {
                 let $map = &$table.short;
                 $body
@@ -101,6 +101,8 @@ macro_rules! with_map {
         }
     };
 }
+
+pub(crate) use with_map;
 
 impl<V: Clone> Table<V> {
     pub(crate) fn new() -> Self {
@@ -137,7 +139,7 @@ impl<V: Clone> Table<V> {
         with_map!(self, hash, |map| {
             let locked = map.lock(hash);
             let place = locked.find(hash, name.name)?;
-            let value = locked.value(hash, place).cloned();
+            let value = locked.value(hash, place);
             Some((locked.pid(hash, place), value))
         })
     }
@@ -169,7 +171,7 @@ impl<V: Clone> Table<V> {
                 None => (locked.insert(hash, name.name, pid, value, self::hash), None),
             };
             self.write(name.name, pid, Change::Registered, || {
-                locked.value(hash, place?).cloned()
+                locked.value(hash, place?)
             });
             dropped
         });
@@ -303,7 +305,7 @@ impl<V: Clone> Table<V> {
     /// pattern afterwards, so that writers wait as briefly as possible.
     fn copy_shard<const W: usize>(
         &self,
-        map: &Slots<W, V>,
+        map: &Slots<W, Values<V>>,
         shard: usize,
         matches: impl Fn(&[u8]) -> bool,
     ) -> (Vec<Record<V>>, usize) {
@@ -365,6 +367,6 @@ fn hash_of(name: &[u8]) -> NonZeroU64 {
 }
 
 #[inline]
-fn hash(name: &[u8]) -> u64 {
+pub(crate) fn hash(name: &[u8]) -> u64 {
     hash_of(name).get()
 }

@@ -43,6 +43,7 @@ impl Fenced {
         if self.changing {
             return self.wanted.look().is_some_and(|look| match kind {
                 Kind::Listeners => look.listeners,
+                Kind::Releases => look.releases,
                 Kind::Patterns => look.patterns,
                 Kind::Waiters => look.waiters,
             });

@@ -29,13 +29,19 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Events do
 
   @doc "Has the processes of these names told of all changes."
   @spec listen(registry, [atom]) :: :ok
-  def listen(registry, listeners) do
-    case Native.listen(registry, listeners) do
-      :ok -> :ok
-      :no_thread -> no_thread!()
-      :no_registry -> Name.unknown_registry!(registry)
-    end
-  end
+  def listen(registry, listeners), do: listened(Native.listen(registry, listeners), registry)
+
+  @doc """
+  Has the processes of these names told of all names that become free, and that events were lost. No others
+  are, in place of those before.
+  """
+  @spec listen_to_releases(registry, [atom]) :: :ok
+  def listen_to_releases(registry, listeners),
+    do: listened(Native.listen_to_releases(registry, listeners), registry)
+
+  defp listened(:ok, _registry), do: :ok
+  defp listened(:no_thread, _registry), do: no_thread!()
+  defp listened(:no_registry, registry), do: Name.unknown_registry!(registry)
 
   @doc "The processes to tell of an event about the name."
   @spec audience(registry, Registry.name()) :: [pid | atom] | :no_registry

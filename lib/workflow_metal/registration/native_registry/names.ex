@@ -2,7 +2,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Names do
   @moduledoc false
   # Functions for one name. This node's table answers or, for a name of another node, the cluster.
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Name, Registry, Table, Value}
+  alias WorkflowMetal.Registration.NativeRegistry.{Cluster, Name, Options, Registry, Table, Value}
 
   # This module's name is only data here: none of its functions is called.
   @adapter :"Elixir.WorkflowMetal.Registration.NativeRegistry"
@@ -17,6 +17,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Names do
   @spec lookup(registry, name) :: [{pid, Registry.value()}]
   def lookup(registry, name) do
     with :elsewhere <- Table.lookup(registry, name), do: Cluster.lookup(registry, name)
+  end
+
+  @doc "The same with the token of the name's grant, if the options say so."
+  @spec lookup(registry, name, keyword) ::
+          [{pid, Registry.value()}] | [{pid, Registry.value(), Registry.token() | nil}]
+  def lookup(registry, name, options) do
+    if Options.token?(options) do
+      for {pid, value} <- lookup(registry, name) do
+        token = if Table.clustered?(registry), do: Cluster.token(registry, name, pid)
+        {pid, value, token}
+      end
+    else
+      lookup(registry, name)
+    end
   end
 
   @doc "Sends the message to the holder of the name. Exits as `:global` does when there is none."

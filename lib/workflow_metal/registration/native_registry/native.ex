@@ -23,8 +23,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
     end
   end
 
-  @spec open(Registry.registry(), pid, clustered :: boolean) :: :ok | pid
-  def open(_registry, _supervisor, _clustered), do: :erlang.nif_error(:not_loaded)
+  @typedoc """
+  Whether a registry is of this node alone, part of a cluster, or part of one whose names are held under
+  this node's lease.
+  """
+  @type kind :: :local | :clustered | :leased
+
+  @spec open(Registry.registry(), pid, kind) :: :ok | pid
+  def open(_registry, _supervisor, _kind), do: :erlang.nif_error(:not_loaded)
 
   @spec close(Registry.registry(), pid) :: boolean
   def close(_registry, _supervisor), do: :erlang.nif_error(:not_loaded)
@@ -80,7 +86,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   @spec check(term) :: :ok | refusal
   def check(_name), do: :erlang.nif_error(:not_loaded)
 
-  @spec whereis(Registry.registry(), term) :: pid | :undefined | :elsewhere | refusal
+  # `{pid}` is a process of another node.
+  @spec whereis(Registry.registry(), term) :: pid | :undefined | :elsewhere | {pid} | refusal
   def whereis(_registry, _name), do: :erlang.nif_error(:not_loaded)
 
   # `:heavy` says that the value takes long to copy. The function with `_heavy` in its name does that on a
@@ -102,13 +109,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
   def register_heavy(_registry, _name, _pid, _instead_of, _value),
     do: :erlang.nif_error(:not_loaded)
 
-  @spec hold(Registry.registry(), term, pid, pid | nil, value) ::
-          :yes | pid | :ended | :heavy | refusal
-  def hold(_registry, _name, _pid, _instead_of, _value), do: :erlang.nif_error(:not_loaded)
+  # `epoch`: that of the lease, or 0.
+  @spec hold(Registry.registry(), term, pid, pid | nil, value, epoch :: non_neg_integer) ::
+          :yes | pid | :ended | :no_lease | :heavy | refusal
+  def hold(_registry, _name, _pid, _instead_of, _value, _epoch),
+    do: :erlang.nif_error(:not_loaded)
 
-  @spec hold_heavy(Registry.registry(), term, pid, pid | nil, value) ::
-          :yes | pid | :ended | refusal
-  def hold_heavy(_registry, _name, _pid, _instead_of, _value), do: :erlang.nif_error(:not_loaded)
+  @spec hold_heavy(Registry.registry(), term, pid, pid | nil, value, epoch :: non_neg_integer) ::
+          :yes | pid | :ended | :no_lease | refusal
+  def hold_heavy(_registry, _name, _pid, _instead_of, _value, _epoch),
+    do: :erlang.nif_error(:not_loaded)
+
+  # The holder by the table, whether or not the lease is valid.
+  @spec here(Registry.registry(), term) :: pid | :undefined | refusal
+  def here(_registry, _name), do: :erlang.nif_error(:not_loaded)
 
   @spec was_held(Registry.registry(), term) :: boolean | refusal
   def was_held(_registry, _name), do: :erlang.nif_error(:not_loaded)
@@ -129,6 +143,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
           {[{term, pid, kept}], pos_integer | nil} | :no_registry
   def piece(_registry, _pattern, _from), do: :erlang.nif_error(:not_loaded)
 
+  # A piece of all names with their holders, whether or not the lease is valid.
+  @spec held_piece(Registry.registry(), non_neg_integer) ::
+          {[{term, pid}], pos_integer | nil} | :no_registry
+  def held_piece(_registry, _from), do: :erlang.nif_error(:not_loaded)
+
   @spec count_matching(Registry.registry(), binary) :: non_neg_integer | :no_registry
   def count_matching(_registry, _pattern), do: :erlang.nif_error(:not_loaded)
 
@@ -137,6 +156,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
 
   @spec listen(Registry.registry(), [atom]) :: :ok | :no_thread | :no_registry
   def listen(_registry, _listeners), do: :erlang.nif_error(:not_loaded)
+
+  @spec listen_to_releases(Registry.registry(), [atom]) :: :ok | :no_thread | :no_registry
+  def listen_to_releases(_registry, _listeners), do: :erlang.nif_error(:not_loaded)
 
   @spec subscribe(Registry.registry(), binary, pid) ::
           :ok | :ended | :no_thread | :no_registry
@@ -160,4 +182,59 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Native do
 
   @spec info(Registry.registry()) :: Registry.info() | :no_registry
   def info(_registry), do: :erlang.nif_error(:not_loaded)
+
+  # Of the lease, by `Cluster.Ra.Lease`. Instants are nanoseconds of `lease_clock/0`.
+
+  @spec lease_clock() :: integer
+  def lease_clock, do: :erlang.nif_error(:not_loaded)
+
+  @spec lease_begin(epoch :: pos_integer, deadline :: integer) :: boolean
+  def lease_begin(_epoch, _deadline), do: :erlang.nif_error(:not_loaded)
+
+  @spec lease_extend(epoch :: pos_integer, deadline :: integer) :: boolean
+  def lease_extend(_epoch, _deadline), do: :erlang.nif_error(:not_loaded)
+
+  @spec lease_end(epoch :: pos_integer) :: boolean
+  def lease_end(_epoch), do: :erlang.nif_error(:not_loaded)
+
+  @spec lease_left() :: integer
+  def lease_left, do: :erlang.nif_error(:not_loaded)
+
+  @spec lease_valid(Registry.registry()) :: boolean | :no_registry
+  def lease_valid(_registry), do: :erlang.nif_error(:not_loaded)
+
+  @spec lease_holds() :: non_neg_integer
+  def lease_holds, do: :erlang.nif_error(:not_loaded)
+
+  @spec lease_holders() :: [pid]
+  def lease_holders, do: :erlang.nif_error(:not_loaded)
+
+  # Of names that sessions of other nodes hold, by `Cluster.Ra.Mirror`. A session has a number from 1 on.
+
+  @spec mirror_node(no :: pos_integer, prefix :: binary, suffix :: binary) :: boolean
+  def mirror_node(_no, _prefix, _suffix), do: :erlang.nif_error(:not_loaded)
+
+  @spec mirror_drop(no :: pos_integer) :: :ok
+  def mirror_drop(_no), do: :erlang.nif_error(:not_loaded)
+
+  @spec mirror_put(
+          Registry.registry(),
+          term,
+          no :: pos_integer,
+          id :: non_neg_integer,
+          serial :: non_neg_integer
+        ) :: :ok | refusal
+  def mirror_put(_registry, _name, _no, _id, _serial), do: :erlang.nif_error(:not_loaded)
+
+  @spec mirror_delete(Registry.registry(), term, no :: pos_integer) :: :ok | refusal
+  def mirror_delete(_registry, _name, _no), do: :erlang.nif_error(:not_loaded)
+
+  @spec mirror_whereis(Registry.registry(), term) :: pid | :undefined | refusal
+  def mirror_whereis(_registry, _name), do: :erlang.nif_error(:not_loaded)
+
+  @spec mirror_clear() :: :ok
+  def mirror_clear, do: :erlang.nif_error(:not_loaded)
+
+  @spec mirror_info() :: {names :: non_neg_integer, bytes :: non_neg_integer}
+  def mirror_info, do: :erlang.nif_error(:not_loaded)
 end

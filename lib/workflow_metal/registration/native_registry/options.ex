@@ -88,6 +88,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Options do
     if wanted!(options, :cluster, false, &is_boolean/1, "true or false"), do: timeout
   end
 
+  @doc "Whether a lookup is to answer the token of the name's grant."
+  @spec token?(keyword) :: boolean
+  def token?(options) do
+    unless Keyword.keyword?(options) and Keyword.keys(options) -- [:token] == [] do
+      raise ArgumentError, "expected a keyword list of :token, got: #{inspect(options)}"
+    end
+
+    wanted!(options, :token, false, &is_boolean/1, "true or false")
+  end
+
   defp wanted!(options, option, default, right?, wanted) do
     value = Keyword.get(options, option, default)
 

@@ -225,7 +225,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Owner do
   defp starts?(_start, _registry), do: false
 
   defp open(registry, supervisor, cluster) do
-    case Table.open(registry, supervisor, cluster != nil) do
+    kind = if cluster, do: Cluster.kind(cluster), else: :local
+
+    case Table.open(registry, supervisor, kind) do
       :ok ->
         if cluster || clustered?(registry),
           do: Cluster.open(registry, supervisor, cluster),

@@ -27,7 +27,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
       What it held comes back when the supervisor starts the same child again.
     * There is exactly one event for each change of a name, and those of one name come in order.
 
-  With the option `:cluster` each name runs once among all connected nodes.
+  With the option `:cluster` each name runs once among all connected nodes; with the engine `:ra` among all
+  nodes, even during a netsplit.
 
   ## What differs from Elixir's `Registry`
 
@@ -39,7 +40,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
     * A name may have 64 KiB in canonical form, and a value 1 MiB in external format.
     * There is no `lock/3`; `:global.trans/3` with `[node()]` does the same.
 
-  This module adds `match_names/3`, `count_names/3` and `names/2`, events, `await/3`, `info/1` and `drain/2`.
+  This module adds `match_names/3`, `count_names/3` and `names/2`, events, `await/3`, `info/1`, `drain/2`,
+  `lookup/3` and `lease_valid?/1`.
 
   ## Where to read on
 
@@ -47,6 +49,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
     * [Names, values and patterns](guides/names_values_patterns.md)
     * [Events and waiting](guides/events_and_waiting.md)
     * [Several nodes](guides/several_nodes.md)
+    * [Names that never run twice](guides/names_that_never_run_twice.md)
     * [Running it in production](guides/production.md)
     * [Troubleshooting](guides/troubleshooting.md)
   '''
@@ -102,6 +105,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   """
   @type wide :: [cluster: boolean, timeout: non_neg_integer]
 
+  @typedoc "A distributed engine; a module has the behaviour `WorkflowMetal.Registration.NativeRegistry.Cluster.Engine`."
+  @type engine :: :global | :syn | :ra | module
+
+  @typedoc """
+  Grows with each grant of any name of a cluster with the engine `:ra`. A storage that keeps the highest token that
+  it has seen can refuse a write with a lower one, which comes from a former holder.
+  """
+  @type token :: pos_integer
+
   @typedoc "What a registry is started with; see `start_link/1`."
   @type start_option ::
           {:name, registry}
@@ -110,7 +122,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
           | {:meta, [{meta_key, meta_value}]}
           | {:partitions, pos_integer}
           | {:compressed, boolean}
-          | {:cluster, :global | :syn | module}
+          | {:cluster, engine | {engine, keyword}}
           | {:cluster_timeout, pos_integer}
           | {:on_conflict, {module, atom}}
 
@@ -120,10 +132,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
 
     * `:cluster_timeout` - the engine has not said within `:cluster_timeout` milliseconds which process
       may have the name, or the process that has it cannot be seen from here
+    * `:no_quorum` - this node has no contact with a majority of the members of `:ra`, so that no process of it
+      may hold a name
     * `:draining` - `drain/2` gives the names of this node away
     * any other - an error of the engine; the reason with which its process ended, for instance
   """
-  @type reason :: :cluster_timeout | :draining | (engine_error :: term)
+  @type reason :: :cluster_timeout | :no_quorum | :draining | (engine_error :: term)
 
   @typedoc "Why `register/3` did not register the name."
   @type register_error :: {:already_registered, pid} | reason
@@ -166,7 +180,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   @type notice ::
           {:events_lost, registry, pos_integer}
           | {:conflict, registry, name, winner :: pid, loser :: pid}
-          | {:fenced, registry, name, pid, reason}
+          | {:fenced, registry, name, pid, :draining | :no_quorum}
           | {:cluster_timeout, registry, name}
           | {:engine_down, registry, node, reason :: term}
           | {:engine_up, registry, node}
@@ -186,11 +200,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
     * `:keys` - `:unique`, which is also the default
     * `:listeners` - a list of atoms, the names of processes that are told of all changes
     * `:meta` - a keyword list of what is kept with the registry; see `meta/2`
-    * `:cluster` - `:global`, `:syn` or the module of another engine; without it the registry is this
-      node's alone
+    * `:cluster` - `:global`, `:syn`, `{:ra, options}` or the module of another engine, or `{engine, options}`
+      of one that takes options; without it the registry is this node's alone. The options of `:ra` are
+      `:nodes` and `:data_dir`, both required, `:lease` and `:fsync`; see [Names that never run
+      twice](guides/names_that_never_run_twice.md)
     * `:cluster_timeout` - how many milliseconds a registration waits for the engine, 5,000 unless said
       otherwise
-    * `:on_conflict` - `{module, function}`, which decides which of two processes stays after a netsplit
+    * `:on_conflict` - `{module, function}`, which decides which of two processes stays after a netsplit; with
+      `:ra` there is nothing to decide
     * `:partitions`, `:compressed` - accepted as those of Elixir's `Registry`, without an effect
 
   Raises `ArgumentError` for any other option, and for one that cannot be used.
@@ -272,6 +289,37 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Registry do
   @doc since: "0.1.0"
   @spec lookup(registry, name) :: [{pid, value}]
   def lookup(registry, name), do: Names.lookup(registry, name)
+
+  @doc """
+  As `lookup/2`; with `token: true` the answer is `[{pid, value, token}]`.
+
+  The token is a number with the engine `:ra`, and `nil` with any other and without a cluster. The members of
+  the cluster know it, so that such a lookup takes longer than one without.
+
+      iex> Registry.start_link(keys: :unique, name: MyApp.Token)
+      iex> Registry.register(MyApp.Token, "me", :idle)
+      iex> Registry.lookup(MyApp.Token, "me", token: true)
+      [{self(), :idle, nil}]
+  """
+  @doc since: "0.1.0"
+  @spec lookup(registry, name, token: boolean) ::
+          [{pid, value}] | [{pid, value, token | nil}]
+  def lookup(registry, name, options), do: Names.lookup(registry, name, options)
+
+  @doc """
+  Whether the processes of this node may act as holders of their names.
+
+  In a cluster with the engine `:ra` it is true while the lease of this node lasts: at no instant do two processes
+  hold one name and get `true` from this function on their nodes. A holder that is about to do what must not be done
+  twice asks here first. Without that engine it is always true, and promises nothing.
+
+      iex> Registry.start_link(keys: :unique, name: MyApp.LeaseValid)
+      iex> Registry.lease_valid?(MyApp.LeaseValid)
+      true
+  """
+  @doc since: "0.1.0"
+  @spec lease_valid?(registry) :: boolean
+  def lease_valid?(registry), do: Table.lease_valid?(registry)
 
   @doc """
   The value of a name as `[value]` if this process holds the name, or `[]`.

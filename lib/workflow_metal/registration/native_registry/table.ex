@@ -12,7 +12,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
   #     to a process. A lookup does not answer it, and a registration takes its place;
   #   * `:elsewhere`: no process of this node has the name, and the registry is part of a cluster.
   #     This is also the answer here, and `Names` asks the cluster then; a lookup of the
-  #     holder alone is given the function that asks it.
+  #     holder alone is given the function that asks it. In a registry with a lease no process of this node
+  #     has a name once the deadline of the lease has passed, except for the functions that say so.
 
   alias WorkflowMetal.Registration.NativeRegistry.{Name, Native, Registry, Value}
 
@@ -42,6 +43,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
 
       :elsewhere ->
         elsewhere.(registry, given)
+
+      # Of another node, by the native library's mirror.
+      {pid} ->
+        pid
 
       refusal ->
         whereis(registry, Name.prepare!(refusal, registry, given), given, elsewhere)
@@ -82,12 +87,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
     end
   end
 
-  @doc "The holder of the name by the table, also if it has ended."
+  @doc "The holder of the name by the table, also if it has ended, and past the deadline of the lease."
   @spec here(registry, name) :: pid | nil | :no_registry
   def here(registry, name) do
-    case Native.whereis(registry, name) do
+    case Native.here(registry, name) do
       pid when is_pid(pid) -> pid
-      answer when answer in [:undefined, :elsewhere] -> nil
+      :undefined -> nil
       :no_registry -> :no_registry
       refusal -> here(registry, Name.prepare!(refusal, registry, name))
     end
@@ -140,33 +145,36 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
   @doc """
   Writes down that the process holds a name, which the engine of a cluster has given to it. `ended` is
   a holder that has ended, if there is one.
+
+  `epoch` is that of the lease under which the engine has given it, or 0 without a lease. `:no_lease` says that
+  this epoch has ended.
   """
-  @spec hold(registry, name, pid, ended :: pid | nil, Value.encoded()) ::
-          :yes | {:held, pid} | :ended | :no_registry
-  def hold(registry, name, pid, ended, value) do
-    case insert_held(registry, name, pid, ended, value) do
+  @spec hold(registry, name, pid, ended :: pid | nil, Value.encoded(), epoch :: non_neg_integer) ::
+          :yes | {:held, pid} | :ended | :no_lease | :no_registry
+  def hold(registry, name, pid, ended, value, epoch) do
+    case insert_held(registry, name, pid, ended, value, epoch) do
       holder when is_pid(holder) ->
         if Process.alive?(holder),
           do: {:held, holder},
-          else: hold(registry, name, pid, holder, value)
+          else: hold(registry, name, pid, holder, value, epoch)
 
       answer ->
         answer
     end
   end
 
-  defp insert_held(registry, name, pid, ended, value) do
+  defp insert_held(registry, name, pid, ended, value, epoch) do
     answer =
-      with :heavy <- Native.hold(registry, name, pid, ended, value),
-           do: Native.hold_heavy(registry, name, pid, ended, value)
+      with :heavy <- Native.hold(registry, name, pid, ended, value, epoch),
+           do: Native.hold_heavy(registry, name, pid, ended, value, epoch)
 
     case answer do
-      answer when is_pid(answer) or answer in [:yes, :ended, :no_registry] ->
+      answer when is_pid(answer) or answer in [:yes, :ended, :no_lease, :no_registry] ->
         answer
 
       refusal ->
         opened = Name.prepare!(refusal, registry, name)
-        insert_held(registry, opened, pid, ended, {:name, name, value})
+        insert_held(registry, opened, pid, ended, {:name, name, value}, epoch)
     end
   end
 
@@ -286,6 +294,26 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
     end
   end
 
+  @doc """
+  Every name of this node with its holder, in no order, also past the deadline of the lease. The cluster
+  gives these names back.
+  """
+  @spec held(registry) :: [{name, pid}]
+  def held(registry), do: held(registry, 0, [])
+
+  defp held(_registry, nil, held), do: held
+
+  defp held(registry, from, held) do
+    case Native.held_piece(registry, from) do
+      {records, next} ->
+        alive = Enum.filter(records, fn {_name, pid} -> Process.alive?(pid) end)
+        held(registry, next, alive ++ held)
+
+      :no_registry ->
+        Name.unknown_registry!(registry)
+    end
+  end
+
   @doc "The figures of the registry on this node."
   @spec info(registry) :: Registry.info()
   def info(registry) do
@@ -302,8 +330,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
   Opens the table for a supervisor, whose end closes it, or resumes it. Answers the supervisor that has it
   open already.
   """
-  @spec open(registry, supervisor :: pid, clustered? :: boolean) :: :ok | pid
-  def open(registry, supervisor, clustered?), do: Native.open(registry, supervisor, clustered?)
+  @spec open(registry, supervisor :: pid, Native.kind()) :: :ok | pid
+  def open(registry, supervisor, kind), do: Native.open(registry, supervisor, kind)
 
   @doc "Closes the table if this supervisor has it open."
   @spec close(registry, supervisor :: pid) :: boolean
@@ -316,6 +344,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Table do
   @doc "Closes a table that is still suspended. Answers whether it was."
   @spec close_suspended(registry, suspended) :: boolean
   def close_suspended(registry, suspended), do: Native.close_suspended(registry, suspended)
+
+  @doc "Whether processes of this node may hold names of the registry: always, if it has no lease."
+  @spec lease_valid?(registry) :: boolean
+  def lease_valid?(registry) do
+    with :no_registry <- Native.lease_valid(registry), do: Name.unknown_registry!(registry)
+  end
 
   @doc "Whether the registry runs and is part of a cluster."
   @spec clustered?(registry) :: boolean

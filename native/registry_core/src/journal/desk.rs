@@ -1,6 +1,6 @@
 //! What was asked for, and what is to be told.
 
-use super::event::Recipient;
+use super::event::{Change, Recipient};
 use super::patterns::Patterns;
 use super::queue::{Asked, Batch, Queue};
 use super::sketch::Sketch;
@@ -23,6 +23,8 @@ pub(super) struct Desk<V> {
     pub(super) urgent: AtomicBool,
     /// The atoms of the listeners, as words.
     pub(super) listeners: RwLock<Vec<u64>>,
+    /// The atoms of those that are told of releases alone.
+    pub(super) releases: RwLock<Vec<u64>>,
     /// Read at every change, on all schedulers at once, so it shares no line of memory with what is
     /// written. Written with the patterns locked.
     pub(super) sketch: CachePadded<Sketch<CELLS>>,
@@ -49,6 +51,7 @@ impl<V> Desk<V> {
             batch: Mutex::default(),
             urgent: AtomicBool::new(false),
             listeners: RwLock::default(),
+            releases: RwLock::default(),
             sketch: CachePadded::new(Sketch::new()),
             patterns: ShardedLock::new(Patterns::new()),
             waiting: DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS),
@@ -68,21 +71,27 @@ impl<V> Desk<V> {
         name
     }
 
-    fn recipients_by_atom(&self) -> Vec<Recipient> {
-        let listeners = self.listeners.read();
-        let listeners = listeners.unwrap_or_else(PoisonError::into_inner);
-        listeners.iter().copied().map(Recipient::Listener).collect()
+    fn recipients_by_atom(&self, change: Change) -> Vec<Recipient> {
+        let read = |list: &RwLock<Vec<u64>>| {
+            let list = list.read().unwrap_or_else(PoisonError::into_inner);
+            list.iter().copied().map(Recipient::Listener).collect()
+        };
+        let mut recipients: Vec<_> = read(&self.listeners);
+        if change == Change::Unregistered {
+            recipients.extend(read(&self.releases));
+        }
+        recipients
     }
 
     /// The recipients of the event of this name with this number.
-    pub(super) fn recipients(&self, name: &[u8], number: u64) -> Vec<Recipient> {
+    pub(super) fn recipients(&self, name: &[u8], number: u64, change: Change) -> Vec<Recipient> {
         let mut found = Vec::new();
         // Subscribing waits for this lock, so slow work comes after it.
         let patterns = self.patterns.read();
         let patterns = patterns.unwrap_or_else(PoisonError::into_inner);
         patterns.matching(name, |subscribers| found.push(Arc::clone(subscribers)));
         drop(patterns);
-        let mut recipients = self.recipients_by_atom();
+        let mut recipients = self.recipients_by_atom(change);
         if let [subscribers] = &found[..] {
             subscribers.of_event(number, |pid| recipients.push(Recipient::Subscriber(pid)));
             return recipients;
@@ -99,9 +108,10 @@ impl<V> Desk<V> {
         recipients
     }
 
-    /// All listeners, and all processes that had subscribed when the event with this number happened.
-    pub(super) fn everybody(&self, number: u64) -> Vec<Recipient> {
-        let mut recipients = self.recipients_by_atom();
+    /// All listeners, and all processes that had subscribed when the event with this number happened: those
+    /// that are told of such a change.
+    pub(super) fn everybody(&self, number: u64, change: Change) -> Vec<Recipient> {
+        let mut recipients = self.recipients_by_atom(change);
         for asked in &self.asked {
             if !asked.patterns.is_empty() && asked.since <= number {
                 recipients.push(Recipient::Subscriber(*asked.key()));

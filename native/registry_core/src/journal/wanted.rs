@@ -8,19 +8,22 @@
 
 use super::sync::{AtomicUsize, Ordering, fence};
 
-/// How many listeners, patterns and waiters there are. A count is raised before the counted item is put
-/// where a change looks for it, and lowered after the item was taken out.
+/// How many listeners, listeners to releases alone, patterns and waiters there are. A count is raised before
+/// the counted item is put where a change looks for it, and lowered after the item was taken out.
 #[derive(Default)]
 pub(crate) struct Wanted {
     listeners: AtomicUsize,
+    releases: AtomicUsize,
     patterns: AtomicUsize,
     waiters: AtomicUsize,
 }
 
 /// What a change has to look for.
+#[allow(clippy::struct_excessive_bools)] // One for each kind.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Look {
     pub(crate) listeners: bool,
+    pub(crate) releases: bool,
     pub(crate) patterns: bool,
     pub(crate) waiters: bool,
 }
@@ -29,6 +32,7 @@ pub(crate) struct Look {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
     Listeners,
+    Releases,
     Patterns,
     Waiters,
 }
@@ -38,6 +42,7 @@ impl Wanted {
     fn count(&self, kind: Kind) -> &AtomicUsize {
         match kind {
             Kind::Listeners => &self.listeners,
+            Kind::Releases => &self.releases,
             Kind::Patterns => &self.patterns,
             Kind::Waiters => &self.waiters,
         }
@@ -74,9 +79,10 @@ impl Wanted {
         fence(Ordering::SeqCst);
         let look = Look {
             listeners: self.get(Kind::Listeners) > 0,
+            releases: self.get(Kind::Releases) > 0,
             patterns: self.get(Kind::Patterns) > 0,
             waiters: self.get(Kind::Waiters) > 0,
         };
-        (look.listeners || look.patterns || look.waiters).then_some(look)
+        (look.listeners || look.releases || look.patterns || look.waiters).then_some(look)
     }
 }

@@ -17,8 +17,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
     Tasks
   }
 
-  # The pause before a registration is tried again, in milliseconds.
+  # The pause before a registration is tried again, in milliseconds, and the longest with an exclusive engine.
   @pause 1
+  @longest_pause 100
 
   @doc """
   Claims a name for a process of this node. `ended` is the name's holder in the table,
@@ -38,12 +39,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
     do: Tasks.complete(fn -> claim_unless_draining(registry, name, pid, ended, value) end)
 
   defp claim_unless_draining(registry, name, pid, ended, value) do
+    config = Config.fetch!(registry)
+
     with false <- Drain.draining?(registry),
-         :yes <- ask_and_hold(registry, name, pid, ended, value),
+         :yes <- ask_and_hold(registry, name, pid, ended, value, config),
          # This is checked again: `drain/2` sees a name that the table took before draining began; a name
          # that it took later is given back here.
          true <- Drain.draining?(registry) do
-      undo(registry, name, pid)
+      undo(registry, name, pid, config)
       {:error, :draining}
     else
       true -> {:error, :draining}
@@ -52,11 +55,34 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
     end
   end
 
+  # The engine alone says who may have the name.
+  defp ask_and_hold(registry, name, pid, ended, value, %{exclusive?: true} = config) do
+    %{engine: engine, timeout: timeout} = config
+
+    case engine.claim(registry, name, pid, max(Deadlines.left(registry, name, timeout), 1)) do
+      {:yes, epoch, grant} ->
+        answer = Table.hold(registry, name, pid, ended, value, epoch)
+        engine.settled(grant, answer == :yes)
+
+        case answer do
+          :no_lease -> {:error, :no_quorum}
+          :ended -> {:held, pid}
+          :no_registry -> Name.unknown_registry!(registry)
+          yes_or_held -> yes_or_held
+        end
+
+      :no ->
+        :no
+
+      {:error, reason} ->
+        if reason == :cluster_timeout, do: Report.timeout(registry, name)
+        {:error, reason}
+    end
+  end
+
   # A name that this node held until a moment ago is registered even if the engine does not answer: it
   # cannot have given the name to another node. The engine is told when it answers again.
-  defp ask_and_hold(registry, name, pid, ended, value) do
-    config = Config.fetch!(registry)
-
+  defp ask_and_hold(registry, name, pid, ended, value, config) do
     case ask_in_time(registry, name, pid, ended != nil, config) do
       {:yes, version} ->
         with :yes <- hold(registry, name, pid, ended, value, config),
@@ -136,7 +162,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
 
   # The engine has given the name to this node, or cannot answer and the name was this node's.
   defp hold(registry, name, pid, ended, value, config) do
-    case Table.hold(registry, name, pid, ended, value) do
+    case Table.hold(registry, name, pid, ended, value, 0) do
       :yes ->
         :yes
 
@@ -159,7 +185,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
   # engine does not have it any more. A process that settles it from now on sees the holder.
   defp confirm(registry, name, pid, version, config) do
     with refused when refused != :yes <- ask_again(registry, name, pid, version, config) do
-      undo(registry, name, pid)
+      undo(registry, name, pid, config)
       refused
     end
   end
@@ -179,9 +205,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
     end
   end
 
-  defp undo(registry, name, pid) do
+  defp undo(registry, name, pid, config) do
     _ = Table.release(registry, name, pid)
-    Settle.settle_later(registry, name, [pid])
+    # An exclusive engine learns of it by the event.
+    unless config.exclusive?, do: Settle.settle_later(registry, name, [pid])
   end
 
   @doc """
@@ -191,14 +218,18 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
   @spec register(Registry.registry(), Registry.name(), term) ::
           {:ok, pid} | {:error, {:already_registered, pid} | (reason :: term)}
   def register(registry, name, value),
-    do: register_until(registry, name, value, now() + Config.fetch!(registry).timeout)
+    do: register_until(registry, name, value, now() + Config.fetch!(registry).timeout, @pause)
 
-  defp register_until(registry, name, value, deadline) do
+  defp register_until(registry, name, value, deadline, pause) do
     case Lookup.whereis(registry, name) do
       :undefined ->
         if now() < deadline do
-          Process.sleep(@pause)
-          claim_again(registry, name, value, deadline)
+          Process.sleep(pause)
+          # The name may be blocked until a lease has run out, and each claim is written to a log.
+          pause =
+            if Config.fetch!(registry).exclusive?, do: min(2 * pause, @longest_pause), else: pause
+
+          claim_again(registry, name, value, deadline, pause)
         else
           Report.timeout(registry, name)
           {:error, :cluster_timeout}
@@ -209,14 +240,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
     end
   end
 
-  defp claim_again(registry, name, value, deadline) do
+  defp claim_again(registry, name, value, deadline, pause) do
     answer =
       with {:elsewhere, ended} <- Table.claim(registry, name, self(), value),
            do: claim(registry, name, self(), ended, value)
 
     case answer do
       :yes -> {:ok, self()}
-      :no -> register_until(registry, name, value, deadline)
+      :no -> register_until(registry, name, value, deadline, pause)
       {:held, holder} -> {:error, {:already_registered, holder}}
       {:error, reason} -> {:error, reason}
     end

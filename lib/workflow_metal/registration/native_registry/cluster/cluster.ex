@@ -2,7 +2,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   @moduledoc false
   # The only module of this folder that the rest of the project calls, and only for a clustered registry.
   #
-  # The table has the names of this node's processes. The engine, which is `:global`, syn or another
+  # The table has the names of this node's processes. The engine, which is `:global`, syn, ra or another
   # module with the behaviour `Engine`, knows the holder of each name in the cluster. What follows from
   # that is here, one module for each task:
   #
@@ -19,7 +19,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   #   Deadlines, Tasks       how long the engine is waited for, and the processes that wait
   #   Report                 log, telemetry and messages
   #   Peers, Remote          calls of other nodes, and what other nodes call here
-  #   Global, Syn            the engines; GlobalLock repairs a lock of `:global`
+  #   Global, Syn, Ra        the engines; GlobalLock repairs a lock of `:global`
   #   Supervisor, Monitors   the processes of all this
 
   alias WorkflowMetal.Registration.NativeRegistry.{Attempts, Registry, Table}
@@ -43,6 +43,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   @doc "The configuration that the options describe; `nil` without the option `:cluster`."
   @spec new!(Registry.registry(), keyword) :: t | nil
   defdelegate new!(registry, options), to: Options, as: :validate!
+
+  @doc "How the table of this node is opened."
+  @spec kind(t) :: :clustered | :leased
+  def kind(config), do: if(config.exclusive?, do: :leased, else: :clustered)
 
   @doc """
   Makes this node part of the registry's cluster, as long as the supervisor runs. Without a configuration
@@ -88,6 +92,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster do
   @doc "The same holder with the name's value, for which the holder's node is asked."
   @spec lookup(Registry.registry(), Registry.name()) :: [{pid, Registry.value()}]
   defdelegate lookup(registry, name), to: Lookup
+
+  @doc "The token with which the process holds the name; `nil` with an engine that has none."
+  @spec token(Registry.registry(), Registry.name(), pid) :: pos_integer | nil
+  defdelegate token(registry, name, pid), to: Lookup
 
   @doc "Claims a name for a process of this node; see `Claim.claim/5`."
   @spec claim(Registry.registry(), Registry.name(), pid, ended :: pid | nil, encoded :: term) ::

@@ -8,6 +8,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Config do
   @type t :: %{
           optional(:supervisor) => pid,
           engine: module,
+          # What the engine made of its own options.
+          options: term,
+          # Whether the engine never lets two processes hold a name; see `Engine`.
+          exclusive?: boolean,
           timeout: pos_integer,
           on_conflict: {module, atom} | nil
         }

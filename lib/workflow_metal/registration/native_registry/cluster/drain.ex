@@ -43,10 +43,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Drain do
   # `seen` are all names that were found, `reported` those that were reported as fenced, each with its
   # holder, `ending` the holders that are being ended, each with the process that ends it.
   defp drain_until(registry, seen, reported, ending, deadline) do
-    records = Table.records(registry, :_)
-    names = for {name, _pid, _value} <- records, into: MapSet.new(), do: name
+    records = Table.held(registry)
+    names = for {name, _pid} <- records, into: MapSet.new(), do: name
     seen = MapSet.union(seen, names)
-    held = for {name, pid, _value} <- records, pid != self(), into: MapSet.new(), do: {name, pid}
+    held = for {name, pid} <- records, pid != self(), into: MapSet.new(), do: {name, pid}
 
     # This comes before the holders are ended, so that subscribers are told first.
     for {name, pid} <- MapSet.difference(held, reported),

@@ -165,6 +165,31 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Evictor do
     :exit, _reason -> :gone
   end
 
+  @doc """
+  Has the supervisor terminate many of its children, without waiting for that. Those that it identifies by
+  id it forgets as well.
+  """
+  @spec end_children(supervisor :: pid, [pid]) :: :ok
+  # The orders by pid come first and in one go, as the children may be killed at any moment and the supervisor must
+  # have read its order by then. Their answers go to an alias of no process. See `end_child/2`.
+  @dialyzer {:no_improper_lists, end_children: 2}
+  def end_children(supervisor, pids) do
+    for pid <- pids do
+      from = {self(), [:alias | make_ref()]}
+      send(supervisor, {:"$gen_call", from, {:terminate_child, pid}})
+    end
+
+    for {id, pid, _type, _modules} <- GenServer.call(supervisor, :which_children, :infinity),
+        id != :undefined and pid in pids,
+        :ok <- [GenServer.call(supervisor, {:terminate_child, id}, :infinity)],
+        do: GenServer.call(supervisor, {:delete_child, id}, :infinity)
+
+    :ok
+  catch
+    # The supervisor has ended.
+    :exit, _reason -> :ok
+  end
+
   @doc "The supervisor of a process of this node."
   @spec supervisor(pid) :: pid | nil
   def supervisor(pid) do

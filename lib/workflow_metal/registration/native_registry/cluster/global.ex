@@ -31,7 +31,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Global do
   def requires, do: []
 
   @impl true
-  def start(registry) do
+  def start(registry, _options) do
     attend(registry)
     @server
   end

@@ -30,4 +30,26 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Lookup do
       pid -> Peers.lookup(node(pid), registry, name, Config.fetch!(registry).timeout)
     end
   end
+
+  @doc """
+  The token with which the process holds the name: it grows with each grant of any name. `nil` with an engine that has
+  none.
+  """
+  @spec token(Registry.registry(), Registry.name(), pid) :: pos_integer | nil
+  def token(registry, name, pid) do
+    if node(pid) == node(),
+      do: token_here(registry, name, pid),
+      else: Peers.token(registry, name, pid, Config.fetch!(registry).timeout)
+  end
+
+  @doc "The same for a process of this node."
+  @spec token_here(Registry.registry(), Registry.name(), pid) :: pos_integer | nil
+  def token_here(registry, name, pid) do
+    with %{engine: engine, timeout: timeout} <- Config.get(registry),
+         true <- function_exported?(engine, :token, 4) do
+      engine.token(registry, name, pid, timeout)
+    else
+      _no_token -> nil
+    end
+  end
 end

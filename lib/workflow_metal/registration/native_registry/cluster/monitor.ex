@@ -156,7 +156,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Monitor do
     state = adopt(%{state | held: nil}, supervisor, config)
 
     try do
-      config.engine.start(state.registry)
+      config.engine.start(state.registry, config.options)
     catch
       kind, reason -> {:reply, {:error, {kind, reason, __STACKTRACE__}}, state}
     else
@@ -296,7 +296,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Monitor do
   end
 
   defp start(state) do
-    {:ok, state.config.engine.start(state.registry)}
+    {:ok, state.config.engine.start(state.registry, state.config.options)}
   catch
     # The engine has ended again.
     _kind, _reason -> :error
@@ -328,6 +328,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Monitor do
 
   defp reconcile_now(%{reconciling: {_pid, _monitor}} = state), do: %{state | waiting: true}
   defp reconcile_now(%{supervisor: nil} = state), do: state
+  defp reconcile_now(%{config: %{exclusive?: true}} = state), do: state
 
   defp reconcile_now(%{registry: registry, all: all?} = state) do
     {:ok, pid} =

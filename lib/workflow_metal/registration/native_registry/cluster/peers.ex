@@ -2,6 +2,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Peers do
   @moduledoc false
   # Calls of `Remote` on other nodes. Nothing else of this project calls another node.
 
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.Ra
   alias WorkflowMetal.Registration.NativeRegistry.Registry
 
   # The module is called on other nodes only. By its name as an atom, it is no dependency of this one on
@@ -20,6 +21,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Peers do
     :erpc.call(node, @remote, :lookup, [registry, name], timeout)
   catch
     _kind, _reason -> []
+  end
+
+  @doc "The token with which a process of another node holds a name; `nil` when the node does not answer."
+  @spec token(Registry.registry(), Registry.name(), pid, timeout) :: pos_integer | nil
+  def token(registry, name, pid, timeout) do
+    :erpc.call(node(pid), @remote, :token, [registry, name, pid], timeout)
+  catch
+    _kind, _reason -> nil
   end
 
   @doc "Which of two processes stays, as another node's configuration decides; `nil` if it does not."
@@ -105,6 +114,27 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Peers do
     request = request(node, :feed, [registry, subscriber, subscription])
 
     with {:ok, started} <- response(node, request, now() + timeout), do: started
+  end
+
+  @doc """
+  Who the ra servers of these nodes are. Nodes that are not connected are not asked, and so do not
+  answer.
+  """
+  @spec ra_identities([node], timeout) :: %{node => Ra.Formation.answer()}
+  def ra_identities(nodes, timeout) do
+    connected = Node.list()
+    {asked, others} = Enum.split_with(nodes, &(&1 in connected))
+    answers = :erpc.multicall(asked, @remote, :ra_identity, [], timeout)
+
+    answers =
+      for {node, answer} <- Enum.zip(asked, answers), into: %{} do
+        case answer do
+          {:ok, answer} -> {node, answer}
+          _failed -> {node, :no_answer}
+        end
+      end
+
+    for node <- others, into: answers, do: {node, :no_answer}
   end
 
   @doc "Tells the registry's `Monitor` on all connected nodes that a node has gone."

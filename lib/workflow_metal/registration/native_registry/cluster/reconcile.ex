@@ -15,7 +15,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Reconcile do
   @spec reconcile(Registry.registry(), all? :: boolean) :: :ok | {:error, reason :: term}
   def reconcile(registry, all? \\ false) do
     %{engine: engine} = config = Config.fetch!(registry)
-    held = for {name, pid, _value} <- Table.records(registry, :_), do: {name, pid}
+    held = Table.held(registry)
     differing = for {name, pid} <- held, all? or engine.whereis(registry, name) != pid, do: name
 
     with :ok <- settle_all(registry, differing, config, :register),

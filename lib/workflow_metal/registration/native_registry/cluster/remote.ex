@@ -31,7 +31,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Remote do
     Config,
     Conflict,
     Forwarder,
+    Lookup,
     Peers,
+    Ra,
     Settle
   }
 
@@ -51,6 +53,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Remote do
   @doc "The holder of the name on this node, and its value."
   @spec lookup(Registry.registry(), Registry.name()) :: [{pid, Registry.value()}]
   def lookup(registry, name), do: Table.lookup_here(registry, name)
+
+  @doc "The token with which this process of this node holds the name; `nil` when there is none."
+  @spec token(Registry.registry(), Registry.name(), pid) :: pos_integer | nil
+  def token(registry, name, pid), do: Lookup.token_here(registry, name, pid)
 
   @doc "The names that the engine of this node does not know as held by these processes."
   @spec unknown(Registry.registry(), engine :: module, [{Registry.name(), pid}]) ::
@@ -95,6 +101,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Remote do
   def feed(registry, subscriber, subscription),
     do: Forwarder.start(registry, subscriber, subscription)
 
+  @doc """
+  Who the ra server of this node is, for a node that forms the cluster, joins it or changes its members:
+  `%{phase: :offered, id: id, uid: uid, voters: nodes}` when it has never been started;
+  `%{phase: :started, id: id, uid: uid, first: ids, members: ids, leader: id}` when it has, with the members
+  that it was started with, those that it knows now, and its leader or `nil`;
+  `:no_member` when no registry of this node uses the engine.
+  """
+  @spec ra_identity() :: Ra.Formation.answer()
+  def ra_identity, do: Ra.Server.answer()
+
   # A supervisor may put arguments of its own before those of the child.
   for count <- 0..8 do
     extra = Macro.generate_arguments(count, __MODULE__)
@@ -113,6 +129,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Remote do
         {:error, {:shutdown, {:name_conflict, _name, _pid}}} = error -> ignore(reply_to, error)
         # This node registers no name any more.
         {:error, {:shutdown, {:draining, _name}}} = error -> ignore(reply_to, error)
+        {:error, {:shutdown, {:no_quorum, _name}}} = error -> ignore(reply_to, error)
         answer -> answer
       end
     end

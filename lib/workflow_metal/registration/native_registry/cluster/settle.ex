@@ -100,12 +100,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Settle do
   @doc "Tells the engine that a process has given a name back."
   @spec unregister(Registry.registry(), Registry.name(), pid) :: :ok
   def unregister(registry, name, pid) do
-    with %{timeout: timeout} = config <- Config.get(registry),
-         {:error, _reason} <- settle(registry, name, [pid], timeout, config) do
-      settle_later(registry, name, [pid], true)
-    end
+    case Config.get(registry) do
+      nil ->
+        :ok
 
-    :ok
+      %{exclusive?: true, engine: engine, timeout: timeout} ->
+        _ = engine.unregister(registry, name, pid, timeout)
+        :ok
+
+      %{timeout: timeout} = config ->
+        with {:error, _reason} <- settle(registry, name, [pid], timeout, config),
+             do: settle_later(registry, name, [pid], true)
+
+        :ok
+    end
   end
 
   @doc "Takes the name from the loser of a conflict, a process of this node, and ends it."

@@ -34,7 +34,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Shutdown do
   @doc "The names and holders of this node; none when the registry does not run."
   @spec held(Registry.registry()) :: held
   def held(registry) do
-    for {name, pid, _value} <- Table.records(registry, :_), do: {name, pid}
+    Table.held(registry)
   rescue
     ArgumentError -> []
   end
@@ -50,7 +50,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Shutdown do
   end
 
   defp give_back(registry, held, %{engine: engine} = config) do
-    for {name, pid} <- held, do: Settle.settle_until_done(registry, name, [pid], config)
+    if config.exclusive? do
+      engine.give_back(registry, held)
+    else
+      for {name, pid} <- held, do: Settle.settle_until_done(registry, name, [pid], config)
+    end
 
     if function_exported?(engine, :stop, 0) and not Config.engine_used?(engine), do: engine.stop()
   end

@@ -16,10 +16,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
   # The name of the adapter is part of an exit's reason. Nothing of that module is called from here.
   @adapter :"Elixir.WorkflowMetal.Registration.NativeRegistry"
 
-  # The pause between two lookups of what has been started, and the one in which the winner of a conflict
-  # becomes known here, in milliseconds.
+  # The pause between two lookups of what has been started, the one in which the winner of a conflict
+  # becomes known here, and the one before a name is claimed again that an unknown process has, in
+  # milliseconds.
   @pause 1
   @winner_pause 10
+  @claim_pause 100
 
   @doc """
   The process that holds the name: a new child of the supervisor, or one that another caller or node has
@@ -41,7 +43,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
       start = fn -> start_under(supervisor, child) end
 
       find
-      |> Attempts.start(start, &refused(registry, name, &1, timeout))
+      |> Attempts.start(start, &refused(registry, name, &1, timeout, deadline))
       |> await_visible(registry, name, timeout)
     after
       Deadlines.delete(registry, name, deadline)
@@ -81,7 +83,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
   end
 
   # What the error of a start means, see `Attempts.start/3`.
-  defp refused(registry, name, {:already_started, holder}, timeout)
+  defp refused(registry, name, {:already_started, holder}, timeout, _deadline)
        when is_pid(holder) and node(holder) != node() do
     with :undefined <- Lookup.whereis(registry, name) do
       # This node may not have heard of the name yet.
@@ -93,7 +95,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
     end
   end
 
-  defp refused(registry, name, reason, _timeout) do
+  # An exclusive engine knows of a holder that is not found here: the grant has not reached this node yet, or
+  # the holder has crashed with this node, and the name is not free yet.
+  defp refused(registry, name, {:already_started, :undefined} = reason, _timeout, deadline) do
+    if Config.fetch!(registry).exclusive?,
+      do: await_holder(registry, name, min(now() + @claim_pause, deadline), deadline),
+      else: Attempts.refused(fn -> Lookup.whereis(registry, name) end, reason)
+  end
+
+  defp refused(registry, name, reason, _timeout, _deadline) do
     case ended_by_cluster(reason) do
       :conflict ->
         if Lookup.whereis(registry, name) == :undefined, do: Process.sleep(@winner_pause)
@@ -104,6 +114,26 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
 
       nil ->
         Attempts.refused(fn -> Lookup.whereis(registry, name) end, reason)
+    end
+  end
+
+  defp await_holder(registry, name, until, deadline) do
+    case Lookup.whereis(registry, name) do
+      pid when is_pid(pid) ->
+        {:ok, pid}
+
+      :undefined ->
+        cond do
+          now() >= deadline ->
+            {:error, :cluster_timeout}
+
+          now() >= until ->
+            :conflict
+
+          true ->
+            Process.sleep(@pause)
+            await_holder(registry, name, until, deadline)
+        end
     end
   end
 
@@ -137,6 +167,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.StartChild do
        when is_pid(pid) do
     if node(pid) in [node() | Node.list()], do: answer, else: {:error, :cluster_timeout}
   end
+
+  # The name is held, and its holder cannot be seen: the engine ra keeps the names of a node that has crashed for a
+  # while, and that node runs again.
+  defp await_visible({:error, {:already_started, :undefined}}, _registry, _name, _timeout),
+    do: {:error, :cluster_timeout}
 
   defp await_visible(answer, _registry, _name, _timeout), do: answer
 

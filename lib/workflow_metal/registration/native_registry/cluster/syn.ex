@@ -21,7 +21,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Syn do
   def requires, do: [{:syn, "{:syn, \"~> 3.3\"}"}]
 
   @impl true
-  def start(registry) do
+  def start(registry, _options) do
     {:ok, _started} = Application.ensure_all_started(:syn)
     # Before the scope is started, which may find conflicts at once.
     attend(registry)
