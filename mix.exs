@@ -14,6 +14,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
     "guides/names_values_patterns.md",
     "guides/events_and_waiting.md",
     "guides/several_nodes.md",
+    "guides/names_that_never_run_twice.md",
     "guides/production.md",
     "guides/troubleshooting.md"
   ]
@@ -73,9 +74,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MixProject do
       {:workflow_metal, "~> 0.2.1 or ~> 0.3.0", optional: true},
       {:telemetry, "~> 1.0", optional: true},
       {:syn, "~> 3.3", optional: true},
+      {:ra, ra(System.otp_release()), optional: true},
       {:ex_doc, ">= 0.0.0", only: :dev, runtime: false}
     ]
   end
+
+  # ra 2.16 and newer do not run on OTP 25, and Hex does not know that. The package has the requirement of the
+  # machine on which it is made: that is one with a newer OTP.
+  defp ra("25"), do: "~> 2.15.4"
+  defp ra(_newer), do: "~> 2.15 or ~> 3.0"
 
   defp package do
     [
