@@ -13,7 +13,8 @@ excluded =
   for {tag, application, module} <- [
         {:workflow_metal, :workflow_metal, WorkflowMetal.Application},
         {:telemetry, :telemetry, :telemetry},
-        {:syn, :syn, :syn}
+        {:syn, :syn, :syn},
+        {:ra, :ra, :ra}
       ],
       not (Code.ensure_loaded?(module) and
              match?({:ok, _started}, Application.ensure_all_started(application))) do

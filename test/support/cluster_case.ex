@@ -13,7 +13,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
   @patience 120_000
   # The longest that :global may need for the few names of a test. It takes some milliseconds, or for ever
   # when a message of its was lost with a connection.
-  @sync 10_000
+  @sync 60_000
   @cookie :workflow_metal_native_registry
 
   # In the dictionary of a test that may reuse nodes: which one it is.
@@ -103,12 +103,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
     :exit, _reason -> false
   end
 
-  defp boot_node(arguments) do
-    name = :"registry_#{System.pid()}_#{System.unique_integer([:positive])}"
+  # A node that was halted, as its machine starts it again: with the same name.
+  def start_again({_peer, node}, arguments \\ []) do
+    [name, _host] = String.split(Atom.to_string(node), "@")
+    node = boot_node(arguments(:never) ++ arguments, name)
+    leave_in_the_end([node], nil)
+    node
+  end
 
+  defp unique_name, do: "registry_#{System.pid()}_#{System.unique_integer([:positive])}"
+
+  defp boot_node(arguments, name \\ unique_name()) do
     {:ok, peer, node} =
       :peer.start(%{
-        name: name,
+        name: String.to_atom(name),
         host: ~c"127.0.0.1",
         longnames: true,
         connection: :standard_io,

@@ -20,6 +20,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.CrashLog do
   # the process has. A test that meets this while it runs fails by itself.
   @outlived ~r/unknown registry: RegistryOfATest\..*it was stopped/s
 
+  # What the VM says of nodes that a test keeps apart by their cookies, and of a message for a process of the
+  # life of a node before its last crash.
+  @apart ~r/Connection attempt (from|to) node .* rejected|Discarding message .* old incarnation/s
+
   # The most errors that are kept. A few are enough to see a loop of crashes.
   @most 200
 
@@ -49,7 +53,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.CrashLog do
     if error?(event) do
       text = text(event)
       # Here, so that thousands of expected errors leave room for others.
-      unless expected?(text) or text =~ @outlived, do: keep(text)
+      unless expected?(text) or text =~ @outlived or text =~ @apart, do: keep(text)
     end
   rescue
     # The node is about to stop.

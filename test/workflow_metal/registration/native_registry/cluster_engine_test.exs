@@ -17,7 +17,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterEngineTest do
     def requires, do: []
 
     @impl true
-    def start(registry) do
+    def start(registry, []) do
       case Agent.start(fn -> %{} end, name: process(registry)) do
         {:ok, pid} -> pid
         {:error, {:already_started, pid}} -> pid

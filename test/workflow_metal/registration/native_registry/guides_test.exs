@@ -3,11 +3,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.GuidesTest do
   use ExUnit.Case
 
   # The examples say `Registry`, as their readers do.
-  alias WorkflowMetal.Registration.NativeRegistry.{Guides, Registry}
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Options
+  alias WorkflowMetal.Registration.NativeRegistry.{Guides, Registry, Worker}
 
   doctest Guides.EventsAndWaiting
   doctest Guides.Installing
   doctest Guides.MovingFromLocalRegistry
+  doctest Guides.NamesThatNeverRunTwice
   doctest Guides.NamesValuesPatterns
   doctest Guides.Production
   doctest Guides.SeveralNodes
@@ -52,6 +54,75 @@ defmodule WorkflowMetal.Registration.NativeRegistry.GuidesTest do
       assert_receive {:DOWN, ^reference, :process, ^pid, {:shutdown, registry}}, 5_000, path
       ended = Process.monitor(registry)
       assert_receive {:DOWN, ^ended, :process, ^registry, _reason}
+    end
+  end
+
+  describe "the modules of the guide to names that never run twice" do
+    setup do
+      guide = File.read!(Path.join(@root, "guides/names_that_never_run_twice.md"))
+
+      modules =
+        for [_all, block] <- Regex.scan(~r/^```elixir\n(defmodule .*?)^```/ms, guide),
+            {module, _binary} <- Code.compile_string(block),
+            do: module
+
+      on_exit(fn ->
+        for module <- modules do
+          :code.delete(module)
+          :code.purge(module)
+        end
+      end)
+
+      assert Enum.sort(modules) == [MyApp.Keeper, MyApp.Store]
+      :ok
+    end
+
+    test "a storage refuses what a former holder writes" do
+      start_supervised!(MyApp.Store)
+      write = &apply(MyApp.Store, :write, [:case, &1, &2])
+      assert write.(7, :first) == :ok
+      assert write.(7, :second) == :ok
+      assert write.(9, :of_the_next_holder) == :ok
+      assert write.(7, :third) == {:error, :not_the_holder}
+      assert write.(9, :fourth) == :ok
+    end
+
+    test "a keeper starts a process, and starts it again after it has ended" do
+      supervisor = start_supervised!({DynamicSupervisor, strategy: :one_for_one})
+      keeper = start_supervised!({MyApp.Keeper, [:clock, supervisor, Worker]})
+      assert {:ok, pid} = Registry.await(MyApp.Names, :clock)
+      :ok = DynamicSupervisor.terminate_child(supervisor, pid)
+      send(keeper, :look)
+      assert {:ok, another} = Registry.await(MyApp.Names, :clock)
+      assert another != pid
+    end
+  end
+
+  test "the versions of ra in the guide are those that errors name, and mix.exs allows them" do
+    guide = File.read!(Path.join(@root, "guides/names_that_never_run_twice.md"))
+    project = File.read!(Path.join(@root, "mix.exs"))
+
+    for {otp, row, function, right, wrong} <- [
+          {"25", "25", ~S("25"), ["2.15.4"], ["2.16.0", "2.17.3", "3.1.10"]},
+          {"27", "26 and newer", "_newer", ["2.17.3", "3.1.10"], ["2.14.0", "4.0.0"]}
+        ] do
+      dependency = Options.dependency(otp)
+      assert guide =~ "| #{row} | `#{dependency}` |"
+      {:ra, asked} = dependency |> Code.eval_string() |> elem(0)
+      [_all, allowed] = Regex.run(~r/defp ra\(#{function}\), do: "(.*)"/, project)
+
+      for requirement <- [asked, allowed] do
+        for version <- right, do: assert(Version.match?(version, requirement))
+        for version <- wrong, do: refute(Version.match?(version, requirement))
+      end
+    end
+  end
+
+  test "every block of Elixir in the documents is Elixir" do
+    for document <- documents(),
+        [_all, block] <- Regex.scan(~r/^```elixir\n(.*?)^```/ms, File.read!(document)),
+        not (block =~ "iex>") do
+      assert {:ok, _quoted} = Code.string_to_quoted(block), "#{document}: #{block}"
     end
   end
 

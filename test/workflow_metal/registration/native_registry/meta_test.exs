@@ -89,7 +89,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MetaTest do
       assert Native.clustered(1) == :no_registry
 
       clustered = unique_registry()
-      :ok = Native.open(clustered, self(), true)
+      :ok = Native.open(clustered, self(), :clustered)
       assert Native.clustered(clustered) == true
       assert Native.close(clustered, self())
     end
