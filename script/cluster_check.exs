@@ -1,6 +1,6 @@
 # What script/cluster_check runs.
 
-alias WorkflowMetal.Registration.NativeRegistry.ClusterCheck
+alias WorkflowMetal.Registration.NativeRegistry.{ClusterCheck, LeaseCheck}
 
 [minutes | seed] = System.argv()
 {minutes, ""} = Float.parse(minutes)
@@ -8,7 +8,7 @@ seed = List.first(seed)
 
 engines =
   case System.get_env("CHECKED_ENGINE") do
-    nil -> if Code.ensure_loaded?(:syn), do: [:syn, :global], else: [:global]
+    nil -> for(engine <- [:syn, :ra], Code.ensure_loaded?(engine), do: engine) ++ [:global]
     engine -> [String.to_existing_atom(engine)]
   end
 
@@ -29,8 +29,31 @@ only =
     _all -> nil
   end
 
+with names when names not in [nil, ""] <- System.get_env("CHECKED_NAMES") do
+  case names |> String.to_integer() |> LeaseCheck.Snapshot.run() do
+    {:ok, text} ->
+      IO.puts(text)
+      System.halt(0)
+
+    {:error, text} ->
+      IO.puts(:stderr, text)
+      System.halt(1)
+  end
+end
+
 deadline = System.monotonic_time(:millisecond) + round(minutes * 60_000)
 verbose = System.get_env("CHECK_VERBOSE") != nil
+
+# An engine with which no name ever runs twice is checked for that.
+round = fn
+  :ra, seed ->
+    with {:ok, holds} <- LeaseCheck.Rounds.round(seed, verbose: verbose, only: only),
+         do: {:ok, ", #{holds} holds"}
+
+  engine, seed ->
+    with :ok <- ClusterCheck.round(engine, seed, verbose: verbose, only: only), do: {:ok, ""}
+end
+
 IO.puts("engines #{inspect(engines)}, first seed #{first}")
 
 result =
@@ -39,12 +62,12 @@ result =
     failed =
       Enum.find_value(engines, fn engine ->
         started = System.monotonic_time(:millisecond)
-        answer = ClusterCheck.round(engine, seed, verbose: verbose, only: only)
+        answer = round.(engine, seed)
         seconds = Float.round((System.monotonic_time(:millisecond) - started) / 1_000, 1)
 
         case answer do
-          :ok ->
-            IO.puts("#{engine} #{seed}: passed in #{seconds} s")
+          {:ok, more} ->
+            IO.puts("#{engine} #{seed}: passed in #{seconds} s#{more}")
             nil
 
           {:error, text} ->
