@@ -73,14 +73,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LeaseTest do
 
       held = [{:heavy, self()}, {:name, holder}]
       assert answers.() == found
-      assert Lease.valid?(leased)
+      assert Table.lease_valid?(leased)
       assert Enum.sort(Table.held(leased)) == held
 
       epoch = pass(epoch)
       elsewhere = {:elsewhere, nil}
       assert answers.() == [:asked, :elsewhere, :elsewhere, [], elsewhere, [], 0, 0, []]
       assert Table.update_value(leased, :heavy, fn _value -> :changed end) == :error
-      refute Lease.valid?(leased)
+      refute Table.lease_valid?(leased)
       assert Lease.left() <= 0
       assert Table.here(leased, :name) == holder
       assert Enum.sort(Table.held(leased)) == held
@@ -105,7 +105,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LeaseTest do
       pass(epoch)
 
       for registry <- [registry, clustered] do
-        assert Lease.valid?(registry)
+        assert Table.lease_valid?(registry)
         assert whereis(registry, :name) == self()
         assert Table.count(registry) == 1
         assert [{:name, _pid, nil}] = Table.records(registry, :_)
@@ -275,6 +275,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LeaseTest do
   end
 
   test "an unknown registry has no lease to ask for" do
-    assert_raise ArgumentError, ~r/NoSuchRegistry/, fn -> Lease.valid?(NoSuchRegistry) end
+    assert_raise ArgumentError, ~r/NoSuchRegistry/, fn -> Table.lease_valid?(NoSuchRegistry) end
   end
 end

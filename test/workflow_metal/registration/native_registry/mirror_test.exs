@@ -16,7 +16,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MirrorTest do
 
   # Makes the session that of the process, and the process the holder.
   defp put(registry, name, no, pid) do
-    {prefix, id, serial, suffix} = Mirror.split(pid)
+    {prefix, id, serial, suffix} = split(pid)
     :ok = Mirror.node(no, prefix, suffix)
     :ok = Mirror.put(registry, name, no, id, serial)
   end
@@ -67,7 +67,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MirrorTest do
   end
 
   test "a term that cannot be a name is refused", %{mirrored: mirrored, pid: pid} do
-    {prefix, id, serial, suffix} = Mirror.split(pid)
+    {prefix, id, serial, suffix} = split(pid)
     :ok = Mirror.node(1, prefix, suffix)
     deep = Terms.nest(:name, 300, &{&1})
 
@@ -101,7 +101,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MirrorTest do
     assert {101, _bytes} = Mirror.info()
 
     # Put too late.
-    {_prefix, id, serial, _suffix} = Mirror.split(pid)
+    {_prefix, id, serial, _suffix} = split(pid)
     :ok = Mirror.put(mirrored, :late, 1, id, serial)
     assert Mirror.whereis(mirrored, :late) == :undefined
   end
@@ -112,14 +112,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MirrorTest do
     assert Mirror.clear() == :ok
     assert {0, left} = Mirror.info()
     assert left < bytes / 2
-    {prefix, _id, _serial, suffix} = Mirror.split(pid)
+    {prefix, _id, _serial, suffix} = split(pid)
     :ok = Mirror.node(1, prefix, suffix)
     assert Mirror.whereis(mirrored, {1, String.duplicate("n", 200)}) == :undefined
   end
 
   test "what makes no pid, and what is no number of a session, is refused", context do
     %{mirrored: mirrored, pid: pid} = context
-    {prefix, _id, _serial, suffix} = Mirror.split(pid)
+    {prefix, _id, _serial, suffix} = split(pid)
 
     for {no, prefix, suffix} <- [
           {1, "", ""},
@@ -172,5 +172,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.MirrorTest do
     :ok = Lease.begin(epoch, Lease.clock() + 3_600_000_000_000)
     assert Table.whereis(registry, :name, nobody) == self()
     assert Lease.finish(epoch)
+  end
+
+  # A pid in external format, in the parts that `Mirror` takes.
+  defp split(pid) do
+    external = :erlang.term_to_binary(pid)
+    size = byte_size(external) - 12
+    <<prefix::binary-size(size), id::32, serial::32, suffix::binary-size(4)>> = external
+    {prefix, id, serial, suffix}
   end
 end

@@ -6,7 +6,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Lease do
   # A session has one lease, from `begin/2` until `finish/1`, and its number is the epoch. Instants are
   # nanoseconds of `clock/0`, a clock that goes on while the machine sleeps, where there is one.
 
-  alias WorkflowMetal.Registration.NativeRegistry.{Name, Native, Registry}
+  alias WorkflowMetal.Registration.NativeRegistry.Native
 
   @typedoc """
   The number of a life of this node's session. Each is greater than all before it in this VM, as
@@ -53,12 +53,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Lease do
   @doc "The nanoseconds that are left of the lease. Not above 0: there is none."
   @spec left() :: integer
   def left, do: Native.lease_left()
-
-  @doc "Whether processes of this node may hold names of the registry: always, if it has no lease."
-  @spec valid?(Registry.registry()) :: boolean
-  def valid?(registry) do
-    with :no_registry <- Native.lease_valid(registry), do: Name.unknown_registry!(registry)
-  end
 
   @doc """
   How many calls of `Table.hold/6` have looked, or are about to look, at the epoch and have not inserted

@@ -9,7 +9,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Members do
   # The types of the public functions.
   alias WorkflowMetal.Registration.NativeRegistry.Members
 
-  alias WorkflowMetal.Registration.NativeRegistry.Cluster.Peers
+  alias WorkflowMetal.Registration.NativeRegistry.Cluster.{Peers, Tasks}
 
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.{
     Identity,
@@ -22,6 +22,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Members do
   # How long another node is waited for, and how long a node may take to get all that the others have
   # before it votes, in milliseconds.
   @wait 2_000
+  # How long a connection is tried; the kernel gives up after seven seconds.
+  @connect 8_000
   @caught_up 30_000
   @pause 100
 
@@ -218,6 +220,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Members do
   # Of the voters that are left, the one with the longest log has the most of what was agreed on.
   defp foremost(id, voters) do
     with {:ok, own} <- checked(Membership.log(id)) do
+      # One that is not connected at this moment is not lost.
+      _ = Tasks.map(nodes(voters), &Node.connect/1, @connect)
       identities = identities(nodes(voters))
 
       logs =

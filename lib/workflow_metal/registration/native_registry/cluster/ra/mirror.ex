@@ -31,15 +31,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Mirror do
     :ok
   end
 
-  @doc "The external format of a pid, in the parts that `node/3` and `put/5` take."
-  @spec split(pid) :: {prefix :: binary, id :: part, serial :: part, suffix :: binary}
-  def split(pid) when is_pid(pid) do
-    external = :erlang.term_to_binary(pid)
-    size = byte_size(external) - 12
-    <<prefix::binary-size(size), id::32, serial::32, suffix::binary-size(4)>> = external
-    {prefix, id, serial, suffix}
-  end
-
   @doc """
   Hides all names of a session at once. Their memory is free after `delete/3` of each. Names that are put
   for the session afterwards are not found either.

@@ -46,6 +46,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Session do
   # A grant that the caller has not settled after so many milliseconds is looked at: it may have been killed.
   @forgotten 1_000
 
+  # A claim that waits for less, in milliseconds, may get no answer from a cluster that has a majority.
+  @short 500
+
   # How long the cluster may take to close the session when this process stops, in milliseconds.
   @close 1_000
 
@@ -81,8 +84,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Session do
     postponed: [],
     leader: nil,
     candidates: [],
-    # When the cluster answered last.
-    answered: 0,
     # When the last renewal of this session was sent; `nil` when none was.
     renewed: nil,
     # Whether the holders were ended and no session has been opened since.
@@ -319,9 +320,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Session do
   defp begin(state, nil) do
     state = %{state | lives: state.lives + 1, status: :opening, deadline: 0}
 
-    sid =
-      {node(), System.os_time(), state.lives, make_ref() |> :erlang.ref_to_list() |> to_string()}
-
+    sid = sid(state)
     open = {:open, sid, node(), Pids.built(), state.lease, state.replaces}
     send_command(state, open)
   end
@@ -329,12 +328,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Session do
   defp begin(state, {number, instead_of}) do
     state = %{state | lives: state.lives + 1, status: :opening}
 
-    sid =
-      {node(), System.os_time(), state.lives, make_ref() |> :erlang.ref_to_list() |> to_string()}
-
+    sid = sid(state)
     # What the process before this one granted is not taken by the table any more.
     send_command(state, {:resume, number, sid, instead_of})
   end
+
+  defp sid(%{lives: lives}),
+    do: {node(), System.os_time(), lives, make_ref() |> :erlang.ref_to_list() |> to_string()}
 
   # `renewal` is 0 unless the session was resumed.
   defp opened(state, number, sid, first_sent, renewal) do
@@ -679,7 +679,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Session do
   defp tick(%{lease: lease}),
     do: Process.send_after(self(), :tick, max(div(lease, 2 * @renewals), 1))
 
+  # What a claim that had a moment only says of the cluster is what the renewals before it say.
   defp answered_since?(since) do
+    now = now()
+    short? = now - since < @short
+    since = if short?, do: now - div(2 * (Server.lease() || 0), @renewals), else: since
     :atomics.get(:persistent_term.get({__MODULE__, :answered}), 1) >= since
   end
 
