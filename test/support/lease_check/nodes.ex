@@ -4,7 +4,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LeaseCheck.Nodes do
   # controlled through standard input and output, and numbered.
 
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.Ra
-  alias WorkflowMetal.Registration.NativeRegistry.LeaseCheck.{Checks, History, Member, Mutants}
+
+  alias WorkflowMetal.Registration.NativeRegistry.LeaseCheck.{
+    Checks,
+    History,
+    Later,
+    Member,
+    Mutants
+  }
+
   alias WorkflowMetal.Registration.NativeRegistry.{CrashLog, OtherVM}
 
   @patience 60_000
@@ -113,6 +121,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LeaseCheck.Nodes do
 
     :ok = call(cluster, number, Member, :prepare, [])
     if options[:mutant], do: mutate(cluster, number, options[:mutant])
+    if options[:later], do: load(cluster, number, Later.sources())
     open(cluster, number)
   end
 
@@ -149,10 +158,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LeaseCheck.Nodes do
   end
 
   @doc "Changes the code of the node."
-  def mutate(cluster, number, mutant) do
-    for {source, file} <- Mutants.sources(mutant),
-        do: call(cluster, number, Member, :load, [source, file])
+  def mutate(cluster, number, mutant), do: load(cluster, number, Mutants.sources(mutant))
 
+  defp load(cluster, number, sources) do
+    for {source, file} <- sources, do: call(cluster, number, Member, :load, [source, file])
     :ok
   end
 

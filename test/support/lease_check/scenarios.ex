@@ -4,7 +4,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LeaseCheck.Scenarios do
   # it is after the fault.
 
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.{Fence, Machine, Server, Session}
-  alias WorkflowMetal.Registration.NativeRegistry.LeaseCheck.{Member, Nodes}
+  alias WorkflowMetal.Registration.NativeRegistry.LeaseCheck.{Later, Member, Nodes}
 
   import WorkflowMetal.Registration.NativeRegistry.LeaseCheck.Nodes
 
@@ -127,6 +127,29 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LeaseCheck.Scenarios do
     cut(cluster, [leader], [one])
     for number <- numbers(), do: spawn_holder(cluster, number, {:name, rem(number, 3) + 1}, [])
     Process.sleep(2 * Machine.expiry(lease))
+  end
+
+  @doc """
+  The nodes are stopped one after another, and come back with a later version of the state machine, while processes
+  on all of them register names.
+  """
+  def rolling_upgrade(cluster) do
+    for number <- numbers(), do: hold(cluster, number, {:kept, number})
+    work = [cluster.registry, for(number <- 1..6, do: {:name, number}), 2]
+    for number <- numbers(), do: call(cluster, number, Member, :work, work ++ [number])
+
+    for number <- numbers() do
+      close(cluster, number)
+      kill(cluster, number)
+      boot(cluster, number, later: true)
+      await_registers(cluster, [number])
+      hold(cluster, number, {:kept, number})
+      call(cluster, number, Member, :work, work ++ [10 + number])
+    end
+
+    await_registers(cluster)
+    versions = fn -> for number <- numbers(), do: call(cluster, number, Later, :version, []) end
+    eventually(fn -> versions.() == [1, 1, 1] end, "all members have the later version")
   end
 
   # The leader and the followers.

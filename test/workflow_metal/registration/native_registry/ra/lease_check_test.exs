@@ -57,7 +57,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Ra.LeaseCheckTest do
   for {what, scenario} <- [
         {"all nodes are killed and started again", :total_restart},
         {"the leader is paused for longer than its session lives", :paused_leader},
-        {"one link of three is cut", :cut_link}
+        {"one link of three is cut", :cut_link},
+        {"nodes are upgraded one after another under load", :rolling_upgrade}
       ] do
     test "finds nothing when #{what}" do
       cluster = start()

@@ -277,4 +277,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Ra.MachineTest do
       assert pid |> Pids.number() |> Pids.pid() == pid
     end
   end
+
+  test "a question of a later version is answered, as one that raises would end the ra server",
+       %{registry: registry} do
+    {state, _one} = open(new(), :one)
+    assert Machine.answer(:overview, [], state) == Machine.overview(state)
+    assert Machine.answer(:granted, [registry, :a], state) == nil
+    assert Machine.answer(:counts, [], state) == %{:"other@127.0.0.1" => 0}
+    assert Machine.answer(:of_a_later_version, [], state) == :unknown_question
+    assert Machine.answer(:granted, [], state) == :unknown_question
+  end
 end

@@ -109,17 +109,22 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Identity do
   end
 
   # A file that was renamed stays so after a power failure only when its folder has been written. Not
-  # every system opens a folder as a file.
+  # every system opens a folder as a file, or writes one.
   defp sync(directory) do
-    case :file.open(directory, [:read, :raw, :directory]) do
-      {:ok, file} ->
-        _ = :file.sync(file)
-        _ = :file.close(file)
-        :ok
+    with {:ok, file} <- :file.open(directory, [:read, :raw, :directory]) do
+      written = :file.sync(file)
+      _ = :file.close(file)
 
-      {:error, _reason} ->
-        :ok
+      case written do
+        {:error, reason} when reason not in [:einval, :ebadf, :enotsup] ->
+          raise File.Error, reason: reason, action: "sync folder", path: directory
+
+        _written_or_cannot_be ->
+          :ok
+      end
     end
+
+    :ok
   end
 
   defp encode(identity) do

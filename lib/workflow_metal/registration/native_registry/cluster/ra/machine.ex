@@ -356,6 +356,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Machine do
 
   ## Questions to the state of one member
 
+  @doc """
+  The answer to a question: what the function of that name answers. A ra server ends when a question raises, and
+  this member may be asked by one that runs a later version of this project.
+  """
+  @spec answer(question :: atom, arguments :: list, state) :: term | :unknown_question
+  def answer(:overview, [], state), do: overview(state)
+  def answer(:granted, [registry, name], state), do: granted(registry, name, state)
+  def answer(:counts, [], state), do: counts(state)
+
+  def answer(:held, [registry, number, sid, sequence], state),
+    do: held(registry, number, sid, sequence, state)
+
+  def answer(_question, _arguments, _state), do: :unknown_question
+
   @doc "The grant of a name: its session's node, the pid's number, and the token."
   @spec granted(Registry.registry(), Registry.name(), state) ::
           {session_number, pid_number, token} | nil

@@ -23,17 +23,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Membership do
          do: answer(ra(:members, [leader, @timeout]))
   end
 
-  @doc "What a function of `Machine` answers for the state, as a majority has it; and the leader."
+  @doc "What `Machine.answer/3` says of the state, as a majority has it; and the leader."
   @spec query([Identity.server_id()], atom) ::
           {:ok, term, leader :: Identity.server_id()} | error
-  def query(candidates, function) do
+  def query(candidates, question) do
     # ra asks one after another, and waits for each.
     connected = [node() | Node.list()]
 
     case for({_name, node} = id <- candidates, node in connected, do: id) do
       [] -> {:error, :no_quorum}
       # As an MFA: the leader may run another version of this module.
-      ids -> answer(ra(:consistent_query, [ids, {Machine, function, []}, @timeout]))
+      ids -> answer(ra(:consistent_query, [ids, {Machine, :answer, [question, []]}, @timeout]))
     end
   end
 

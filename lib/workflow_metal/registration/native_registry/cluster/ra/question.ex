@@ -4,11 +4,11 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Question do
 
   alias WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.{Machine, Server}
 
-  @doc "What a function of `Machine` answers, whose last argument is the state."
+  @doc "What `Machine.answer/3` says."
   @spec ask(atom, [term]) :: {:ok, answer :: term} | :error
-  def ask(function, arguments) do
+  def ask(question, arguments) do
     with {_name, _node} = server <- Server.id(),
-         query = {Machine, function, arguments},
+         query = {Machine, :answer, [question, arguments]},
          {:ok, {_index_and_term, answer}, _leader} <- apply(:ra, :local_query, [server, query]) do
       {:ok, answer}
     else
