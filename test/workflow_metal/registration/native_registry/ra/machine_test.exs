@@ -259,14 +259,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Ra.MachineTest do
        %{registry: registry} do
     {state, one} = open(new(), :one)
     claims = fn from, to -> for number <- from..to, do: {:claim, registry, number, 7} end
-    {state, _answer, effects} = run(state, Machine.batch(one, :one, 1, 1, claims.(1, 10_000)), 17)
+    {state, _answer, effects} = run(state, Machine.batch(one, :one, 1, 1, claims.(1, 40_000)), 17)
     refute List.keymember?(effects, :release_cursor, 0)
 
     {state, _answer, effects} =
-      run(state, Machine.batch(one, :one, 2, 2, claims.(10_001, 60_000)), 18)
+      run(state, Machine.batch(one, :one, 2, 2, claims.(40_001, 200_000)), 18)
 
     assert {:release_cursor, 18, ^state} = List.keyfind(effects, :release_cursor, 0)
-    {state, _answer, effects} = run(state, Machine.batch(one, :one, 3, 3, claims.(1, 29_000)), 19)
+    {state, _answer, effects} = run(state, Machine.batch(one, :one, 3, 3, claims.(1, 99_000)), 19)
     refute List.keymember?(effects, :release_cursor, 0)
     {_state, _answer, effects} = run(state, Machine.batch(one, :one, 4, 4, claims.(1, 1_000)), 20)
     assert List.keymember?(effects, :release_cursor, 0)

@@ -26,8 +26,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Machine do
   @buckets 128
 
   # A snapshot is taken after so many operations, or after half as many as there are names, so that
-  # writing the state out costs less than what was done to it.
-  @snapshot 16_384
+  # writing the state out costs less than what was done to it. So many operations are applied again in half a
+  # second when a member starts.
+  @snapshot 65_536
 
   @typedoc "Identifies one life of a session; no other life has the same."
   @type sid :: term
@@ -199,67 +200,88 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Machine do
 
   defp apply_batch(meta, session, {number, sequence, renewal, packed}, state) do
     operations = :erlang.binary_to_term(packed)
-    {results, state} = Enum.map_reduce(operations, state, &operate(&1, number, session, &2))
+    grants = {state.names, state.count, state.token}
+    {results, {names, count, token}} = operate(operations, number, session, state, grants, [])
 
     before = session.renewal
     session = %{session | sequence: sequence, renewal: renewal, results: results}
-    state = put_in(state.sessions[number], session)
-    state = search(%{state | operations: state.operations + length(operations) + 1})
+
+    state =
+      search(%{
+        state
+        | names: names,
+          count: count,
+          token: token,
+          registries: registries(operations, state.registries),
+          sessions: Map.put(state.sessions, number, session),
+          operations: state.operations + length(operations) + 1
+      })
+
     {state, snapshot} = snapshot(meta, state)
     timers = [{:timer, {:lease, number, before}, :infinity}, timer(number, session)]
     {state, {:ok, sequence, results}, timers ++ snapshot}
   end
 
-  defp operate({:claim, registry, name, pid}, number, session, state) do
-    {key, bucket} = bucket(registry, name, state)
+  # What changes is apart from the state, as a copy of the state for each operation takes longer than the operation.
+  defp operate([operation | operations], number, session, state, grants, results) do
+    {result, grants} = operate(operation, number, session, state, grants)
+    operate(operations, number, session, state, grants, [result | results])
+  end
+
+  defp operate([], _number, _session, _state, grants, results),
+    do: {Enum.reverse(results), grants}
+
+  defp operate({:claim, registry, name, pid}, number, session, state, {names, count, token}) do
+    {key, bucket} = bucket(registry, name, names)
 
     case bucket do
-      %{^name => {^number, ^pid, token}} ->
-        {token, state}
+      %{^name => {^number, ^pid, before}} ->
+        {before, {names, count, token}}
 
       # Another process of this session: its node knows that it does not hold the name any more.
       %{^name => {holder, _pid, _token}}
       when holder != number and is_map_key(state.sessions, holder) ->
-        {0, state}
+        {0, {names, count, token}}
 
       _free ->
-        token = state.token + 1
-        count = if is_map_key(bucket, name), do: state.count, else: state.count + 1
+        token = token + 1
         mirror(registry, name, number, pid, session)
-        bucket = Map.put(bucket, name, {number, pid, token})
-        {token, put_bucket(%{state | token: token, count: count}, key, bucket)}
+        put = Map.put(bucket, name, {number, pid, token})
+        count = count + map_size(put) - map_size(bucket)
+        {token, {Map.put(names, key, put), count, token}}
     end
   end
 
-  defp operate({:free, registry, name, pid}, number, _session, state) do
-    {key, bucket} = bucket(registry, name, state)
+  defp operate({:free, registry, name, pid}, number, _session, _state, {names, count, token}) do
+    {key, bucket} = bucket(registry, name, names)
 
     case bucket do
       %{^name => {^number, ^pid, _token}} ->
         Mirror.delete(registry, name, number)
-        {0, put_bucket(%{state | count: state.count - 1}, key, Map.delete(bucket, name))}
+        {0, {put_bucket(names, key, Map.delete(bucket, name)), count - 1, token}}
 
       _not_held ->
-        {0, state}
+        {0, {names, count, token}}
     end
   end
 
-  defp bucket(registry, name, state) do
+  defp bucket(registry, name, names) do
     key = {registry, :erlang.phash2(name, @buckets)}
-    {key, Map.get(state.names, key, %{})}
+    {key, Map.get(names, key, %{})}
   end
 
-  defp put_bucket(state, key, bucket) when bucket == %{},
-    do: %{state | names: Map.delete(state.names, key)}
+  defp put_bucket(names, key, bucket) when bucket == %{}, do: Map.delete(names, key)
+  defp put_bucket(names, key, bucket), do: Map.put(names, key, bucket)
 
-  defp put_bucket(%{names: names} = state, {registry, _} = key, bucket) do
-    registries =
-      if is_map_key(names, key) or registry in state.registries,
-        do: state.registries,
-        else: [registry | state.registries]
+  # Most batches are of one registry.
+  defp registries([{:claim, registry, _, _} | operations], [registry | _] = known),
+    do: registries(operations, known)
 
-    %{state | names: Map.put(names, key, bucket), registries: registries}
-  end
+  defp registries([{:claim, registry, _, _} | operations], known),
+    do: registries(operations, if(registry in known, do: known, else: [registry | known]))
+
+  defp registries([{:free, _, _, _} | operations], known), do: registries(operations, known)
+  defp registries([], known), do: known
 
   # Deletes entries of ended sessions.
   defp search(%{search: {_bucket, 0}} = state), do: state
@@ -284,7 +306,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Machine do
         name
       end
 
-    put_bucket(%{state | count: state.count - length(ended)}, key, Map.drop(bucket, ended))
+    names = put_bucket(state.names, key, Map.drop(bucket, ended))
+    %{state | names: names, count: state.count - length(ended)}
   end
 
   # By operations and not by entries of the log, as an entry has up to thousands.
@@ -374,7 +397,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Machine do
   @spec granted(Registry.registry(), Registry.name(), state) ::
           {session_number, pid_number, token} | nil
   def granted(registry, name, state) do
-    {_key, bucket} = bucket(registry, name, state)
+    {_key, bucket} = bucket(registry, name, state.names)
 
     case bucket do
       %{^name => {number, _pid, _token} = entry} when is_map_key(state.sessions, number) -> entry

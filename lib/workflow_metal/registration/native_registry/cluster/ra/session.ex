@@ -78,8 +78,17 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Session do
     callers: [],
     # Operations that wait, the newest first: `{operation, caller}`.
     waiting: [],
-    # Claims that are not settled: from `{registry, name}` to `%{pid:, from:, state:, since:}`.
+    # Claims that are not settled: from `{registry, name}` to `{number, pid, from, since}`. They are numbered in
+    # their order, which is also the order of the answers. `from` is `nil` when the caller has given up.
     claims: %{},
+    # The number of the last claim, and of the last one that was answered. One that is still among the claims
+    # then was granted.
+    asked: 0,
+    answered: 0,
+    # Of the claims, those whose caller has given up while they were on their way, and those whose process has given
+    # the name back or ended since. Nearly always empty.
+    given_up: %{},
+    freed: %{},
     # What has to be looked at again, because the registry is suspended: `{registry, name, pid}`.
     postponed: [],
     leader: nil,
@@ -191,7 +200,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Session do
         {:reply, :ok, state}
 
       # It has claimed the name again.
-      match?(%{^key => %{pid: ^pid}}, state.claims) ->
+      match?(%{^key => {_number, ^pid, _from, _since}}, state.claims) ->
         {:reply, :ok, state}
 
       true ->
@@ -208,15 +217,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Session do
     key = {registry, name}
 
     case state.claims do
-      %{^key => %{pid: ^pid, state: :granted, epoch: epoch}} ->
+      %{^key => {number, ^pid, _from, _since}} when number <= state.answered ->
         # The grant was on its way when the caller gave up, so that nobody will settle it.
-        {:noreply, state |> settle(epoch, key, pid, false) |> send_waiting()}
+        {:noreply, state |> settle(state.open.epoch, key, pid, false) |> send_waiting()}
 
-      %{^key => %{pid: ^pid} = claim} ->
-        case Enum.split_with(state.waiting, &match?({_operation, {:claim, ^key}}, &1)) do
+      %{^key => {number, ^pid, _from, since}} ->
+        case Enum.split_with(state.waiting, &match?({_operation, {:claim, ^key, _, _, _}}, &1)) do
           {[], _waiting} ->
             # It is on its way.
-            {:noreply, put_in(state.claims[key], %{claim | from: nil})}
+            state = put_in(state.claims[key], {number, pid, nil, since})
+            {:noreply, put_in(state.given_up[key], true)}
 
           {[_claim], waiting} ->
             {:noreply, %{state | waiting: waiting, claims: Map.delete(state.claims, key)}}
@@ -379,13 +389,22 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Session do
 
   # Claims that were granted are left: their holders find that the lease has ended.
   defp refuse_all(state) do
-    for {_key, %{from: from, state: status}} <- state.claims,
-        status != :granted and from != nil,
+    for {_key, {number, _pid, from, _since}} <- state.claims,
+        number > state.answered and from != nil,
         do: GenServer.reply(from, {:error, :no_quorum})
 
     for {_operation, {:reply, from}} <- state.waiting, do: GenServer.reply(from, :ok)
     for {:reply, from} <- state.callers, do: GenServer.reply(from, :ok)
-    %{drop_command(state) | claims: %{}, waiting: [], callers: [], postponed: []}
+
+    %{
+      drop_command(state)
+      | claims: %{},
+        given_up: %{},
+        freed: %{},
+        waiting: [],
+        callers: [],
+        postponed: []
+    }
   end
 
   ## Operations
@@ -395,10 +414,16 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Session do
   defp add(state, operation, caller),
     do: %{state | waiting: [{operation, caller} | state.waiting]}
 
-  defp put_claim(%{claims: claims} = state, {registry, name} = key, pid, number, from) do
-    claim = %{pid: pid, from: from, state: :asked}
-    state = %{state | claims: Map.put(claims, key, claim)}
-    add(state, {:claim, registry, name, number}, {:claim, key})
+  defp put_claim(state, {registry, name} = key, pid, pid_number, from) do
+    number = state.asked + 1
+    operation = {:claim, registry, name, pid_number}
+
+    %{
+      state
+      | asked: number,
+        claims: Map.put(state.claims, key, {number, pid, from, now()}),
+        waiting: [{operation, {:claim, key, number, pid, from}} | state.waiting]
+    }
   end
 
   # A process may have given the name back, or have ended. What it still holds is left.
@@ -407,8 +432,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Session do
 
     case state.claims do
       # That was before this claim, or is looked at when this is settled.
-      %{^key => %{pid: ^pid} = claim} ->
-        put_in(state.claims[key], Map.put(claim, :freed, true))
+      %{^key => {_number, ^pid, _from, _since}} ->
+        put_in(state.freed[key], true)
 
       _no_claim when state.status != :open ->
         state
@@ -440,12 +465,20 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Session do
 
   defp settle(state, epoch, {registry, name} = key, pid, held?) do
     case state.claims do
-      %{^key => %{pid: ^pid, state: :granted, epoch: ^epoch} = claim} ->
+      # Claims are forgotten when a session ends: this one is of the session that is open.
+      %{^key => {number, ^pid, _from, _since}}
+      when number <= state.answered and epoch == state.open.epoch ->
         state = %{state | claims: Map.delete(state.claims, key)}
 
         cond do
-          not held? or is_map_key(claim, :freed) -> freed(state, registry, name, pid)
-          true -> state
+          is_map_key(state.freed, key) ->
+            freed(%{state | freed: Map.delete(state.freed, key)}, registry, name, pid)
+
+          held? ->
+            state
+
+          true ->
+            freed(state, registry, name, pid)
         end
 
       # It was granted by a session that has ended, or by the process before this one.
@@ -461,15 +494,15 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Session do
   defp settle_forgotten(state) do
     before = now() - @forgotten
 
-    for {{registry, name} = key, %{state: :granted, since: since} = claim} <- state.claims,
+    for {{registry, name} = key, {number, pid, {caller, _tag}, since}} <- state.claims,
+        number <= state.answered,
         since < before,
-        {caller, _tag} <- [claim.caller],
         not Process.alive?(caller),
         reduce: state do
       state ->
-        case holds?(registry, name, claim.pid) do
+        case holds?(registry, name, pid) do
           :unknown -> state
-          held? -> settle(state, claim.epoch, key, claim.pid, held?)
+          held? -> settle(state, state.open.epoch, key, pid, held?)
         end
     end
   end
@@ -648,25 +681,38 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Session do
     state
   end
 
-  defp reply({:claim, key}, result, %{claims: claims, open: %{epoch: epoch}} = state) do
-    %{pid: pid, from: from} = claim = Map.fetch!(claims, key)
+  defp reply({:claim, key, number, pid, from}, result, state) do
+    state = %{state | answered: number}
 
     cond do
-      result == 0 ->
-        if from, do: GenServer.reply(from, :no)
-        %{state | claims: Map.delete(claims, key)}
-
-      # The caller has given up.
-      from == nil ->
-        claim = Map.merge(claim, %{state: :granted, epoch: epoch})
-        settle(%{state | claims: Map.put(claims, key, claim)}, epoch, key, pid, false)
-
-      true ->
-        {caller, _tag} = from
-        GenServer.reply(from, {:yes, epoch})
-        claim = Map.merge(claim, %{state: :granted, epoch: epoch, since: now(), caller: caller})
-        %{state | claims: Map.put(claims, key, claim)}
+      is_map_key(state.given_up, key) -> reply_to_nobody(key, pid, result, state)
+      result == 0 -> refuse(key, from, state)
+      true -> grant(from, state)
     end
+  end
+
+  defp grant(from, state) do
+    GenServer.reply(from, {:yes, state.open.epoch})
+    state
+  end
+
+  defp refuse(key, from, state) do
+    GenServer.reply(from, :no)
+    forget(state, key)
+  end
+
+  defp reply_to_nobody({registry, name} = key, pid, result, state) do
+    state = forget(state, key)
+    if result == 0, do: state, else: freed(state, registry, name, pid)
+  end
+
+  defp forget(state, key) do
+    %{
+      state
+      | claims: Map.delete(state.claims, key),
+        given_up: Map.delete(state.given_up, key),
+        freed: Map.delete(state.freed, key)
+    }
   end
 
   defp listen(registry) do
