@@ -100,7 +100,7 @@ defmodule Mix.Tasks.NativeRegistry.Members do
   end
 
   defp tell(:ok), do: Mix.shell().info("Done")
-  defp tell({:ok, members}), do: Enum.each(table(members), &Mix.shell().info/1)
+  defp tell({:ok, members}), do: Enum.each(table(members), &Mix.shell().info(&1))
   defp tell({:error, {reason, explanation}}), do: Mix.raise("#{reason}: #{explanation}")
 
   defp table(members) do

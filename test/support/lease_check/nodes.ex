@@ -394,7 +394,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LeaseCheck.Nodes do
     heal(cluster)
 
     # A node that was paused may have missed it.
-    case within(fn -> heal(cluster) && all_register?(cluster) end, @settles) do
+    case within(fn -> heal(cluster) == :ok and all_register?(cluster) end, @settles) do
       :error ->
         wrong(cluster, :does_not_register, nil, "a node does not register after all was healed")
 

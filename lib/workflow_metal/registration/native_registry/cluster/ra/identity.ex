@@ -38,7 +38,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Identity do
   # One node's name is one folder, on any file system.
   defp safe(node) do
     for <<byte <- Atom.to_string(node)>>, into: "" do
-      if byte in ?a..?z or byte in ?A..?Z or byte in ?0..?9 or byte in '@._-',
+      if byte in ?a..?z or byte in ?A..?Z or byte in ?0..?9 or byte in ~c"@._-",
         do: <<byte>>,
         else: "%" <> Base.encode16(<<byte>>)
     end

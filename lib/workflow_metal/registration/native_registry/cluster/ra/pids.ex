@@ -10,8 +10,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Pids do
   @spec number(pid) :: non_neg_integer
   def number(pid) do
     external = :erlang.term_to_binary(pid)
-    size = byte_size(external) - 12
-    <<_prefix::binary-size(size), id::32, serial::32, _creation::32>> = external
+    <<id::32, serial::32, _creation::32>> = binary_part(external, byte_size(external), -12)
     serial <<< 32 ||| id
   end
 
@@ -19,9 +18,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Pids do
   @spec built() :: {prefix :: binary, suffix :: binary}
   def built do
     external = :erlang.term_to_binary(self())
-    size = byte_size(external) - 12
-    <<prefix::binary-size(size), _id::32, _serial::32, suffix::binary-size(4)>> = external
-    {prefix, suffix}
+    size = byte_size(external)
+    {binary_part(external, 0, size - 12), binary_part(external, size, -4)}
   end
 
   @doc "The pid of this node that has the number."

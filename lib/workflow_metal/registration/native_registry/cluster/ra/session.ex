@@ -267,10 +267,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Session do
 
   # To the leader that the member which rejected it has named.
   def handle_info({:resend, correlation}, %{sent: {correlation, _, _, _}} = state),
-    do: {:noreply, transmit(state)}
+    do: {:noreply, transmit_again(state)}
 
   def handle_info({:no_answer, correlation}, %{sent: {correlation, _, _, _}} = state),
-    do: {:noreply, transmit(%{state | leader: nil})}
+    do: {:noreply, transmit_again(%{state | leader: nil})}
 
   def handle_info({:unregister, registry, name, pid}, state) do
     {:noreply, state |> freed(registry, name, pid) |> send_soon()}
@@ -586,12 +586,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Session do
     {batch, Enum.reverse(rest)}
   end
 
-  defp send_command(state, command) do
-    correlation = System.unique_integer([:positive])
-    transmit(%{state | sent: {correlation, command, Lease.clock(), nil}})
-  end
+  defp send_command(state, command),
+    do: transmit(state, System.unique_integer([:positive]), command, Lease.clock())
 
-  defp transmit(%{sent: {correlation, command, first_sent, _timer}} = state) do
+  defp transmit_again(%{sent: {correlation, command, first_sent, _timer}} = state),
+    do: transmit(state, correlation, command, first_sent)
+
+  defp transmit(state, correlation, command, first_sent) do
     state = choose(state)
 
     with {_name, _node} = server <- state.leader,
