@@ -61,10 +61,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Ra.MachineTest do
     assert Machine.granted(registry, :a, state) == {other, 8, 4}
   end
 
-  test "a name that is claimed again by its holder keeps its token", %{registry: registry} do
+  test "a name that is claimed again by its holder, which has given it back, gets a new token",
+       %{registry: registry} do
     {state, one} = open(new(), :one)
     {state, {:ok, 1, [1]}} = batch(state, one, :one, 1, [{:claim, registry, :a, 7}])
-    assert {_state, {:ok, 2, [1]}} = batch(state, one, :one, 2, [{:claim, registry, :a, 7}])
+    assert {state, {:ok, 2, [2]}} = batch(state, one, :one, 2, [{:claim, registry, :a, 7}])
+    assert Machine.granted(registry, :a, state) == {one, 7, 2}
+    assert %{names: 1} = Machine.overview(state)
   end
 
   test "a session's other process takes the name over, and the former holder frees nothing",

@@ -315,8 +315,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Ra.ServerTest do
   test "the level that a user has set for ra stays, and so does a higher one of all",
        %{directory: directory} do
     node = start_ra_node()
+    call(node, :logger, :set_primary_config, [:level, :warning])
     start_servers([node], [node], directory)
-    # `warning` is the level of all nodes in the tests.
     assert call(node, :logger, :get_module_level, [:ra_server]) == []
     call(node, RaNode, :stop, [])
 

@@ -235,10 +235,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.Machine do
     {key, bucket} = bucket(registry, name, names)
 
     case bucket do
-      %{^name => {^number, ^pid, before}} ->
-        {before, {names, count, token}}
-
-      # Another process of this session: its node knows that it does not hold the name any more.
+      # A process of this session, perhaps the same one, does not hold the name any more: its node looks before it
+      # claims. That the name was given back has been lost with a `Session` that was killed.
       %{^name => {holder, _pid, _token}}
       when holder != number and is_map_key(state.sessions, holder) ->
         {0, {names, count, token}}
