@@ -55,6 +55,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Ra.System do
   def start_server(%{id: {name, _node} = id, uid: uid} = identity) do
     config = %{id: id, uid: uid, membership: identity.membership}
 
+    # A start that was cut short may have left it in ra's list of servers. Since 2.16 ra starts none that is there.
+    _ = apply(:ra_directory, :unregister_name, [@system, uid])
+
     # ra writes down which servers it has after their start, half a second later. After a crash in between
     # it would throw the server's data away.
     {:ok, servers} = ra_system(:lookup_name, [@system, :directory_rev])
