@@ -73,7 +73,12 @@ defmodule WorkflowMetal.Registration.NativeRegistry.RaNode do
   def as_if_starting(directory, data) do
     folder = Identity.directory(directory)
     identity = identity(directory)
-    if data == :without_data, do: File.rm_rf!(Path.join(folder, identity.uid))
+
+    if data == :without_data do
+      for path <- [Path.join(folder, identity.uid) | Path.wildcard(Path.join(folder, "*.wal"))],
+          do: File.rm_rf!(path)
+    end
+
     Identity.write!(folder, %{identity | phase: :starting})
     :ok
   end
