@@ -95,6 +95,10 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCase do
     end)
   end
 
+  # A VM that was started in another way, and may be gone by then.
+  def stop_in_the_end(peer),
+    do: ExUnit.Callbacks.on_exit(fn -> unless_gone(fn -> :peer.stop(peer) end) end)
+
   defp keep_crashes(node), do: node |> call(CrashLog, :take, []) |> Enum.each(&CrashLog.keep/1)
 
   defp unless_gone(function) do

@@ -167,22 +167,9 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
 
   # By signals to the operating system's process, because a paused node does not answer.
   defp end_all(pids) do
-    for {peer, os} <- Agent.get(pids, & &1) do
-      Process.unlink(peer)
-      signal(os, "KILL")
-      monitor = Process.monitor(peer)
-
-      receive do
-        {:DOWN, ^monitor, :process, ^peer, _reason} -> :ok
-      after
-        @patience -> Process.exit(peer, :kill)
-      end
-    end
-
+    for {peer, os} <- Agent.get(pids, & &1), do: OtherVM.kill(peer, os)
     Agent.stop(pids)
   end
-
-  defp signal(os, signal), do: System.cmd("kill", ["-#{signal}", os], stderr_to_stdout: true)
 
   ## Trouble
 
@@ -240,14 +227,13 @@ defmodule WorkflowMetal.Registration.NativeRegistry.ClusterCheck do
   end
 
   defp step({:resume, number}, state) do
-    signal(state.nodes[number].os, "CONT")
+    OtherVM.resume(state.nodes[number].os)
     %{state | away: Map.delete(state.away, number)}
   end
 
   defp step({:kill, number}, state) do
     node = state.nodes[number]
-    Process.unlink(node.peer)
-    signal(node.os, "KILL")
+    OtherVM.kill(node.peer, node.os)
     %{state | nodes: Map.delete(state.nodes, number), away: Map.delete(state.away, number)}
   end
 

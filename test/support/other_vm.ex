@@ -7,6 +7,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.OtherVM do
 
   @registry __MODULE__.Registry
 
+  @patience 60_000
+
   # A VM that is not distributed, with a registry in it, for as long as the calling process lives.
   def start(flags \\ []) do
     paths = for path <- :code.get_path(), do: [~c"-pa", path]
@@ -29,7 +31,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.OtherVM do
         do: {String.to_charlist(variable), String.to_charlist(value)}
   end
 
-  def call(vm, module, function, arguments, timeout \\ 60_000) do
+  def call(vm, module, function, arguments, timeout \\ @patience) do
     :peer.call(vm, module, function, arguments, timeout)
   end
 
@@ -39,6 +41,21 @@ defmodule WorkflowMetal.Registration.NativeRegistry.OtherVM do
   def pause(os) do
     {_output, 0} = System.cmd("kill", ["-STOP", os])
     await_stopped(os, 12_000)
+  end
+
+  def resume(os), do: System.cmd("kill", ["-CONT", os], stderr_to_stdout: true)
+
+  # Kills a VM by a signal, as one that is paused does not answer, and waits until its peer has seen it.
+  def kill(peer, os) do
+    Process.unlink(peer)
+    System.cmd("kill", ["-KILL", os], stderr_to_stdout: true)
+    monitor = Process.monitor(peer)
+
+    receive do
+      {:DOWN, ^monitor, :process, ^peer, _reason} -> :ok
+    after
+      @patience -> Process.exit(peer, :kill)
+    end
   end
 
   # The signal has been sent, but may not have arrived.

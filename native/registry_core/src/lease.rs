@@ -59,6 +59,8 @@ impl Lease {
         }
         *last = epoch;
         self.epoch.store(epoch, Ordering::Relaxed);
+        // Last. A lookup that sees the deadline sees what was done before, as the end of the holders of the lease
+        // before; the load in `deadline` pairs with this.
         self.deadline.store(deadline, Ordering::Release);
         true
     }

@@ -149,13 +149,6 @@ impl Names {
         }
     }
 
-    /// Starts to load what every lookup reads, while the caller has something else to do.
-    #[inline]
-    pub fn fetch(&self) {
-        self.short.fetch();
-        self.medium.fetch();
-    }
-
     /// The session and the holder of the name.
     #[inline]
     #[must_use]

@@ -68,17 +68,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LeaseCheck.Nodes do
 
   @doc "Ends the nodes, and removes what they have written."
   def stop(cluster) do
-    for {peer, os} <- Agent.get(cluster.agent, & &1.all) do
-      signal(os, "KILL")
-      monitor = Process.monitor(peer)
-
-      receive do
-        {:DOWN, ^monitor, :process, ^peer, _reason} -> :ok
-      after
-        @patience -> Process.exit(peer, :kill)
-      end
-    end
-
+    for {peer, os} <- Agent.get(cluster.agent, & &1.all), do: OtherVM.kill(peer, os)
     Agent.stop(cluster.agent)
     File.rm_rf!(cluster.folder)
   end
@@ -229,7 +219,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LeaseCheck.Nodes do
   end
 
   def resume(cluster, number) do
-    signal(os(cluster, number), "CONT")
+    OtherVM.resume(os(cluster, number))
     Agent.update(cluster.agent, &%{&1 | paused: List.delete(&1.paused, number)})
   end
 
@@ -237,12 +227,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LeaseCheck.Nodes do
   def kill(cluster, number) do
     if number in awake(cluster), do: pull(cluster, number)
     %{peer: peer} = Agent.get(cluster.agent, & &1.nodes[number])
-    monitor = Process.monitor(peer)
-    signal(os(cluster, number), "KILL")
-
-    receive do
-      {:DOWN, ^monitor, :process, ^peer, _reason} -> :ok
-    end
+    OtherVM.kill(peer, os(cluster, number))
 
     Agent.update(
       cluster.agent,
@@ -251,8 +236,6 @@ defmodule WorkflowMetal.Registration.NativeRegistry.LeaseCheck.Nodes do
   end
 
   defp os(cluster, number), do: Agent.get(cluster.agent, & &1.nodes[number].os)
-
-  defp signal(os, signal), do: System.cmd("kill", ["-#{signal}", os], stderr_to_stdout: true)
 
   ## What is awaited
 

@@ -322,16 +322,7 @@ for engine <- [:global, :syn] do
           call(node, :application, :ensure_all_started, [:workflow_metal_native_registry])
 
         :ok = call(node, ClusterNode, :start, [])
-
-        on_exit(fn ->
-          try do
-            :peer.stop(peer)
-          catch
-            # It has gone with the test.
-            :exit, _reason -> :ok
-          end
-        end)
-
+        stop_in_the_end(peer)
         node
       end
     end

@@ -138,7 +138,7 @@ for engine <- [:global, :syn] do
 
           assert for({name, _pid, _value} <- found, do: name) |> Enum.sort() == [case: 0, case: 1]
         after
-          System.cmd("kill", ["-CONT", os])
+          OtherVM.resume(os)
         end
 
         eventually(fn ->
@@ -252,7 +252,7 @@ for engine <- [:global, :syn] do
             assert answer == {:ok, [name(three)]}
             subscriber
           after
-            System.cmd("kill", ["-CONT", os])
+            OtherVM.resume(os)
           end
 
         told(one, subscriber, [{:nodeup, registry, name(three)}])

@@ -71,12 +71,8 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
           yes_or_held -> yes_or_held
         end
 
-      :no ->
-        :no
-
-      {:error, reason} ->
-        if reason == :cluster_timeout, do: Report.timeout(registry, name)
-        {:error, reason}
+      refused ->
+        refused(registry, name, refused)
     end
   end
 
@@ -94,13 +90,14 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Cluster.Claim do
           :yes
         end
 
-      :no ->
-        :no
-
-      {:error, reason} ->
-        if reason == :cluster_timeout, do: Report.timeout(registry, name)
-        {:error, reason}
+      refused ->
+        refused(registry, name, refused)
     end
+  end
+
+  defp refused(registry, name, refused) do
+    if refused == {:error, :cluster_timeout}, do: Report.timeout(registry, name)
+    refused
   end
 
   # An engine that has missed a deadline is not asked about a name that this node held.

@@ -11,15 +11,7 @@ defmodule WorkflowMetal.Registration.NativeRegistry.Ra.MembersTaskTest do
     mix = {peer, node}
     call(mix, :code, :add_paths, [:code.get_path()])
     {:ok, _apps} = call(mix, :application, :ensure_all_started, [:mix])
-
-    on_exit(fn ->
-      try do
-        :peer.stop(peer)
-      catch
-        :exit, _reason -> :ok
-      end
-    end)
-
+    stop_in_the_end(peer)
     {:ok, mix: mix}
   end
 
